@@ -1,0 +1,111 @@
+//! Single checks, and what a test's checks come to together.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CgroupReport, Outcome};
+
+/// Whom a check speaks of. For a failed check it is the worst offender.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// Cgroup, by the name the test gave it.
+    pub cgroup: Option<String>,
+    /// Worker, by its pid (tid in thread mode) in the guest.
+    pub worker: Option<i32>,
+    /// CPU number.
+    pub cpu: Option<u32>,
+}
+
+/// One judged check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// Name of the check, as the attribute of `#[ktstr_test]` spells it.
+    pub check: String,
+    /// What it came to. A single check is never [`Outcome::Skip`]: what is not judged is [`NotChecked`].
+    pub outcome: Outcome,
+    /// The measured value that decides it (the worst one seen), in `unit`.
+    pub value: Option<f64>,
+    /// The bound that the value was held against, in `unit`.
+    pub bound: Option<f64>,
+    /// Unit of value and bound: `ms`, `%`, `iterations`; empty for a plain count.
+    pub unit: String,
+    /// The worst offender.
+    pub subject: Subject,
+    /// One sentence for a person: what was seen.
+    pub detail: String,
+}
+
+/// A check that was not judged, and why: so that a green test says what it does not vouch for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotChecked {
+    /// Name of the check.
+    pub check: String,
+    /// Why it was not judged, as a clause: `turned off by the test`, `one worker in the cgroup`.
+    pub why: String,
+}
+
+/// What a test's body comes to: its checks, and the reports of its workers.
+///
+/// Build it with the scenario functions, or from [`AssertResult::default`] and [`AssertResult::push`];
+/// join the results of several steps with [`AssertResult::merge`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AssertResult {
+    /// Judged checks, in the order in which they were judged.
+    pub checks: Vec<CheckResult>,
+    /// Checks that were not judged.
+    pub not_checked: Vec<NotChecked>,
+    /// Reports of all workers, by cgroup.
+    pub cgroups: Vec<CgroupReport>,
+    /// Remarks for a reader; they decide nothing.
+    pub notes: Vec<String>,
+    /// Set when the test decided not to run, with the reason.
+    pub skipped: Option<String>,
+}
+
+impl AssertResult {
+    /// A result that says the test did not run, and why.
+    pub fn skip(reason: impl Into<String>) -> Self {
+        Self {
+            skipped: Some(reason.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Adds one judged check.
+    pub fn push(&mut self, check: CheckResult) {
+        self.checks.push(check);
+    }
+
+    /// Records that `check` was not judged, and why.
+    pub fn push_not_checked(&mut self, check: impl Into<String>, why: impl Into<String>) {
+        self.not_checked.push(NotChecked {
+            check: check.into(),
+            why: why.into(),
+        });
+    }
+
+    /// Takes over everything of `other`. A skip is kept only if neither side judged anything.
+    pub fn merge(&mut self, other: Self) {
+        self.checks.extend(other.checks);
+        self.not_checked.extend(other.not_checked);
+        self.cgroups.extend(other.cgroups);
+        self.notes.extend(other.notes);
+        self.skipped = self.skipped.take().or(other.skipped);
+    }
+
+    /// The most severe outcome of all checks. Without any judged check a test that did not skip has no
+    /// evidence: [`Outcome::Inconclusive`], never a pass.
+    pub fn outcome(&self) -> Outcome {
+        match self.checks.iter().map(|check| check.outcome).max() {
+            Some(outcome) => outcome,
+            None if self.skipped.is_some() => Outcome::Skip,
+            None => Outcome::Inconclusive,
+        }
+    }
+
+    /// Checks that came to `outcome`.
+    pub fn with_outcome(&self, outcome: Outcome) -> impl Iterator<Item = &CheckResult> {
+        self.checks
+            .iter()
+            .filter(move |check| check.outcome == outcome)
+    }
+}

@@ -1,0 +1,116 @@
+//! The sidecar: one JSON file a test, with everything that its report needs.
+
+use ktstr_topology::Topology;
+use serde::{Deserialize, Serialize};
+
+use crate::{AssertResult, Outcome};
+
+/// Version of the sidecar's layout. A reader refuses a larger one; fields are only ever added under the
+/// same number.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The kernel that a test ran on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelInfo {
+    /// `uname -r`.
+    pub release: String,
+    /// Key in the kernel cache.
+    pub key: String,
+    /// Where it came from, for a person: `Debian trixie-backports 7.3.4-1`, or a path.
+    pub source: String,
+}
+
+/// The engine that ran the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineInfo {
+    /// `tcg`, `kvm`, `nested`.
+    pub name: String,
+    /// What it is, with its version: `QEMU 7.2.22, one emulation thread`.
+    pub detail: String,
+}
+
+/// A boot that died before the guest spoke, and was tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootAttempt {
+    /// How the machine ended.
+    pub end: String,
+    /// The end of its console.
+    pub console_tail: String,
+}
+
+/// Where the time went, in host wall time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Kernel resolved, initramfs packed.
+    pub prepare_ms: u64,
+    /// From starting the machine to the guest's first frame.
+    pub boot_ms: u64,
+    /// From there to the result.
+    pub test_ms: u64,
+    /// From the result to the machine being gone.
+    pub teardown_ms: u64,
+    /// The whole test.
+    pub total_ms: u64,
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The test's body returned an error or panicked, or a check did not hold.
+    Test,
+    /// The guest died: kernel panic, reset, or the watchdog ended it.
+    Guest,
+    /// The harness could not run the test.
+    Harness,
+    /// This host lacks what the test needs.
+    Host,
+}
+
+/// Why a test failed otherwise than by a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Whose fault it is.
+    pub kind: FailureKind,
+    /// One line: what failed.
+    pub summary: String,
+    /// The rest: the chain of causes, a backtrace.
+    pub detail: String,
+}
+
+/// Everything about one run of one test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sidecar {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema: u32,
+    /// The run that this test belongs to; unique, and later runs sort later.
+    pub run_id: String,
+    /// Full name of the test, as the test runner shows it.
+    pub test: String,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// Why, when it was not a check that decided.
+    pub failure: Option<Failure>,
+    /// Checks and worker reports.
+    pub result: AssertResult,
+    /// The kernel, once resolved.
+    pub kernel: Option<KernelInfo>,
+    /// The engine, once chosen.
+    pub engine: Option<EngineInfo>,
+    /// Declared shape of the machine.
+    pub topology: Topology,
+    /// Memory of the machine.
+    pub memory_mib: u64,
+    /// Start of the test, in milliseconds since 1970-01-01 UTC.
+    pub started_unix_ms: u64,
+    /// Where the time went.
+    pub timings: Timings,
+    /// Boots that died before the guest spoke.
+    pub boot_retries: Vec<BootAttempt>,
+    /// The end of the guest's console (COM1).
+    pub console_tail: String,
+    /// What the test printed in the guest, standard output and error in order of arrival.
+    pub output: String,
+    /// Remarks of the harness: frames that failed their checksum, output that was cut.
+    pub remarks: Vec<String>,
+}
