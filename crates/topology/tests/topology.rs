@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 fn shapes() -> impl Strategy<Value = Topology> {
     (1u32..5, 1u32..5, 1u32..9, 1u32..3).prop_map(|(nodes, llcs_per_node, cores, threads)| {
-        Topology::new(nodes, nodes * llcs_per_node, cores, threads).unwrap()
+        Topology::new(nodes, nodes * llcs_per_node, cores, threads).expect("in range")
     })
 }
 
