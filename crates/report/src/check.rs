@@ -34,6 +34,69 @@ pub struct CheckResult {
     pub detail: String,
 }
 
+impl CheckResult {
+    /// Judges a test's own measurement: it holds if `value` is at most `bound`.
+    pub fn at_most(
+        check: impl Into<String>,
+        value: f64,
+        bound: f64,
+        unit: impl Into<String>,
+    ) -> Self {
+        Self::bounded(
+            check.into(),
+            value,
+            bound,
+            unit.into(),
+            value <= bound,
+            "at most",
+        )
+    }
+
+    /// Judges a test's own measurement: it holds if `value` is at least `bound`.
+    pub fn at_least(
+        check: impl Into<String>,
+        value: f64,
+        bound: f64,
+        unit: impl Into<String>,
+    ) -> Self {
+        Self::bounded(
+            check.into(),
+            value,
+            bound,
+            unit.into(),
+            value >= bound,
+            "at least",
+        )
+    }
+
+    fn bounded(
+        check: String,
+        value: f64,
+        bound: f64,
+        unit: String,
+        holds: bool,
+        word: &str,
+    ) -> Self {
+        let outcome = match (value.is_finite(), holds) {
+            (false, _) => Outcome::Inconclusive,
+            (true, true) => Outcome::Pass,
+            (true, false) => Outcome::Fail,
+        };
+        let space = if unit.is_empty() { "" } else { " " };
+        Self {
+            detail: format!(
+                "{value:.2}{space}{unit}, where {word} {bound:.2}{space}{unit} is asked for"
+            ),
+            check,
+            outcome,
+            value: Some(value),
+            bound: Some(bound),
+            unit,
+            subject: Subject::default(),
+        }
+    }
+}
+
 /// A check that was not judged, and why: so that a green test says what it does not vouch for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotChecked {
@@ -100,6 +163,11 @@ impl AssertResult {
             None if self.skipped.is_some() => Outcome::Skip,
             None => Outcome::Inconclusive,
         }
+    }
+
+    /// Number of checks that were judged: those that held and those that did not.
+    pub fn judged(&self) -> usize {
+        self.checks.len() - self.with_outcome(Outcome::Inconclusive).count()
     }
 
     /// Checks that came to `outcome`.

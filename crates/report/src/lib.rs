@@ -2,18 +2,29 @@
 //!
 //! The guest fills in an [`AssertResult`] (checks, worker reports), the host wraps it in a [`Sidecar`],
 //! one JSON file a test. Everything printed for a person is made from a sidecar, so what is on disk is
-//! never less than what was on the screen.
+//! never less than what was on the screen. A [`RunStore`] keeps the sidecars of all runs, and a
+//! [`RunSummary`] says what a run came to.
 
 mod check;
 mod exit_code;
 mod outcome;
+mod render;
+mod run_id;
 mod sidecar;
+mod sidecar_file;
+mod store;
+mod summary;
 mod worker;
 
 pub use check::{AssertResult, CheckResult, NotChecked, Subject};
 pub use exit_code::ExitCode;
 pub use outcome::Outcome;
+pub use render::{Palette, Renderer};
+pub use run_id::{RUN_ID_ENV, RunId, RunIdError};
 pub use sidecar::{
     BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, SCHEMA_VERSION, Sidecar, Timings,
 };
+pub use sidecar_file::SidecarError;
+pub use store::{RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};
+pub use summary::{RunSummary, TestSummary, Totals};
 pub use worker::{CgroupReport, WakeLatency, WorkerExit, WorkerReport};

@@ -114,3 +114,36 @@ pub struct Sidecar {
     /// Remarks of the harness: frames that failed their checksum, output that was cut.
     pub remarks: Vec<String>,
 }
+
+impl Sidecar {
+    /// The command that runs only this test again, on the same kernel and engine.
+    pub fn rerun_command(&self) -> String {
+        let mut command = "cargo ktstr test".to_owned();
+        if let Some(kernel) = &self.kernel {
+            command.push_str(" --kernel ");
+            command.push_str(&shell_word(&kernel.key));
+        }
+        if let Some(engine) = &self.engine {
+            command.push_str(" --engine ");
+            command.push_str(&shell_word(&engine.name));
+        }
+        // nextest shows a test as its binary's id, a space, and the test's own name.
+        let filter = match self.test.rsplit_once(' ') {
+            Some((binary, test)) => format!("binary_id(={binary}) & test(={test})"),
+            None => format!("test(={})", self.test),
+        };
+        command.push_str(" -- -E ");
+        command.push_str(&shell_word(&filter));
+        command
+    }
+}
+
+/// `text` as one word of a POSIX shell.
+fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:,+@%=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

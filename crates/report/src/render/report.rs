@@ -1,0 +1,185 @@
+//! One test: the line for a pass, the full report for all else.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::palette::{Palette, paint};
+use super::quantity::{count, value, wall_ms};
+use super::reasons::by_reason;
+use super::stats::stats;
+use super::text::{block, clean_line};
+use crate::{CheckResult, FailureKind, NotChecked, Outcome, Sidecar, Subject};
+
+const OUTPUT_LINES: usize = 200;
+const CONSOLE_LINES: usize = 60;
+const FAILED_BOOT_LINES: usize = 10;
+const DETAIL_LINES: usize = 60;
+
+/// `PASS name  shape · kernel · engine · time · checks`, and what was unusual.
+pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
+    let name = paint(palette.strong, &clean_line(&sidecar.test));
+    let mut facts = vec![sidecar.topology.to_string()];
+    if let Some(kernel) = &sidecar.kernel {
+        facts.push(clean_line(&kernel.release));
+    }
+    if let Some(engine) = &sidecar.engine {
+        facts.push(clean_line(&engine.name));
+    }
+    facts.push(wall_ms(sidecar.timings.total_ms));
+    if sidecar.outcome == Outcome::Skip {
+        facts.push(clean_line(&sidecar.reason().unwrap_or_default()));
+    } else {
+        facts.push(checks_judged(sidecar));
+    }
+    if let Some(last) = sidecar.boot_retries.last() {
+        facts.push(format!(
+            "{} before it (the last: {})",
+            count(sidecar.boot_retries.len(), "failed boot"),
+            clean_line(&last.end)
+        ));
+    }
+    format!(
+        "{} {name}  {}",
+        palette.label(sidecar.outcome),
+        facts.join(" · ")
+    )
+}
+
+/// The line, then what decided, then everything that helps to find out why.
+pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -> String {
+    let mut out = line(palette, sidecar) + "\n\n";
+    what_decided(&mut out, palette, sidecar);
+
+    let mut section = |title: &str, body: &str| {
+        if !body.is_empty() {
+            _ = writeln!(out, "\n{}\n{body}", paint(palette.strong, title));
+            out.truncate(out.trim_end().len());
+            out.push('\n');
+        }
+    };
+    section("workers", &stats(&sidecar.result.cgroups));
+    section("remarks", &remarks(sidecar));
+    for boot in &sidecar.boot_retries {
+        let title = format!("a boot before this one: {}", clean_line(&boot.end));
+        section(&title, &block(&boot.console_tail, FAILED_BOOT_LINES));
+    }
+    section("guest output", &block(&sidecar.output, OUTPUT_LINES));
+    section(
+        "end of the guest console",
+        &block(&sidecar.console_tail, CONSOLE_LINES),
+    );
+
+    out.push('\n');
+    if let Some(path) = path {
+        let label = paint(palette.faint, "sidecar  ");
+        _ = writeln!(out, "{label}  {}", clean_line(&path.to_string_lossy()));
+    }
+    let label = paint(palette.faint, "run again");
+    _ = writeln!(out, "{label}  {}", clean_line(&sidecar.rerun_command()));
+    out
+}
+
+fn checks_judged(sidecar: &Sidecar) -> String {
+    let result = &sidecar.result;
+    let mut text = format!("{} judged", count(result.judged(), "check"));
+    let no_signal = result.with_outcome(Outcome::Inconclusive).count();
+    if no_signal > 0 {
+        _ = write!(text, ", {no_signal} without a signal");
+    }
+    let not_checked = &result.not_checked;
+    if !not_checked.is_empty() {
+        _ = write!(
+            text,
+            ", {} not ({})",
+            not_checked.len(),
+            reasons(not_checked)
+        );
+    }
+    text
+}
+
+/// `a, b: turned off by the test; 5 checks: the test sets no bound`. The sidecar has all names.
+fn reasons(not_checked: &[NotChecked]) -> String {
+    const MOST_NAMES: usize = 3;
+
+    let pairs = not_checked
+        .iter()
+        .map(|skipped| (skipped.check.as_str(), skipped.why.clone()));
+    let groups: Vec<String> = by_reason(pairs)
+        .into_iter()
+        .map(|(why, checks)| match checks.len() {
+            0..=MOST_NAMES => format!("{}: {why}", checks.join(", ")),
+            many => format!("{many} checks: {why}"),
+        })
+        .map(|group| clean_line(&group))
+        .collect();
+    groups.join("; ")
+}
+
+fn what_decided(out: &mut String, palette: Palette, sidecar: &Sidecar) {
+    if let Some(failure) = &sidecar.failure {
+        let whose = match failure.kind {
+            FailureKind::Test => "the test failed",
+            FailureKind::Guest => "the guest died",
+            FailureKind::Harness => "the harness failed",
+            FailureKind::Host => "this host can't run the test",
+        };
+        let whose = paint(palette.outcome(sidecar.outcome), whose);
+        _ = writeln!(out, "  {whose}: {}", clean_line(&failure.summary));
+        out.push_str(&block(&failure.detail, DETAIL_LINES));
+    }
+    let mut decisive = 0;
+    for outcome in [Outcome::Fail, Outcome::Inconclusive] {
+        for check in sidecar.result.with_outcome(outcome) {
+            decisive += 1;
+            out.push_str(&check_lines(palette, check));
+        }
+    }
+    if decisive == 0 && sidecar.failure.is_none() {
+        let reason = sidecar.reason().unwrap_or_default();
+        _ = writeln!(out, "  {}", clean_line(&reason));
+    }
+}
+
+/// `max_gap_ms  FAIL  3120.4 ms, bound 2000 ms · cgroup cg_0, worker 71, CPU 2`, then the detail.
+fn check_lines(palette: Palette, check: &CheckResult) -> String {
+    let unit = clean_line(&check.unit);
+    let measured = check.value.map(|measured| value(measured, &unit));
+    let bound = check
+        .bound
+        .map(|bound| format!("bound {}", value(bound, &unit)));
+    let figures: Vec<String> = measured.into_iter().chain(bound).collect();
+    let facts: Vec<String> = [figures.join(", "), subject(&check.subject)]
+        .into_iter()
+        .filter(|fact| !fact.is_empty())
+        .collect();
+    let head = format!(
+        "  {}  {}  {}",
+        paint(palette.strong, &clean_line(&check.check)),
+        palette.label(check.outcome),
+        facts.join(" · ")
+    );
+    let mut out = head.trim_end().to_owned() + "\n";
+    let detail = clean_line(&check.detail);
+    if !detail.is_empty() {
+        _ = writeln!(out, "      {detail}");
+    }
+    out
+}
+
+fn subject(subject: &Subject) -> String {
+    let cgroup = subject
+        .cgroup
+        .as_ref()
+        .map(|name| format!("cgroup {}", clean_line(name)));
+    let worker = subject.worker.map(|pid| format!("worker {pid}"));
+    let cpu = subject.cpu.map(|cpu| format!("CPU {cpu}"));
+    let parts: Vec<String> = [cgroup, worker, cpu].into_iter().flatten().collect();
+    parts.join(", ")
+}
+
+fn remarks(sidecar: &Sidecar) -> String {
+    let all = sidecar.result.notes.iter().chain(&sidecar.remarks);
+    all.map(|remark| format!("  {}\n", clean_line(remark)))
+        .collect()
+}

@@ -1,0 +1,279 @@
+//! The run store: a folder for each run, a sidecar for each test in it. Nothing in it is ever overwritten.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::{RunId, Sidecar, SidecarError};
+
+/// Overrides where runs are kept.
+pub const RUNS_DIR_ENV: &str = "KTSTR_RUNS_DIR";
+
+/// Runs of one test within one run; far above what a test runner's retries come to.
+const MAX_ATTEMPTS: u32 = 10_000;
+
+/// Room for an attempt's suffix within the 255 bytes that Linux file systems allow a name.
+const MAX_STEM_LEN: usize = 200;
+
+const EXTENSION: &str = "json";
+
+/// All runs under one folder: `<root>/<run id>/<test>.json`. Safe for many processes at once.
+#[derive(Clone, Debug)]
+pub struct RunStore {
+    root: PathBuf,
+}
+
+/// One run, as far as it can be read.
+#[derive(Debug)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its sidecars, in the order in which the tests started.
+    pub sidecars: Vec<StoredSidecar>,
+    /// Sidecars that can't be read, by path.
+    pub unreadable: Vec<SidecarError>,
+}
+
+/// A sidecar and where it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSidecar {
+    /// Its file.
+    pub path: PathBuf,
+    /// What is in it.
+    pub sidecar: Sidecar,
+}
+
+/// The run store can't be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The sidecar can't be written.
+    #[error(
+        "can't write the sidecar of test `{test}` to {}: make the folder writable, or set {RUNS_DIR_ENV} \
+         to one that is",
+        dir.display()
+    )]
+    Write {
+        /// The test.
+        test: String,
+        /// Folder of the run.
+        dir: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The sidecar's `run_id` can't be the name of a folder.
+    #[error(transparent)]
+    RunId(#[from] crate::RunIdError),
+    /// The folder of a run can't be listed.
+    #[error("can't list the runs in {}", dir.display())]
+    List {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no such run.
+    #[error("there is no run `{id}` in {}", root.display())]
+    NoSuchRun {
+        /// The run asked for.
+        id: RunId,
+        /// The store's folder.
+        root: PathBuf,
+    },
+}
+
+impl RunStore {
+    /// The store in `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The store of this process: [`RUNS_DIR_ENV`], else `ktstr/runs` in cargo's `target_dir`.
+    pub fn for_target_dir(target_dir: &Path) -> Self {
+        Self::choose(env::var_os(RUNS_DIR_ENV), target_dir)
+    }
+
+    fn choose(from_env: Option<OsString>, target_dir: &Path) -> Self {
+        match from_env {
+            Some(dir) if !dir.is_empty() => Self::new(dir),
+            _ => Self::new(target_dir.join("ktstr").join("runs")),
+        }
+    }
+
+    /// Folder of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Folder of a run, whether or not it exists.
+    pub fn run_dir(&self, id: &RunId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
+    /// Writes `sidecar` into the folder of its run and says where it is. The file appears whole or not at
+    /// all. If the run has a file for this test already, the new one gets the next number: `test.2.json`.
+    pub fn write(&self, sidecar: &Sidecar) -> Result<PathBuf, StoreError> {
+        let dir = self.run_dir(&sidecar.run_id.parse()?);
+        write_new(&dir, sidecar).map_err(|source| StoreError::Write {
+            test: sidecar.test.clone(),
+            dir,
+            source,
+        })
+    }
+
+    /// Ids of all runs, oldest first. A store that does not exist yet has none.
+    pub fn list_runs(&self) -> Result<Vec<RunId>, StoreError> {
+        let list = || -> io::Result<Vec<RunId>> {
+            let mut runs = Vec::new();
+            for entry in fs::read_dir(&self.root)? {
+                let entry = entry?;
+                if let Some(Ok(id)) = entry.file_name().to_str().map(str::parse)
+                    && entry.file_type()?.is_dir()
+                {
+                    runs.push(id);
+                }
+            }
+            runs.sort_unstable();
+            Ok(runs)
+        };
+        match list() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(StoreError::List {
+                dir: self.root.clone(),
+                source,
+            }),
+            Ok(runs) => Ok(runs),
+        }
+    }
+
+    /// The newest run, if there is one.
+    pub fn latest_run(&self) -> Result<Option<Run>, StoreError> {
+        let newest = self.list_runs()?.pop();
+        newest.map(|id| self.load_run(&id)).transpose()
+    }
+
+    /// Reads a run. A sidecar that can't be read is named in [`Run::unreadable`] and costs none of the others.
+    pub fn load_run(&self, id: &RunId) -> Result<Run, StoreError> {
+        let dir = self.run_dir(id);
+        let mut paths = sidecar_paths(&dir).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StoreError::NoSuchRun {
+                id: id.clone(),
+                root: self.root.clone(),
+            },
+            _ => StoreError::List {
+                dir: dir.clone(),
+                source,
+            },
+        })?;
+        paths.sort_unstable();
+
+        let mut run = Run {
+            id: id.clone(),
+            dir,
+            sidecars: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        for path in paths {
+            match Sidecar::read(&path) {
+                Ok(sidecar) => run.sidecars.push(StoredSidecar { path, sidecar }),
+                Err(error) => run.unreadable.push(error),
+            }
+        }
+        run.sidecars
+            .sort_by_key(|stored| stored.sidecar.started_unix_ms);
+        Ok(run)
+    }
+}
+
+fn sidecar_paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        // Hidden files are being written, or were when their writer was killed.
+        if !hidden && path.extension().is_some_and(|found| found == EXTENSION) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+fn write_new(dir: &Path, sidecar: &Sidecar) -> io::Result<PathBuf> {
+    fs::create_dir_all(dir)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".writing-")
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(dir)?;
+    file.write_all(&sidecar.to_json()?)?;
+
+    let stem = file_stem(&sidecar.test);
+    for attempt in 1..=MAX_ATTEMPTS {
+        let path = match attempt {
+            1 => dir.join(format!("{stem}.{EXTENSION}")),
+            _ => dir.join(format!("{stem}.{attempt}.{EXTENSION}")),
+        };
+        match file.persist_noclobber(&path) {
+            Ok(_) => return Ok(path),
+            Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => {
+                file = failed.file;
+            }
+            Err(failed) => return Err(failed.error),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!("the run has {MAX_ATTEMPTS} sidecars of this test already"),
+    ))
+}
+
+/// The test's name as a file name: readable, and without a character that a file system, a shell or an
+/// artifact store minds.
+fn file_stem(test: &str) -> String {
+    let mut stem: String = test
+        .replace("::", ".")
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '.' => c,
+            _ => '_',
+        })
+        .take(MAX_STEM_LEN)
+        .collect();
+    if stem.is_empty() || stem.starts_with('.') {
+        stem.insert(0, '_');
+    }
+    stem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_decides_where_runs_are_kept_unless_it_is_empty() {
+        let target = Path::new("/t");
+        let root = |from_env: Option<&str>| {
+            RunStore::choose(from_env.map(OsString::from), target)
+                .root()
+                .to_owned()
+        };
+        assert_eq!(root(None), Path::new("/t/ktstr/runs"));
+        assert_eq!(root(Some("")), Path::new("/t/ktstr/runs"));
+        assert_eq!(root(Some("/elsewhere")), Path::new("/elsewhere"));
+    }
+
+    #[test]
+    fn every_test_name_is_one_plain_file_name() {
+        assert_eq!(file_stem("steady::two_llcs"), "steady.two_llcs");
+        assert_eq!(file_stem("gauntlet/a/1 2"), "gauntlet_a_1_2");
+        assert_eq!(file_stem("../../etc/passwd"), "_.._.._etc_passwd");
+        assert_eq!(file_stem(""), "_");
+        assert!(file_stem(&"ä".repeat(5000)).len() <= MAX_STEM_LEN);
+    }
+}

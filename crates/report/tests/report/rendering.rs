@@ -1,0 +1,170 @@
+//! What a person reads, kind by kind.
+
+use std::path::Path;
+
+use insta::assert_snapshot;
+use ktstr_report::{Palette, Renderer, RunSummary, Sidecar};
+use proptest::prelude::*;
+
+use crate::samples;
+
+fn plain(sidecar: &Sidecar) -> String {
+    let path = Path::new("target/ktstr/runs/R/steady_two_llcs.json");
+    Renderer::new(Palette::PLAIN).test(sidecar, Some(path))
+}
+
+#[test]
+fn a_pass_is_one_line() {
+    assert_snapshot!(plain(&samples::pass("steady_two_llcs")));
+}
+
+#[test]
+fn a_pass_after_a_failed_boot_says_so() {
+    assert_snapshot!(plain(&samples::retried("steady_two_llcs")));
+}
+
+#[test]
+fn a_pass_says_by_reason_what_it_does_not_vouch_for() {
+    let mut sidecar = samples::pass("steady_two_llcs");
+    for check in ["max_gap_ms", "isolation"] {
+        let off = samples::not_checked(check, "turned off by the test");
+        sidecar.result.not_checked.push(off);
+    }
+    for check in ["min_a", "min_b", "max_c", "max_d"] {
+        let unbound = samples::not_checked(check, "the test sets no bound");
+        sidecar.result.not_checked.push(unbound);
+    }
+    assert_snapshot!(plain(&sidecar));
+}
+
+#[test]
+fn a_skip_is_one_line_with_its_reason() {
+    assert_snapshot!(plain(&samples::skipped("steady_two_llcs")));
+}
+
+#[test]
+fn a_failed_check() {
+    assert_snapshot!(plain(&samples::check_failed("steady_two_llcs")));
+}
+
+#[test]
+fn a_dead_guest_after_a_failed_boot() {
+    let mut sidecar = samples::guest_died("first-tests::faults crash");
+    sidecar.boot_retries = samples::retried("x").boot_retries;
+    assert_snapshot!(plain(&sidecar));
+}
+
+#[test]
+fn a_failed_harness() {
+    assert_snapshot!(plain(&samples::harness_failed("steady_two_llcs")));
+}
+
+#[test]
+fn an_unfit_host() {
+    assert_snapshot!(plain(&samples::host_unfit("steady_two_llcs")));
+}
+
+#[test]
+fn an_inconclusive_test() {
+    assert_snapshot!(plain(&samples::inconclusive("steady_two_llcs")));
+}
+
+#[test]
+fn a_run() {
+    assert_snapshot!(Renderer::new(Palette::PLAIN).summary(&run()));
+}
+
+#[test]
+fn a_run_without_a_test() {
+    assert_snapshot!(Renderer::default().summary(&RunSummary::default()));
+}
+
+#[test]
+fn colours_change_nothing_but_colours() {
+    let colored = Renderer::new(Palette::COLORED);
+    let reports = [
+        samples::pass("a"),
+        samples::check_failed("b"),
+        samples::guest_died("c"),
+        samples::inconclusive("d"),
+        samples::skipped("e"),
+    ];
+    for sidecar in reports {
+        let text = colored.test(&sidecar, None);
+        assert!(text.contains("\u{1b}["), "{text}");
+        assert_eq!(uncolored(&text), Renderer::default().test(&sidecar, None));
+    }
+    let text = colored.summary(&run());
+    assert_eq!(uncolored(&text), Renderer::default().summary(&run()));
+}
+
+fn run() -> RunSummary {
+    let mut retried_boot = samples::retried("smt_siblings");
+    retried_boot.result.not_checked.clear();
+    let mut one_cpu = samples::pass("one_cpu");
+    for check in ["max_spread_pct", "isolation"] {
+        let off = samples::not_checked(check, "turned off by the test");
+        one_cpu.result.not_checked.push(off);
+    }
+    let sidecars = [
+        one_cpu,
+        samples::check_failed("oversubscribed_by_a_factor_of_four"),
+        samples::inconclusive("two_nodes"),
+        samples::skipped("needs_sched_ext"),
+        samples::guest_died("crash"),
+        retried_boot,
+        samples::pass("crash"),
+    ];
+    let mut summary = RunSummary::of_sidecars(&sidecars);
+    summary.unreadable = vec!["R/x.json is damaged: EOF while parsing".to_owned()];
+    summary
+}
+
+/// SGR sequences taken out: nothing else may be in a rendering.
+fn uncolored(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut out = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (_, rest) = part.split_once('m').unwrap();
+        out.push_str(rest);
+    }
+    out
+}
+
+proptest! {
+    /// A guest chooses every text in its result, its output and its console.
+    #[test]
+    fn no_text_of_a_guest_controls_the_terminal(
+        hostile in "[\\x00-\\x7f\u{80}-\u{9f}\u{202e}é\\x1b\\[\\]]{0,60}",
+        kind in 0..4_usize,
+    ) {
+        let mut sidecar = [
+            samples::pass, samples::check_failed, samples::guest_died, samples::inconclusive,
+        ][kind](&hostile);
+        for check in &mut sidecar.result.checks {
+            check.check.clone_from(&hostile);
+            check.unit.clone_from(&hostile);
+            check.detail.clone_from(&hostile);
+            check.subject.cgroup = Some(hostile.clone());
+        }
+        for cgroup in &mut sidecar.result.cgroups {
+            cgroup.name.clone_from(&hostile);
+            for worker in &mut cgroup.workers {
+                worker.work_type.clone_from(&hostile);
+            }
+        }
+        sidecar.result.not_checked = vec![samples::not_checked(&hostile, &hostile)];
+        sidecar.result.notes = vec![hostile.clone()];
+        sidecar.output.clone_from(&hostile);
+        sidecar.console_tail.clone_from(&hostile);
+        if let Some(failure) = &mut sidecar.failure {
+            failure.summary.clone_from(&hostile);
+            failure.detail.clone_from(&hostile);
+        }
+        let summary = RunSummary::of_sidecars([&sidecar]);
+        for text in [plain(&sidecar), Renderer::default().summary(&summary)] {
+            let foreign = text.chars().find(|&c| c.is_control() && !matches!(c, '\n' | '\t'));
+            prop_assert_eq!(foreign, None, "{:?}", text);
+        }
+    }
+}
