@@ -1,1 +1,19 @@
-//! wip
+//! What travels between the two sides of a test.
+//!
+//! From guest to host: [`Message`]s in [frames](frame) over virtio-console port 1. From host to guest:
+//! one [`Job`], in a file of the initramfs. Both sides are the same build, so nothing here is versioned
+//! and the bodies are plain postcard.
+
+pub mod frame;
+mod job;
+mod message;
+
+pub use frame::{Decoder, Encoder, FrameError};
+pub use job::{Job, JobError, Module, SHELL_PORT, Task, TimingSlack};
+pub use message::{Message, Phase, Stream, TestEnd};
+
+/// Name of the virtio-console port that carries the frames, as in /sys/class/virtio-ports/*/name.
+pub const FRAME_PORT_NAME: &str = "ktstr.frames";
+
+/// First words of what a dying guest process writes to COM2.
+pub const CRASH_MARK: &str = "KTSTR-CRASH: ";

@@ -1,0 +1,107 @@
+//! The closed set of messages from guest to host.
+
+use ktstr_report::AssertResult;
+use serde::{Deserialize, Serialize};
+
+/// Which of its two outputs a process wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What the guest is about to do, so that a guest that says no more can be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Running the test's body.
+    Body,
+    /// Judging what the body left behind: kernel log, CPUs.
+    Judging,
+    /// Running a command or a shell.
+    Command,
+}
+
+impl Phase {
+    /// What the guest does in it, as a clause: `in the body of the test`.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Body => "in the body of the test",
+            Self::Judging => "judging the state of the machine after the body",
+            Self::Command => "running the command",
+        }
+    }
+}
+
+/// How the body of a test ended, when it ended by itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TestEnd {
+    /// What the body returned, with the checks of the machine as a whole.
+    pub result: AssertResult,
+    /// The error that the body returned instead: its chain of causes, outermost first.
+    pub error: Option<Vec<String>>,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// PID 1 is up. The first message of every guest.
+    Hello {
+        /// `uname -r`.
+        release: String,
+        /// Time since the kernel started, `CLOCK_BOOTTIME`.
+        uptime_ns: u64,
+    },
+    /// The guest enters a phase.
+    Phase(Phase),
+    /// Something that went less than well, for the report.
+    Remark(String),
+    /// What a process of the guest wrote.
+    Output(Stream, Vec<u8>),
+    /// The guest could not be made ready for the test: a module that won't load, a mount that fails.
+    /// The chain of causes, outermost first.
+    SetupFailed(Vec<String>),
+    /// The test's body ended.
+    Result(TestEnd),
+    /// The command or shell ended, with this exit status (128 + signal if a signal ended it).
+    Exit(u8),
+    /// The guest has nothing more to say. The machine may be ended.
+    Bye,
+}
+
+impl Message {
+    /// Number of the variant, as in the frame's header.
+    pub const fn kind(&self) -> u32 {
+        match self {
+            Self::Hello { .. } => 1,
+            Self::Phase(_) => 2,
+            Self::Remark(_) => 3,
+            Self::Output(..) => 4,
+            Self::SetupFailed(_) => 5,
+            Self::Result(_) => 6,
+            Self::Exit(_) => 7,
+            Self::Bye => 8,
+        }
+    }
+
+    /// Name of the variant.
+    pub const fn kind_name(&self) -> &'static str {
+        Self::name_of_kind(self.kind())
+    }
+
+    /// Name of the variant with this number, `unknown` if there is none.
+    pub const fn name_of_kind(kind: u32) -> &'static str {
+        match kind {
+            1 => "hello",
+            2 => "phase",
+            3 => "remark",
+            4 => "output",
+            5 => "setup-failed",
+            6 => "result",
+            7 => "exit",
+            8 => "bye",
+            _ => "unknown",
+        }
+    }
+}
