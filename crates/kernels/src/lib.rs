@@ -1,0 +1,26 @@
+//! Kernels for tests: found, fetched, checked and kept.
+//!
+//! [`resolve`] turns a [`KernelSpec`] (what a person wrote after `--kernel`) into a [`Kernel`]: files in the
+//! [`Cache`] with everything that a machine, a monitor or an initramfs needs of them. What it does on the way
+//! is told as [`Event`]s to a [`Progress`].
+
+mod cache;
+mod config;
+pub mod image;
+mod kernel;
+mod modules;
+mod progress;
+mod requirements;
+mod resolve;
+mod sources;
+mod spec;
+
+pub use cache::{Cache, CacheError, Damage, Entry, FileStamp, Listed, LockError, Metadata, Origin};
+pub use config::{KernelConfig, OptionState};
+pub use kernel::Kernel;
+pub use modules::{ModuleError, ModuleFile};
+pub use progress::{Event, Lines, Progress, Quiet};
+pub use requirements::{Requirement, Requirements, check as check_config};
+pub use resolve::{KERNEL_VARIABLE, ResolveError, ResolveOptions, resolve};
+pub use sources::{DebError, DebianError, ImportError, PathError};
+pub use spec::{DebianSpec, KernelSpec, SpecError};

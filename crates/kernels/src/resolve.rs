@@ -1,0 +1,179 @@
+//! From what a person wrote, or didn't write, to a kernel.
+
+use std::path::{Path, PathBuf};
+
+use crate::cache::{Cache, CacheError, Entry};
+use crate::kernel::Kernel;
+use crate::progress::{Event, Progress};
+use crate::sources::{DebianError, PathError, debian, path};
+use crate::spec::{DebianSpec, KernelSpec, SpecError};
+
+/// The variable that names a kernel when the command line doesn't.
+pub const KERNEL_VARIABLE: &str = "KTSTR_KERNEL";
+
+/// What a resolution depends on beside the spec and the cache.
+#[derive(Clone, Debug)]
+pub struct ResolveOptions {
+    /// Value of [`KERNEL_VARIABLE`]; used when there is no spec. Empty counts as unset.
+    pub env_kernel: Option<String>,
+    /// Ask the mirror again although the cache has a kernel that fits.
+    pub refresh: bool,
+    /// The root folder of the machine whose apt sources are read: `/`.
+    pub machine_root: PathBuf,
+}
+
+impl Default for ResolveOptions {
+    fn default() -> Self {
+        Self {
+            env_kernel: None,
+            refresh: false,
+            machine_root: PathBuf::from("/"),
+        }
+    }
+}
+
+impl ResolveOptions {
+    /// The options as this process's environment gives them.
+    pub fn from_env() -> Self {
+        Self {
+            env_kernel: std::env::var(KERNEL_VARIABLE).ok(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Why there is no kernel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The variable's text is not a kernel.
+    #[error("{KERNEL_VARIABLE}: {0}")]
+    Variable(SpecError),
+    /// It is neither a cache key nor a file.
+    #[error(
+        "`{name}` is neither a key in the kernel cache nor a file here{}",
+        known_keys(known)
+    )]
+    NoSuchKeyOrFile {
+        /// What was written.
+        name: String,
+        /// Keys that there are.
+        known: Vec<String>,
+    },
+    /// The Debian source failed.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    /// The path can't be used.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+fn known_keys(known: &[String]) -> String {
+    if known.is_empty() {
+        "; the cache is empty (--kernel debian fetches a kernel)".to_owned()
+    } else {
+        format!("; the cache has: {}", known.join(", "))
+    }
+}
+
+/// Finds the kernel that `spec` means and makes sure that it is in the cache.
+///
+/// Without a spec: [`ResolveOptions::env_kernel`], else the kernel that was stored last, else `debian`. A
+/// Debian kernel that fits and is in the cache is used without asking the network, unless
+/// [`ResolveOptions::refresh`] is set.
+pub fn resolve(
+    spec: Option<&KernelSpec>,
+    cache: &Cache,
+    options: &ResolveOptions,
+    progress: &dyn Progress,
+) -> Result<Kernel, ResolveError> {
+    let entry = match spec {
+        Some(spec) => find(spec, cache, options, progress)?,
+        None => implicit(cache, options, progress)?,
+    };
+    progress.event(&Event::Done {
+        key: entry.key().to_owned(),
+        source: entry.metadata().source.clone(),
+        dir: entry.dir().to_owned(),
+    });
+    Ok(Kernel::new(entry)?)
+}
+
+fn implicit(
+    cache: &Cache,
+    options: &ResolveOptions,
+    progress: &dyn Progress,
+) -> Result<Entry, ResolveError> {
+    if let Some(text) = options
+        .env_kernel
+        .as_deref()
+        .filter(|text| !text.trim().is_empty())
+    {
+        let spec = text.parse().map_err(ResolveError::Variable)?;
+        progress.event(&Event::Note(format!(
+            "using kernel {spec}, from {KERNEL_VARIABLE}"
+        )));
+        return find(&spec, cache, options, progress);
+    }
+    for listed in cache.list()? {
+        match listed.entry {
+            Ok(entry) => {
+                progress.event(&Event::Note(format!(
+                    "using kernel {}, the newest in the cache",
+                    entry.key()
+                )));
+                return Ok(entry);
+            }
+            Err(error) => progress.event(&Event::Note(error.to_string())),
+        }
+    }
+    progress.event(&Event::Note(
+        "the kernel cache is empty: fetching a kernel from Debian".to_owned(),
+    ));
+    find(
+        &KernelSpec::Debian(DebianSpec::Newest),
+        cache,
+        options,
+        progress,
+    )
+}
+
+fn find(
+    spec: &KernelSpec,
+    cache: &Cache,
+    options: &ResolveOptions,
+    progress: &dyn Progress,
+) -> Result<Entry, ResolveError> {
+    match spec {
+        KernelSpec::Debian(debian) => {
+            if !options.refresh
+                && let Some(entry) = debian::cached(cache, debian)?
+            {
+                progress.event(&Event::Note(format!(
+                    "using kernel {} from the cache for {debian}",
+                    entry.key()
+                )));
+                return Ok(entry);
+            }
+            Ok(debian::fetch(
+                cache,
+                debian,
+                &options.machine_root,
+                options.refresh,
+                progress,
+            )?)
+        }
+        KernelSpec::Path(file) => Ok(path::fetch(cache, file, progress)?),
+        KernelSpec::Key(key) => match cache.get(key)? {
+            Some(entry) => Ok(entry),
+            None if Path::new(key).exists() => Ok(path::fetch(cache, Path::new(key), progress)?),
+            None => Err(ResolveError::NoSuchKeyOrFile {
+                name: key.clone(),
+                known: cache.list()?.into_iter().map(|listed| listed.key).collect(),
+            }),
+        },
+    }
+}

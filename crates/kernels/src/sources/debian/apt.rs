@@ -1,0 +1,379 @@
+//! The machine's own apt, run with a root of its own: sources, lists, cache and state under the kernel
+//! cache. Proxies, certificates and keys stay the machine's; hooks don't run; the user's apt state isn't
+//! touched.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::DebianError;
+use super::mirror::Mirror;
+use super::packages::{Index, Package};
+use crate::cache::FileLock;
+use crate::progress::{Event, Progress};
+
+/// Settings that a command line can't make: lists are cleared, not set.
+const CONFIG: &str = r#"// Written anew for each run.
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+APT::Update::Error-Mode "any";
+APT::Get::List-Cleanup "false";
+APT::Get::AllowUnauthenticated "false";
+APT::Architecture "amd64";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::GzipIndexes "false";
+"#;
+
+/// Index files of a suite: none (its signed Release file alone), or the list of packages.
+const NO_TARGETS: &str = "None";
+const PACKAGES: &str = "Packages";
+
+/// How often a running apt is looked at.
+const POLL: Duration = Duration::from_millis(50);
+/// How long apt may run without a byte arriving. Its own timeouts are much shorter.
+const STALL_LIMIT: Duration = Duration::from_mins(5);
+/// Most of apt's messages that are kept.
+const MAX_OUTPUT_BYTES: u64 = 64 << 10;
+
+/// apt with its private root.
+pub(crate) struct Apt<'a> {
+    root: PathBuf,
+    mirror: &'a Mirror,
+    /// Held while apt runs; apt gets a handle to it as its stdin, so that it stays locked for as long as an
+    /// apt lives whose parent was killed.
+    lock: &'a FileLock,
+    progress: &'a dyn Progress,
+}
+
+/// What a suite's Release file says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Release {
+    pub(crate) codename: String,
+    /// `Suite`: the role, such as `stable-backports`.
+    pub(crate) role: String,
+}
+
+impl<'a> Apt<'a> {
+    /// Makes the private root under `base`. Mirrors have a root each: file names in it don't tell them
+    /// apart.
+    pub(crate) fn prepare(
+        base: &Path,
+        mirror: &'a Mirror,
+        lock: &'a FileLock,
+        progress: &'a dyn Progress,
+    ) -> io::Result<Self> {
+        let root = base.join(format!("{:08x}", crc32fast::hash(mirror.uri.as_bytes())));
+        for dir in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(root.join(dir))?;
+        }
+        fs::write(root.join("apt.conf"), CONFIG)?;
+        // What is installed on the machine is no matter here.
+        fs::write(root.join("status"), "")?;
+        Ok(Self {
+            root,
+            mirror,
+            lock,
+            progress,
+        })
+    }
+
+    /// Fetches the Release files alone.
+    pub(crate) fn update_releases(&self, suites: &[String]) -> Result<Vec<String>, DebianError> {
+        self.update(suites, NO_TARGETS)
+    }
+
+    /// Fetches the package lists too.
+    pub(crate) fn update_packages(&self, suites: &[String]) -> Result<Vec<String>, DebianError> {
+        self.update(suites, PACKAGES)
+    }
+
+    /// Asks the mirror for suites; answers which of them it doesn't have.
+    fn update(&self, suites: &[String], targets: &str) -> Result<Vec<String>, DebianError> {
+        self.progress.event(&Event::Resolving(format!(
+            "kernels in Debian {}",
+            suites.join(", ")
+        )));
+        fs::write(self.sources(), self.mirror.stanza(suites, targets))
+            .map_err(DebianError::Root)?;
+        let mut command = self.command();
+        command.arg("update");
+        let name = format!("package lists of Debian {}", suites.join(", "));
+        let watch = Watch {
+            dir: self.root.join("lists/partial"),
+            name: &name,
+            total_bytes: None,
+        };
+        let output = self.run(command, &watch)?;
+        if output.success {
+            return Ok(Vec::new());
+        }
+        let errors: Vec<&str> = output
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("E:"))
+            .collect();
+        let missing: Vec<String> = errors
+            .iter()
+            .filter_map(|line| missing_suite(line))
+            .collect();
+        if missing.is_empty() || missing.len() != errors.len() {
+            return Err(output.error("apt-get update", &self.mirror.uri));
+        }
+        Ok(missing)
+    }
+
+    /// What the Release file of a fetched suite says.
+    pub(crate) fn release(&self, suite: &str) -> Result<Release, DebianError> {
+        let path = ["InRelease", "Release"]
+            .into_iter()
+            .find_map(|name| self.list_file(&format!("_dists_{suite}_{name}")))
+            .ok_or_else(|| DebianError::NoRelease {
+                suite: suite.to_owned(),
+            })?;
+        let text = fs::read_to_string(&path).map_err(DebianError::Root)?;
+        let field = |name: &str| {
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            value.map(|value| value.trim().to_owned())
+        };
+        let codename = field("Codename").ok_or_else(|| DebianError::NoRelease {
+            suite: suite.to_owned(),
+        })?;
+        Ok(Release {
+            role: field("Suite").unwrap_or_else(|| codename.clone()),
+            codename,
+        })
+    }
+
+    /// The kernels of a fetched suite.
+    pub(crate) fn index(&self, suite: &str) -> Result<Index, DebianError> {
+        let Some(path) = self.list_file(&format!("_dists_{suite}_main_binary-amd64_Packages"))
+        else {
+            return Ok(Index::default());
+        };
+        let read = || Index::read(BufReader::with_capacity(1 << 20, File::open(&path)?));
+        read().map_err(DebianError::Root)
+    }
+
+    /// Downloads packages into `dir`; their checksums are checked by apt against the signed lists.
+    pub(crate) fn download(&self, packages: &[Package], dir: &Path) -> Result<(), DebianError> {
+        let name = packages.first().map_or("", |package| &package.name);
+        let mut command = self.command();
+        command.current_dir(dir).arg("download");
+        command.args(
+            packages
+                .iter()
+                .map(|package| format!("{}={}", package.name, package.version)),
+        );
+        let watch = Watch {
+            dir: dir.to_owned(),
+            name,
+            total_bytes: Some(packages.iter().map(|package| package.size_bytes).sum()),
+        };
+        let output = self.run(command, &watch)?;
+        if output.success {
+            Ok(())
+        } else {
+            Err(output.error("apt-get download", &self.mirror.uri))
+        }
+    }
+
+    fn sources(&self) -> PathBuf {
+        // The suffix tells apt which form it has.
+        self.root.join("mirror.sources")
+    }
+
+    fn list_file(&self, suffix: &str) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.root.join("lists")).ok()?;
+        let mut paths = entries.flatten().map(|entry| entry.path());
+        paths.find(|path| path.to_str().is_some_and(|path| path.ends_with(suffix)))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        command
+            .env("LC_ALL", "C")
+            .arg("-q")
+            .arg("-c")
+            .arg(self.root.join("apt.conf"));
+        let mut option = |name: &str, value: &Path| {
+            command.arg("-o").arg(format!("{name}={}", value.display()));
+        };
+        option("Dir::Etc::sourcelist", &self.sources());
+        for name in [
+            "Dir::Etc::sourceparts",
+            "Dir::Etc::preferences",
+            "Dir::Etc::preferencesparts",
+        ] {
+            option(name, Path::new("/dev/null"));
+        }
+        option("Dir::State::Lists", &self.root.join("lists"));
+        option("Dir::State::status", &self.root.join("status"));
+        option("Dir::Cache", &self.root.join("cache"));
+        command
+    }
+
+    /// Runs apt to its end, telling of the bytes that arrive.
+    fn run(&self, mut command: Command, watch: &Watch<'_>) -> Result<Output, DebianError> {
+        let stdin = self.lock.share().map_err(DebianError::Root)?;
+        command
+            .stdin(stdin)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = Running(command.spawn().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => DebianError::NoApt,
+            _ => DebianError::Spawn { source },
+        })?);
+        let stderr = child.0.stderr.take();
+        let reader = thread::spawn(move || stderr.map_or_else(String::new, read_text));
+        let status = self.wait(&mut child, watch)?;
+        Ok(Output {
+            success: status.success(),
+            stderr: reader.join().unwrap_or_default(),
+        })
+    }
+
+    fn wait(
+        &self,
+        child: &mut Running,
+        watch: &Watch<'_>,
+    ) -> Result<std::process::ExitStatus, DebianError> {
+        let mut seen_bytes = 0;
+        let mut last_change = Instant::now();
+        loop {
+            let status = child
+                .0
+                .try_wait()
+                .map_err(|source| DebianError::Spawn { source })?;
+            let done_bytes = watch.done_bytes();
+            if done_bytes > seen_bytes {
+                seen_bytes = done_bytes;
+                last_change = Instant::now();
+                self.progress.event(&Event::Download {
+                    name: watch.name.to_owned(),
+                    done_bytes,
+                    total_bytes: watch.total_bytes,
+                });
+            }
+            if let Some(status) = status {
+                return Ok(status);
+            }
+            if last_change.elapsed() > STALL_LIMIT {
+                return Err(DebianError::Stalled {
+                    mirror: self.mirror.uri.clone(),
+                    limit_s: STALL_LIMIT.as_secs(),
+                });
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+/// A child that doesn't outlive its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only for a child that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The folder whose growth is the progress.
+struct Watch<'a> {
+    dir: PathBuf,
+    name: &'a str,
+    total_bytes: Option<u64>,
+}
+
+impl Watch<'_> {
+    fn done_bytes(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return 0;
+        };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|found| found.len())
+            .sum()
+    }
+}
+
+/// How a run ended.
+struct Output {
+    success: bool,
+    stderr: String,
+}
+
+impl Output {
+    fn error(&self, what: &'static str, mirror: &str) -> DebianError {
+        let lines: Vec<&str> = self
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("E:"))
+            .collect();
+        let message = if lines.is_empty() {
+            self.stderr.trim().to_owned()
+        } else {
+            lines.join("\n")
+        };
+        if message.contains("No space left on device") {
+            return DebianError::Root(io::ErrorKind::StorageFull.into());
+        }
+        DebianError::Apt {
+            what,
+            mirror: mirror.to_owned(),
+            message,
+        }
+    }
+}
+
+/// Reads to the end, so that apt never blocks, but keeps only so much.
+fn read_text(pipe: impl Read) -> String {
+    let mut kept = Vec::new();
+    let mut pipe = BufReader::new(pipe);
+    // What can't be read is missing from a message, no more.
+    let _ = pipe.by_ref().take(MAX_OUTPUT_BYTES).read_to_end(&mut kept);
+    while let Ok(bytes) = pipe.fill_buf() {
+        let count = bytes.len();
+        if count == 0 {
+            break;
+        }
+        pipe.consume(count);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// `E: The repository 'URI SUITE Release' does not have a Release file.`
+fn missing_suite(line: &str) -> Option<String> {
+    let quoted = line
+        .strip_suffix("does not have a Release file.")?
+        .trim_end();
+    let quoted = quoted
+        .split_once('\'')?
+        .1
+        .strip_suffix('\'')?
+        .strip_suffix(" Release")?;
+    quoted.rsplit(' ').next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_suite_is_told_from_other_errors() {
+        let line = "E: The repository 'http://mirror.example/debian nosuch Release' does not have a Release file.";
+        assert_eq!(missing_suite(line).as_deref(), Some("nosuch"));
+        let line = "E: Failed to fetch http://mirror.example/debian/dists/trixie/InRelease  Could not resolve 'mirror.example'";
+        assert_eq!(missing_suite(line), None);
+    }
+}

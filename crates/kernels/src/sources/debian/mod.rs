@@ -1,0 +1,362 @@
+//! Prebuilt Debian kernels.
+
+mod apt;
+mod mirror;
+mod packages;
+mod version;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::apt::{Apt, Release};
+use self::mirror::Mirror;
+use self::packages::Choice;
+use super::deb::{self, DebError, Unpacked};
+use super::import::{ImageFile, ImportError, Provenance, import};
+use crate::cache::{Begin, Cache, CacheError, Entry, FileLock, LockError, Origin, Partial};
+use crate::progress::{Event, Progress};
+use crate::spec::DebianSpec;
+
+/// The role of the suite that `debian` means.
+const NEWEST_ROLE: &str = "stable-backports";
+
+/// Why a Debian kernel can't be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DebianError {
+    /// No apt on this machine.
+    #[error(
+        "there is no apt-get on this machine, so Debian kernels can't be fetched; give a path to a bzImage, a \
+         .deb, or a folder with vmlinuz and modules instead (--kernel PATH)"
+    )]
+    NoApt,
+    /// None of the machine's apt sources is Debian's.
+    #[error(
+        "there is no Debian mirror among the apt sources in {}, so Debian kernels can't be fetched; add one \
+         (deb URI stable main), or give a path to a kernel instead (--kernel PATH)",
+        etc_apt.display()
+    )]
+    NoMirror {
+        /// Where they were looked for.
+        etc_apt: PathBuf,
+    },
+    /// An apt sources file can't be read.
+    #[error("can't read {}: {source}", path.display())]
+    Sources {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The mirror has no such suite.
+    #[error("there is no Debian suite `{suite}` on {mirror}; there are: {}", existing.join(", "))]
+    NoSuchSuite {
+        /// What was asked for.
+        suite: String,
+        /// The mirror.
+        mirror: String,
+        /// Suites that it has.
+        existing: Vec<String>,
+    },
+    /// A suite's Release file doesn't say what it is.
+    #[error("the Release file of Debian suite `{suite}` is missing or has no codename")]
+    NoRelease {
+        /// The suite.
+        suite: String,
+    },
+    /// No suite has what was asked for.
+    #[error(
+        "{spec}: no complete kernel for amd64 in Debian {}{}",
+        suites.join(", "),
+        if available.is_empty() { String::new() } else { format!("; there are: {}", available.join(", ")) }
+    )]
+    NoKernel {
+        /// What was asked for.
+        spec: String,
+        /// Where it was looked for.
+        suites: Vec<String>,
+        /// Versions that there are.
+        available: Vec<String>,
+    },
+    /// apt failed.
+    #[error(
+        "{what} failed for {mirror}: {message}\nKernels that are in the cache already can be used without a \
+         network: see `cargo ktstr kernel list`"
+    )]
+    Apt {
+        /// The command.
+        what: &'static str,
+        /// The mirror.
+        mirror: String,
+        /// Its own errors.
+        message: String,
+    },
+    /// apt can't be run.
+    #[error("can't run apt-get: {source}")]
+    Spawn {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing arrives any more.
+    #[error(
+        "nothing arrived from {mirror} for {limit_s} s; try again, or use another mirror in the apt sources"
+    )]
+    Stalled {
+        /// The mirror.
+        mirror: String,
+        /// How long it was waited for.
+        limit_s: u64,
+    },
+    /// The private apt root can't be used. Turned into [`CacheError::Write`] by [`fetch`].
+    #[error("can't use the private apt root: {0}")]
+    Root(io::Error),
+    /// A fetched package can't be used.
+    #[error(transparent)]
+    Deb(#[from] DebError),
+    /// The packages have no kernel image.
+    #[error("the packages {} have no kernel image in them", packages.join(", "))]
+    NoImage {
+        /// Their names.
+        packages: Vec<String>,
+    },
+    /// The kernel in the packages can't be used.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Another process keeps the lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+/// The newest cached kernel that a spec means, as far as can be told without asking the mirror.
+pub(crate) fn cached(cache: &Cache, spec: &DebianSpec) -> Result<Option<Entry>, CacheError> {
+    let matching = cache.usable()?.into_iter().filter_map(|entry| {
+        let Origin::Debian {
+            suite,
+            role,
+            version,
+            ..
+        } = &entry.metadata().origin
+        else {
+            return None;
+        };
+        let matches = match spec {
+            DebianSpec::Newest => role == NEWEST_ROLE,
+            DebianSpec::Suite(name) => name == suite || name == role,
+            DebianSpec::Version(prefix) => {
+                packages::starts_with(version::upstream(version), prefix)
+            }
+        };
+        let version = version.clone();
+        matches.then_some((version, entry))
+    });
+    Ok(matching
+        .max_by(|(a, _), (b, _)| version::compare(a, b))
+        .map(|(_, entry)| entry))
+}
+
+/// Asks the mirror for the kernel and stores it. `refresh` asks even when another process, which had to be
+/// waited for, has just fetched one that fits.
+pub(crate) fn fetch(
+    cache: &Cache,
+    spec: &DebianSpec,
+    machine_root: &Path,
+    refresh: bool,
+    progress: &dyn Progress,
+) -> Result<Entry, DebianError> {
+    let mirror = Mirror::of_machine(machine_root)?;
+    let base = cache.root().join("apt");
+    fs::create_dir_all(&base).map_err(|source| cache.write_error(source))?;
+    let lock = FileLock::acquire(
+        &cache.lock_path("apt"),
+        "fetching a Debian kernel",
+        progress,
+    )?;
+    if lock.waited
+        && !refresh
+        && let Some(entry) = cached(cache, spec)?
+    {
+        return Ok(entry);
+    }
+    let work = || {
+        let apt = Apt::prepare(&base, &mirror, &lock, progress).map_err(DebianError::Root)?;
+        let (suite, choice) = choose(&apt, spec, &mirror)?;
+        store(cache, &apt, &suite, &choice, progress)
+    };
+    work().map_err(|error| match error {
+        DebianError::Root(source) => cache.write_error(source).into(),
+        other => other,
+    })
+}
+
+/// Finds the newest kernel that fits, and the suite it is in.
+fn choose(
+    apt: &Apt<'_>,
+    spec: &DebianSpec,
+    mirror: &Mirror,
+) -> Result<(Release, Choice), DebianError> {
+    let prefix = match spec {
+        DebianSpec::Version(prefix) => Some(prefix.as_str()),
+        _ => None,
+    };
+    let mut looked_in = Vec::new();
+    let mut available = Vec::new();
+    for suites in suites_of(apt, spec)? {
+        let missing = apt.update_packages(&suites)?;
+        if let (DebianSpec::Suite(suite), false) = (spec, missing.is_empty()) {
+            return Err(DebianError::NoSuchSuite {
+                suite: suite.clone(),
+                mirror: mirror.uri.clone(),
+                existing: existing_suites(apt)?,
+            });
+        }
+        let mut best: Option<(Release, Choice)> = None;
+        for suite in suites.into_iter().filter(|suite| !missing.contains(suite)) {
+            let index = apt.index(&suite)?;
+            if let Some(choice) = index.newest(prefix)
+                && best
+                    .as_ref()
+                    .is_none_or(|(_, best)| choice.is_better_than(best))
+            {
+                best = Some((apt.release(&suite)?, choice));
+            }
+            available.extend(index.series());
+            looked_in.push(suite);
+        }
+        if let Some(best) = best {
+            return Ok(best);
+        }
+    }
+    available.sort_by(|a, b| version::compare(b, a));
+    available.dedup();
+    Err(DebianError::NoKernel {
+        spec: spec.to_string(),
+        suites: looked_in,
+        available,
+    })
+}
+
+/// The suites to look in: groups in order of preference, each asked for at once.
+///
+/// The stable release's own name is asked of the mirror. The other suites are then asked for by name, since
+/// mirrors and the caches before them may be weeks behind in the aliases (`stable-backports`).
+fn suites_of(apt: &Apt<'_>, spec: &DebianSpec) -> Result<Vec<Vec<String>>, DebianError> {
+    match spec {
+        DebianSpec::Suite(suite) => Ok(vec![vec![suite.clone()]]),
+        DebianSpec::Newest => {
+            apt.update_releases(&["stable".to_owned()])?;
+            let stable = apt.release("stable")?.codename;
+            Ok(vec![vec![format!("{stable}-backports")], vec![stable]])
+        }
+        DebianSpec::Version(_) => {
+            apt.update_releases(&["stable".to_owned(), "oldstable".to_owned()])?;
+            let stable = apt.release("stable")?.codename;
+            let mut suites = vec![format!("{stable}-backports"), stable, "sid".to_owned()];
+            // Its backports move to the archive some time after the next release.
+            if let Ok(oldstable) = apt.release("oldstable") {
+                suites.push(format!("{}-backports", oldstable.codename));
+            }
+            Ok(vec![suites])
+        }
+    }
+}
+
+/// The suites that a mirror has, by codename, for a message.
+fn existing_suites(apt: &Apt<'_>) -> Result<Vec<String>, DebianError> {
+    let roles = ["oldstable", "stable", "testing", "unstable", "experimental"].map(str::to_owned);
+    let missing = apt.update_releases(&roles)?;
+    let there = roles.iter().filter(|role| !missing.contains(role));
+    let mut suites: Vec<String> = there
+        .filter_map(|role| Some(apt.release(role).ok()?.codename))
+        .collect();
+    let backports: Vec<String> = suites
+        .iter()
+        .take(2)
+        .map(|suite| format!("{suite}-backports"))
+        .collect();
+    let missing = apt.update_releases(&backports)?;
+    suites.extend(
+        backports
+            .into_iter()
+            .filter(|suite| !missing.contains(suite)),
+    );
+    Ok(suites)
+}
+
+/// Downloads, takes apart and stores a kernel, unless it is in the cache already.
+fn store(
+    cache: &Cache,
+    apt: &Apt<'_>,
+    suite: &Release,
+    choice: &Choice,
+    progress: &dyn Progress,
+) -> Result<Entry, DebianError> {
+    let key = format!(
+        "debian-{}-{}",
+        choice.version.replace(':', "_"),
+        choice.flavour
+    );
+    let partial = match cache.begin(&key, progress)? {
+        Begin::Present(entry) => {
+            progress.event(&Event::Note(format!(
+                "kernel {key} is the newest that fits and is in the cache already"
+            )));
+            return Ok(*entry);
+        }
+        Begin::Absent(partial) => partial,
+    };
+    let debs = partial.dir().join("debs");
+    fs::create_dir(&debs).map_err(|source| cache.write_error(source))?;
+    apt.download(&choice.packages, &debs)?;
+    let unpacked = unpack_all(&debs, &partial, progress)?;
+    fs::remove_dir_all(&debs).map_err(|source| cache.write_error(source))?;
+    let image = unpacked.vmlinuz.ok_or_else(|| DebianError::NoImage {
+        packages: choice
+            .packages
+            .iter()
+            .map(|package| package.name.clone())
+            .collect(),
+    })?;
+    let name = choice.packages.first().map_or("", |package| &package.name);
+    let image = ImageFile {
+        path: PathBuf::from(format!("the vmlinuz of {name}")),
+        bytes: image,
+    };
+    let provenance = Provenance {
+        source: format!("Debian {} {name} {}", suite.codename, choice.version),
+        origin: Origin::Debian {
+            suite: suite.codename.clone(),
+            role: suite.role.clone(),
+            version: choice.version.clone(),
+            flavour: choice.flavour.to_owned(),
+        },
+    };
+    Ok(import(
+        partial,
+        &image,
+        unpacked.config,
+        provenance,
+        progress,
+    )?)
+}
+
+fn unpack_all(
+    debs: &Path,
+    partial: &Partial<'_>,
+    progress: &dyn Progress,
+) -> Result<Unpacked, DebianError> {
+    let mut unpacked = Unpacked::default();
+    for entry in fs::read_dir(debs).map_err(|source| partial.write_error(source))? {
+        let path = entry.map_err(|source| partial.write_error(source))?.path();
+        let name = path
+            .file_name()
+            .map(|name| name.display().to_string())
+            .unwrap_or_default();
+        progress.event(&Event::Unpack { name });
+        deb::unpack(&path, partial, &mut unpacked)?;
+    }
+    Ok(unpacked)
+}

@@ -1,0 +1,12 @@
+//! Where kernels come from: one file each. All of them end in [`import`], which turns what they found into
+//! a cache entry.
+
+mod deb;
+pub(crate) mod debian;
+mod import;
+pub(crate) mod path;
+
+pub use deb::DebError;
+pub use debian::DebianError;
+pub use import::ImportError;
+pub use path::PathError;
