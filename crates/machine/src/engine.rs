@@ -1,0 +1,222 @@
+//! What an engine is, and the choice of one.
+
+use std::env;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ktstr_topology::Topology;
+
+use crate::machine::{End, Machine};
+use crate::spec::{MachineSpec, SpecError};
+use crate::tcg::TcgEngine;
+
+/// What the user asked to run machines on: `KTSTR_ENGINE`, `--engine`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// The best that this host can do.
+    #[default]
+    Auto,
+    /// Our own microVM on the host's KVM.
+    Kvm,
+    /// QEMU as a child process, emulating the CPU in software.
+    Tcg,
+    /// The `kvm` engine inside a `tcg` machine.
+    Nested,
+}
+
+impl EngineKind {
+    /// The word that the user writes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+            Self::Nested => "nested",
+        }
+    }
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// No engine has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no engine `{name}`: use auto, kvm, tcg or nested")]
+pub struct UnknownEngine {
+    /// What was written.
+    pub name: String,
+}
+
+impl FromStr for EngineKind {
+    type Err = UnknownEngine;
+
+    fn from_str(text: &str) -> Result<Self, UnknownEngine> {
+        [Self::Auto, Self::Kvm, Self::Tcg, Self::Nested]
+            .into_iter()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| UnknownEngine {
+                name: text.to_owned(),
+            })
+    }
+}
+
+/// Where an engine finds its tools. The default looks on `PATH`.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// The QEMU binary for x86-64 machines, instead of `qemu-system-x86_64` on `PATH`.
+    pub qemu: Option<PathBuf>,
+}
+
+impl EngineOptions {
+    /// Reads `KTSTR_QEMU`; empty means unset.
+    pub fn from_env() -> Self {
+        Self {
+            qemu: env::var_os("KTSTR_QEMU")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+        }
+    }
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The engine is planned, not there.
+    #[error("the `{kind}` engine is not built yet: use `--engine tcg`, which runs on any host")]
+    NotBuilt {
+        /// The engine asked for.
+        kind: EngineKind,
+    },
+    /// QEMU is not installed.
+    #[error(
+        "the `tcg` engine needs QEMU, and `{}` was not found: install it with `apt install \
+         qemu-system-x86` (Debian, Ubuntu), or set KTSTR_QEMU to the path of a qemu-system-x86_64",
+        qemu.display()
+    )]
+    QemuMissing {
+        /// The binary that was looked for.
+        qemu: PathBuf,
+    },
+    /// QEMU is there but can't be run.
+    #[error(
+        "`{} --version` could not be run: check that KTSTR_QEMU or PATH names a working QEMU",
+        qemu.display()
+    )]
+    QemuUnusable {
+        /// The binary that was started.
+        qemu: PathBuf,
+        /// Why it could not.
+        #[source]
+        source: io::Error,
+    },
+    /// The binary runs, but does not introduce itself as QEMU.
+    #[error(
+        "`{} --version` printed {output:?}, which is not a QEMU version: is it qemu-system-x86_64?",
+        qemu.display()
+    )]
+    QemuVersion {
+        /// The binary that was started.
+        qemu: PathBuf,
+        /// The start of what it printed.
+        output: String,
+    },
+    /// QEMU lacks what the engine relies on.
+    #[error(
+        "`{}` is QEMU {version}: 7.2 or newer is needed",
+        qemu.display()
+    )]
+    QemuTooOld {
+        /// The binary.
+        qemu: PathBuf,
+        /// Its version.
+        version: String,
+    },
+}
+
+/// Why a machine did not start. What can be told beforehand is a [`SpecError`]; QEMU refusing to run is
+/// an [`End::FailedToStart`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The machine can't be built as specified.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The host refused something the machine needs.
+    #[error("can't {action}")]
+    Host {
+        /// What was tried.
+        action: String,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LaunchError {
+    pub(crate) fn host(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Host {
+            action: action.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// How far the engine itself may stretch time as seen by a guest: what a check on gaps and spreads must
+/// grant before it blames the scheduler under test.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimingQuality {
+    /// How long a runnable guest CPU may stand still because the engine runs others, in milliseconds.
+    pub gap_slack_ms: u64,
+    /// How far equal CPUs may differ in work done over the same time, in percent of the mean.
+    pub spread_slack_pct: f64,
+    /// The reason, for the report.
+    pub why: String,
+}
+
+/// Called exactly once, from a thread of the engine, when the machine has ended and its process is gone.
+pub type OnEnd = Box<dyn FnOnce(End) + Send>;
+
+/// Something that runs machines.
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// The word by which users choose it.
+    fn name(&self) -> &'static str;
+
+    /// What runs underneath, for people: `QEMU 7.2.22, one emulation thread`.
+    fn describe(&self) -> String;
+
+    /// How far this engine may stretch time on a machine of shape `topology`.
+    fn timing(&self, topology: &Topology) -> TimingQuality;
+
+    /// Whether `spec` can be run, checked without starting anything.
+    fn check(&self, spec: &MachineSpec) -> Result<(), SpecError>;
+
+    /// Starts a machine. `on_end` is dropped uncalled when this fails.
+    fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError>;
+}
+
+/// The engine for `kind`.
+pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
+    match kind {
+        EngineKind::Auto | EngineKind::Tcg => {
+            Ok(Box::new(TcgEngine::find(options.qemu.as_deref())?))
+        }
+        EngineKind::Kvm | EngineKind::Nested => Err(EngineError::NotBuilt { kind }),
+    }
+}
+
+/// The line that tells the user what `auto` came to; `None` when the user chose.
+pub fn announce(kind: EngineKind, engine: &dyn Engine) -> Option<String> {
+    (kind == EngineKind::Auto).then(|| {
+        format!(
+            "engine: {} ({}); `kvm` is not built yet",
+            engine.name(),
+            engine.describe()
+        )
+    })
+}

@@ -1,0 +1,25 @@
+//! Virtual machines for tests.
+//!
+//! A [`MachineSpec`] says what the machine is: topology, memory, kernel, initramfs. An [`Engine`] runs it
+//! and gives a [`Machine`]: guest memory, byte streams, control, and how it ended. Above this crate
+//! nobody knows which engine runs.
+//!
+//! [`choose`] gives the engine for an [`EngineKind`]. The one built so far is `tcg`: QEMU as a child
+//! process, emulating the CPU in software.
+
+mod console;
+mod engine;
+mod machine;
+mod memory;
+mod panic_latch;
+mod spec;
+mod tcg;
+
+pub use console::ConsoleLog;
+pub use engine::{
+    Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, TimingQuality,
+    UnknownEngine, announce, choose,
+};
+pub use machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
+pub use memory::{GuestMemory, MemoryError};
+pub use spec::{BootKernel, InitrdPart, MachineSpec, SpecError};

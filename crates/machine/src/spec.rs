@@ -1,0 +1,221 @@
+//! What a machine is made of.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ktstr_topology::Topology;
+
+/// Least memory per NUMA node, in MiB. A distribution kernel with its initramfs does not boot in less
+/// than about this on node 0.
+pub const MIN_NODE_MEMORY_MIB: u64 = 16;
+
+/// A machine to be run.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// Its CPUs, caches and nodes.
+    pub topology: Topology,
+    /// Guest RAM in MiB, shared out among the NUMA nodes in whole MiB; the first nodes get the rest.
+    pub memory_mib: u64,
+    /// What to boot.
+    pub kernel: BootKernel,
+    /// Archives that make up the initramfs, handed over one after the other, each aligned to 4 bytes. The
+    /// kernel unpacks several in a row (Documentation/driver-api/early-userspace/buffer-format.rst). Empty
+    /// means no initramfs.
+    pub initrd: Vec<InitrdPart>,
+    /// Kernel options after the engine's own, so that they win over those.
+    pub cmdline: Vec<String>,
+    /// Whether a person will type at [`Port::Shell`](crate::Port::Shell). Without it the machine has no
+    /// such port.
+    pub interactive_console: bool,
+}
+
+impl MachineSpec {
+    /// A machine without initramfs or further options.
+    pub fn new(topology: Topology, memory_mib: u64, kernel: BootKernel) -> Self {
+        Self {
+            topology,
+            memory_mib,
+            kernel,
+            initrd: Vec::new(),
+            cmdline: Vec::new(),
+            interactive_console: false,
+        }
+    }
+
+    /// Memory of each NUMA node in MiB, in node order.
+    pub fn node_memory_mib(&self) -> Vec<u64> {
+        let nodes = u64::from(self.topology.numa_nodes());
+        let (share, rest) = (self.memory_mib / nodes, self.memory_mib % nodes);
+        (0..nodes)
+            .map(|node| share + u64::from(node < rest))
+            .collect()
+    }
+}
+
+/// The kernel, in the forms in which it is at hand.
+#[derive(Clone, Debug, Default)]
+pub struct BootKernel {
+    /// The bootable image (`vmlinuz`).
+    pub bzimage: Option<PathBuf>,
+    /// The uncompressed ELF kernel.
+    pub vmlinux: Option<PathBuf>,
+    /// Whether `vmlinux` has a PVH entry (`CONFIG_PVH`, `XEN_ELFNOTE_PHYS32_ENTRY`), so that it can be
+    /// entered directly. That saves the guest the decompression of the image.
+    pub pvh: bool,
+}
+
+impl BootKernel {
+    /// The file an engine loads that knows both PVH and the Linux boot protocol.
+    pub(crate) fn boot_file(&self) -> Result<&Path, SpecError> {
+        match (&self.vmlinux, &self.bzimage) {
+            (Some(vmlinux), _) if self.pvh => Ok(vmlinux),
+            (_, Some(bzimage)) => Ok(bzimage),
+            (Some(vmlinux), None) => Err(SpecError::NoEntry {
+                vmlinux: vmlinux.clone(),
+            }),
+            (None, None) => Err(SpecError::NoKernel),
+        }
+    }
+}
+
+/// A part of the initramfs.
+#[derive(Clone, Debug)]
+pub enum InitrdPart {
+    /// A file on the host.
+    File(PathBuf),
+    /// Bytes in memory.
+    Bytes(Arc<[u8]>),
+}
+
+/// Why a machine can't be built as specified. Found before anything is started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// No file to boot.
+    #[error("no kernel to boot: neither a bzImage nor a vmlinux is given")]
+    NoKernel,
+    /// Only a vmlinux, and it can't be entered.
+    #[error(
+        "{} has no PVH entry, so it can't be booted directly: give the bzImage, or build the kernel with \
+         CONFIG_PVH=y",
+        vmlinux.display()
+    )]
+    NoEntry {
+        /// The ELF kernel.
+        vmlinux: PathBuf,
+    },
+    /// A file that the machine needs can't be read.
+    #[error("can't read {what} {}", path.display())]
+    Unreadable {
+        /// Its part in the machine: `the kernel`, `the initramfs part`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it can't.
+        #[source]
+        source: io::Error,
+    },
+    /// A path without a plain file behind it.
+    #[error("{what} {} is not a regular file", path.display())]
+    NotAFile {
+        /// Its part in the machine.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// More CPUs than the engine has.
+    #[error("{cpus} CPUs declared, but the `{engine}` engine runs at most {max}")]
+    TooManyCpus {
+        /// CPUs of the topology.
+        cpus: u32,
+        /// The engine's name.
+        engine: &'static str,
+        /// Its limit.
+        max: u32,
+    },
+    /// More NUMA nodes than the engine has.
+    #[error("{nodes} NUMA nodes declared, but the `{engine}` engine has at most {max}")]
+    TooManyNodes {
+        /// Nodes of the topology.
+        nodes: u32,
+        /// The engine's name.
+        engine: &'static str,
+        /// Its limit.
+        max: u32,
+    },
+    /// A node would get no usable memory.
+    #[error(
+        "{memory_mib} MiB for {nodes} NUMA nodes is too little: each node needs at least \
+         {MIN_NODE_MEMORY_MIB} MiB; raise memory_mib"
+    )]
+    TooLittleMemory {
+        /// Guest RAM declared.
+        memory_mib: u64,
+        /// NUMA nodes declared.
+        nodes: u32,
+    },
+    /// More than the host can give.
+    #[error(
+        "{memory_mib} MiB declared, but this host has {available_mib} MiB of memory available: lower \
+         memory_mib, or end other machines"
+    )]
+    TooMuchMemory {
+        /// Guest RAM declared.
+        memory_mib: u64,
+        /// `MemAvailable` of the host.
+        available_mib: u64,
+    },
+    /// The initramfs leaves the kernel no room.
+    #[error(
+        "the initramfs has {initrd_mib} MiB, which does not fit with its unpacked files into {memory_mib} \
+         MiB of guest memory: raise memory_mib to {needed_mib} or more"
+    )]
+    InitrdTooLarge {
+        /// Size of all parts.
+        initrd_mib: u64,
+        /// Guest RAM declared.
+        memory_mib: u64,
+        /// Memory with which it is thought to fit.
+        needed_mib: u64,
+    },
+    /// A kernel option that can't be passed.
+    #[error(
+        "kernel option {option:?} can't be passed: it is empty or has a control character in it"
+    )]
+    BadOption {
+        /// The option.
+        option: String,
+    },
+    /// More kernel options than the kernel takes.
+    #[error(
+        "the kernel command line has {len_bytes} bytes; x86 kernels take at most {max_bytes} \
+         (COMMAND_LINE_SIZE)"
+    )]
+    CmdlineTooLong {
+        /// Its length.
+        len_bytes: usize,
+        /// The kernel's limit.
+        max_bytes: usize,
+    },
+}
+
+/// Opens a file that the machine needs, and gives its length in bytes.
+pub(crate) fn open_input(what: &'static str, path: &Path) -> Result<(File, u64), SpecError> {
+    let unreadable = |source| SpecError::Unreadable {
+        what,
+        path: path.to_owned(),
+        source,
+    };
+    // A FIFO would block the open; so look first.
+    let metadata = path.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(SpecError::NotAFile {
+            what,
+            path: path.to_owned(),
+        });
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    Ok((file, metadata.len()))
+}

@@ -1,0 +1,173 @@
+//! QEMU's command line.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use super::topology::cpu_args;
+use crate::machine::Port;
+use crate::spec::{MachineSpec, SpecError};
+
+/// `COMMAND_LINE_SIZE` on x86 (arch/x86/include/asm/setup.h), which counts the final zero.
+const CMDLINE_MAX_BYTES: usize = 2047;
+
+/// Options that every guest gets. They save boot time or make failures visible, and leave scheduling as
+/// the kernel under test has it.
+const BASE_OPTIONS: &[&str] = &[
+    // The console, and what is printed on it: warnings and worse, so that WARN and BUG arrive.
+    "console=ttyS0",
+    "loglevel=5",
+    // A panic ends the machine at once, by the shortest way: a triple fault.
+    "panic=-1",
+    "reboot=t",
+    // The TSC of an emulated CPU runs at the host's rate and is in step on all vCPUs: no calibration
+    // against the emulated PIT, no watchdog over it.
+    "tsc=reliable",
+    "no_timer_check",
+    // Self-tests of the crypto API run at boot and test nothing of ours.
+    "cryptomgr.notests",
+];
+
+/// The fds that QEMU inherits, by number: the same in it as in us.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildFds {
+    /// RAM of each NUMA node.
+    pub(crate) ram: Vec<RawFd>,
+    /// The initramfs, if there is one.
+    pub(crate) initrd: Option<RawFd>,
+    pub(crate) qmp: RawFd,
+    pub(crate) com1: RawFd,
+    pub(crate) com2: RawFd,
+    pub(crate) frames: RawFd,
+    /// Only with an interactive console.
+    pub(crate) shell: Option<RawFd>,
+}
+
+/// What the command line depends on beyond the machine's specification.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host {
+    /// Whether each vCPU gets a thread of its own.
+    pub(crate) thread_per_vcpu: bool,
+    /// Rate of the host's TSC, which is the guest's, if known.
+    pub(crate) tsc_khz: Option<u64>,
+}
+
+/// The kernel command line: the engine's options, then the machine's own.
+pub(crate) fn kernel_cmdline(spec: &MachineSpec, host: Host) -> Result<String, SpecError> {
+    let mut options: Vec<String> = BASE_OPTIONS.iter().map(|&option| option.into()).collect();
+    if let Some(khz) = host.tsc_khz {
+        options.push(format!("tsc_early_khz={khz}"));
+    }
+    for option in &spec.cmdline {
+        if option.is_empty() || option.chars().any(char::is_control) {
+            return Err(SpecError::BadOption {
+                option: option.clone(),
+            });
+        }
+        options.push(option.clone());
+    }
+    let cmdline = options.join(" ");
+    if cmdline.len() > CMDLINE_MAX_BYTES {
+        return Err(SpecError::CmdlineTooLong {
+            len_bytes: cmdline.len(),
+            max_bytes: CMDLINE_MAX_BYTES,
+        });
+    }
+    Ok(cmdline)
+}
+
+/// All arguments for a machine as specified.
+pub(crate) fn qemu_args(
+    spec: &MachineSpec,
+    host: Host,
+    fds: &ChildFds,
+) -> Result<Vec<OsString>, SpecError> {
+    let threads = if host.thread_per_vcpu {
+        "multi"
+    } else {
+        "single"
+    };
+    let mut args = Args::default();
+    args.add("-name", "ktstr");
+    args.flag("-nodefaults");
+    args.flag("-no-user-config");
+    args.flag("-no-reboot");
+    args.add("-display", "none");
+    args.add("-M", MACHINE);
+    args.add("-accel", format!("tcg,thread={threads}"));
+    args.add("-cpu", CPU);
+    args.add("-m", format!("{}M", spec.memory_mib));
+    for ((node, mib), fd) in (0..).zip(spec.node_memory_mib()).zip(&fds.ram) {
+        let node: u32 = node;
+        args.add(
+            "-object",
+            format!(
+                "memory-backend-file,id=ram{node},size={mib}M,share=on,mem-path={}",
+                fd_path(*fd)
+            ),
+        );
+    }
+    args.0
+        .extend(cpu_args(&spec.topology).into_iter().map(Into::into));
+    args.socket("qmp", fds.qmp);
+    args.add("-mon", "chardev=qmp,mode=control");
+    args.socket("com1", fds.com1);
+    args.add("-serial", "chardev:com1");
+    args.socket("com2", fds.com2);
+    args.add("-serial", "chardev:com2");
+    args.add(
+        "-device",
+        "virtio-serial-pci-non-transitional,max_ports=2,romfile=",
+    );
+    if let Some(shell) = fds.shell {
+        args.socket("shell", shell);
+        args.add("-device", "virtconsole,nr=0,chardev=shell");
+    }
+    args.socket("frames", fds.frames);
+    args.add(
+        "-device",
+        format!(
+            "virtserialport,nr=1,chardev=frames,name={}",
+            Port::FRAMES_NAME
+        ),
+    );
+    args.path("-kernel", spec.kernel.boot_file()?.to_owned());
+    if let Some(initrd) = fds.initrd {
+        args.add("-initrd", fd_path(initrd));
+    }
+    args.add("-append", kernel_cmdline(spec, host)?);
+    Ok(args.0)
+}
+
+/// The machine type with the parts left out that a test has no use for.
+const MACHINE: &str = "q35,hpet=off,smm=off,usb=off,sata=off,smbus=off,vmport=off,graphics=off,\
+                       dump-guest-core=off";
+
+const CPU: &str = "max";
+
+fn fd_path(fd: RawFd) -> String {
+    format!("/proc/self/fd/{fd}")
+}
+
+#[derive(Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flag(&mut self, name: &str) {
+        self.0.push(name.into());
+    }
+
+    fn add(&mut self, name: &str, value: impl Into<String>) {
+        self.flag(name);
+        self.0.push(value.into().into());
+    }
+
+    fn path(&mut self, name: &str, value: PathBuf) {
+        self.flag(name);
+        self.0.push(value.into());
+    }
+
+    fn socket(&mut self, id: &str, fd: RawFd) {
+        self.add("-chardev", format!("socket,id={id},fd={fd}"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Finding QEMU, and starting machines on it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use ktstr_topology::Topology;
+
+use super::args::{Host, kernel_cmdline, qemu_args};
+use super::machine::TcgMachine;
+use super::streams::{self, ChildEnds};
+use super::supervisor::{Shared, Streams, Supervisor};
+use super::topology::ram_regions;
+use super::version::{OLDEST, Version};
+use super::{initrd, process};
+use crate::engine::{Engine, EngineError, LaunchError, OnEnd, TimingQuality};
+use crate::machine::Machine;
+use crate::memory::{GuestMemory, RamFile};
+use crate::spec::{MIN_NODE_MEMORY_MIB, MachineSpec, SpecError, open_input};
+
+const NAME: &str = "tcg";
+
+const DEFAULT_QEMU: &str = "qemu-system-x86_64";
+
+/// `q35` takes 288 CPUs (hw/i386/pc_q35.c), but APIC ids from 255 on need an emulated IOMMU, which costs
+/// boot time and which no test has asked for.
+const MAX_CPUS: u32 = 255;
+
+/// `MAX_NODES` in QEMU (include/sysemu/numa.h).
+const MAX_NODES: u32 = 128;
+
+/// What a kernel needs beside its initramfs and the files unpacked from it, in MiB.
+const KERNEL_MIB: u64 = 64;
+
+/// With one emulation thread QEMU lets the next vCPU run at the latest after this
+/// (`TCG_KICK_PERIOD`, accel/tcg/tcg-accel-ops-rr.c).
+const KICK_PERIOD_MS: u64 = 100;
+
+/// How long the host's own scheduler may keep an emulation thread waiting on a busy host.
+const HOST_SLACK_MS: u64 = 50;
+
+/// QEMU's software emulation.
+#[derive(Debug)]
+pub(crate) struct TcgEngine {
+    qemu: PathBuf,
+    version: Version,
+    tsc_khz: Option<u64>,
+}
+
+impl TcgEngine {
+    /// Asks `qemu`, or the one on `PATH`, for its version.
+    pub(crate) fn find(qemu: Option<&Path>) -> Result<Self, EngineError> {
+        let qemu = qemu.unwrap_or(Path::new(DEFAULT_QEMU)).to_owned();
+        let output = Command::new(&qemu)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
+        let output = match output {
+            Ok(output) => output,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(EngineError::QemuMissing { qemu });
+            }
+            Err(source) => return Err(EngineError::QemuUnusable { qemu, source }),
+        };
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let Ok(version) = printed.parse::<Version>() else {
+            let output = printed.chars().take(80).collect();
+            return Err(EngineError::QemuVersion { qemu, output });
+        };
+        if version < OLDEST {
+            let version = version.to_string();
+            return Err(EngineError::QemuTooOld { qemu, version });
+        }
+        Ok(Self {
+            qemu,
+            version,
+            tsc_khz: host_tsc_khz(),
+        })
+    }
+
+    fn host(&self) -> Host {
+        Host {
+            thread_per_vcpu: self.version.threads_vcpus_soundly(),
+            tsc_khz: self.tsc_khz,
+        }
+    }
+
+    /// Runs on the machine's thread: starts QEMU, reports its pid or the error, and sees it to its end.
+    fn supervise(
+        qemu: &Path,
+        args: &[std::ffi::OsString],
+        child_ends: ChildEnds,
+        parts: (std::sync::Arc<Shared>, Streams),
+        started: &mpsc::Sender<Result<u32, LaunchError>>,
+        on_end: OnEnd,
+    ) {
+        let (shared, streams) = parts;
+        let start = || {
+            let failed = |source| LaunchError::host(format!("start {}", qemu.display()), source);
+            let stderr = child_ends.stderr().map_err(failed)?;
+            let child = process::spawn(qemu, args, &child_ends.fds().all(), stderr);
+            // QEMU has its copies now.
+            drop(child_ends);
+            let child = child.map_err(failed)?;
+            let pid = child.id();
+            let supervisor = Supervisor::new(shared, streams, child).map_err(failed)?;
+            Ok((pid, supervisor))
+        };
+        match start() {
+            Ok((pid, supervisor)) => {
+                // `launch` waits for this; it is gone only if its thread was.
+                let _ = started.send(Ok(pid));
+                supervisor.run(on_end);
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    }
+}
+
+impl Engine for TcgEngine {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn describe(&self) -> String {
+        let threads = if self.host().thread_per_vcpu {
+            "one emulation thread per CPU"
+        } else {
+            "one emulation thread"
+        };
+        format!("QEMU {}, {threads}", self.version)
+    }
+
+    fn timing(&self, topology: &Topology) -> TimingQuality {
+        let cpus = u64::from(topology.cpu_count());
+        if self.host().thread_per_vcpu {
+            let host_cpus = thread::available_parallelism().map_or(1, |count| count.get() as u64);
+            shared_host(cpus, host_cpus)
+        } else {
+            round_robin(cpus)
+        }
+    }
+
+    fn check(&self, spec: &MachineSpec) -> Result<(), SpecError> {
+        check_counts(spec)?;
+        open_input("the kernel", spec.kernel.boot_file()?)?;
+        check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
+        kernel_cmdline(spec, self.host()).map(drop)
+    }
+
+    fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
+        self.check(spec)?;
+        let node_mib = spec.node_memory_mib();
+        let ram = node_mib
+            .iter()
+            .map(|mib| RamFile::new(mib << 20))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|source| LaunchError::host("set up guest RAM", source))?;
+        let memory = GuestMemory::map(&ram, ram_regions(&node_mib))
+            .map_err(|source| LaunchError::host("map guest RAM", source))?;
+        let initrd = initrd::concatenate(&spec.initrd)?;
+        let (host_ends, child_ends) = streams::pairs(ram, initrd, spec.interactive_console)
+            .map_err(|source| LaunchError::host("make the machine's streams", source))?;
+        let args = qemu_args(spec, self.host(), &child_ends.fds())?;
+        let shared =
+            Shared::new().map_err(|source| LaunchError::host("make an event fd", source))?;
+        let control = host_ends
+            .qmp
+            .try_clone()
+            .map_err(|source| LaunchError::host("make the machine's streams", source))?;
+        let streams = Streams {
+            qmp: host_ends.qmp,
+            com1: host_ends.com1,
+            com2: host_ends.com2,
+            stderr: host_ends.stderr,
+        };
+        let (sender, started) = mpsc::channel();
+        let parts = (shared.clone(), streams);
+        let qemu = self.qemu.clone();
+        let thread = thread::Builder::new()
+            .name("machine".to_owned())
+            .spawn(move || Self::supervise(&qemu, &args, child_ends, parts, &sender, on_end))
+            .map_err(|source| LaunchError::host("start the machine's thread", source))?;
+        let pid = started.recv().unwrap_or_else(|_| {
+            let gone = io::Error::other("its thread ended early");
+            Err(LaunchError::host("start QEMU", gone))
+        })?;
+        Ok(Box::new(TcgMachine::new(
+            pid,
+            memory,
+            shared,
+            control,
+            (host_ends.shell, host_ends.frames),
+            spec.topology.cpu_count(),
+            thread,
+        )))
+    }
+}
+
+fn check_counts(spec: &MachineSpec) -> Result<(), SpecError> {
+    let cpus = spec.topology.cpu_count();
+    if cpus > MAX_CPUS {
+        return Err(SpecError::TooManyCpus {
+            cpus,
+            engine: NAME,
+            max: MAX_CPUS,
+        });
+    }
+    let nodes = spec.topology.numa_nodes();
+    if nodes > MAX_NODES {
+        return Err(SpecError::TooManyNodes {
+            nodes,
+            engine: NAME,
+            max: MAX_NODES,
+        });
+    }
+    Ok(())
+}
+
+fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), SpecError> {
+    let memory_mib = spec.memory_mib;
+    let nodes = spec.topology.numa_nodes();
+    if memory_mib / u64::from(nodes) < MIN_NODE_MEMORY_MIB {
+        return Err(SpecError::TooLittleMemory { memory_mib, nodes });
+    }
+    let available_mib = host_available_mib().unwrap_or(u64::MAX);
+    if memory_mib > available_mib {
+        return Err(SpecError::TooMuchMemory {
+            memory_mib,
+            available_mib,
+        });
+    }
+    let initrd_mib = initrd_bytes.div_ceil(1 << 20);
+    // The archive and its files are in memory together for a while.
+    let needed_mib = initrd_mib.saturating_mul(2).saturating_add(KERNEL_MIB);
+    if initrd_bytes > 0 && needed_mib > memory_mib {
+        return Err(SpecError::InitrdTooLarge {
+            initrd_mib,
+            memory_mib,
+            needed_mib,
+        });
+    }
+    Ok(())
+}
+
+/// All vCPUs take turns on one host thread.
+fn round_robin(cpus: u64) -> TimingQuality {
+    TimingQuality {
+        gap_slack_ms: KICK_PERIOD_MS * (cpus - 1) + HOST_SLACK_MS,
+        spread_slack_pct: if cpus > 1 { 25.0 } else { 5.0 },
+        why: format!(
+            "QEMU emulates the {cpus} CPUs in turns of up to {KICK_PERIOD_MS} ms on one host thread"
+        ),
+    }
+}
+
+/// Each vCPU has a host thread; they share the host's CPUs.
+fn shared_host(cpus: u64, host_cpus: u64) -> TimingQuality {
+    // A CFS or EEVDF host gives every waiting thread its turn within some milliseconds a thread.
+    let waiting = cpus.div_ceil(host_cpus.max(1)) - 1;
+    TimingQuality {
+        gap_slack_ms: HOST_SLACK_MS * (waiting + 1),
+        spread_slack_pct: if waiting > 0 { 25.0 } else { 10.0 },
+        why: format!("QEMU emulates {cpus} CPUs on {host_cpus} CPUs of the host"),
+    }
+}
+
+/// `MemAvailable` of the host.
+fn host_available_mib() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+/// The rate of the host's TSC, which QEMU hands to the guest as it is. The kernel does not tell user space
+/// its own calibration, so this is what CPUID tells: leaf 0x15, or the base frequency in leaf 0x16.
+fn host_tsc_khz() -> Option<u64> {
+    None
+}
