@@ -1,0 +1,149 @@
+//! Which checks a test wants, and their bounds.
+
+/// A check with a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound<T> {
+    /// Turned off by the test.
+    Off,
+    /// On with the library's bound; left out where the library knows that it says nothing.
+    Default(T),
+    /// On with the test's own bound, and always judged.
+    Set(T),
+}
+
+impl<T: Copy> Bound<T> {
+    /// The bound, if the check is on.
+    pub const fn get(&self) -> Option<T> {
+        match self {
+            Self::Off => None,
+            Self::Default(value) | Self::Set(value) => Some(*value),
+        }
+    }
+}
+
+/// The checks of a test.
+///
+/// [`Assert::DEFAULT`] has on what every test should hold to: `progress`, `isolation`, `max_gap_ms`,
+/// `max_spread_pct`, `cpus_online` and `kernel_log`. Each can be bounded anew or turned off; what is off
+/// is named as not judged in the report. The other checks are off until a test gives them a bound,
+/// since only the test knows its load. Every name here is an attribute of `#[ktstr_test]` and a check's
+/// name in the report.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use]
+pub struct Assert {
+    pub(crate) progress: bool,
+    pub(crate) isolation: bool,
+    pub(crate) cpus_online: bool,
+    pub(crate) kernel_log: bool,
+    pub(crate) max_gap_ms: Bound<u64>,
+    pub(crate) max_spread_pct: Bound<f64>,
+    pub(crate) max_p99_wake_latency_ns: Option<u64>,
+    pub(crate) min_iteration_rate: Option<f64>,
+    pub(crate) max_migration_ratio: Option<f64>,
+    pub(crate) max_throughput_cv: Option<f64>,
+}
+
+impl Default for Assert {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Assert {
+    /// Bound of `max_gap_ms` unless the test sets another: 2000, or 3000 in a build without
+    /// optimisation, whose workers and harness are slower.
+    pub const DEFAULT_MAX_GAP_MS: u64 = if cfg!(debug_assertions) { 3000 } else { 2000 };
+
+    /// Bound of `max_spread_pct` unless the test sets another: 15, or 35 in a build without
+    /// optimisation.
+    pub const DEFAULT_MAX_SPREAD_PCT: f64 = if cfg!(debug_assertions) { 35.0 } else { 15.0 };
+
+    /// The checks of a test that says nothing about them.
+    pub const DEFAULT: Self = Self {
+        progress: true,
+        isolation: true,
+        cpus_online: true,
+        kernel_log: true,
+        max_gap_ms: Bound::Default(Self::DEFAULT_MAX_GAP_MS),
+        max_spread_pct: Bound::Default(Self::DEFAULT_MAX_SPREAD_PCT),
+        max_p99_wake_latency_ns: None,
+        min_iteration_rate: None,
+        max_migration_ratio: None,
+        max_throughput_cv: None,
+    };
+
+    /// Whether every worker must have done work, and stopped when told.
+    pub const fn progress(mut self, on: bool) -> Self {
+        self.progress = on;
+        self
+    }
+
+    /// Whether no worker may have run outside its cgroup's CPUs.
+    pub const fn isolation(mut self, on: bool) -> Self {
+        self.isolation = on;
+        self
+    }
+
+    /// Whether all CPUs of the declared machine must be online.
+    pub const fn cpus_online(mut self, on: bool) -> Self {
+        self.cpus_online = on;
+        self
+    }
+
+    /// Whether the guest's kernel must not have printed a warning, a bug, an oops, a lockup or a stall.
+    pub const fn kernel_log(mut self, on: bool) -> Self {
+        self.kernel_log = on;
+        self
+    }
+
+    /// Longest time, in milliseconds, that any worker may have been kept from its work.
+    pub const fn max_gap_ms(mut self, bound_ms: u64) -> Self {
+        self.max_gap_ms = Bound::Set(bound_ms);
+        self
+    }
+
+    /// Turns `max_gap_ms` off.
+    pub const fn no_max_gap_ms(mut self) -> Self {
+        self.max_gap_ms = Bound::Off;
+        self
+    }
+
+    /// Largest difference, in percentage points, between the off-CPU shares of the workers of one type in
+    /// one cgroup. A test's own bound is judged for every load; the library's is left out where equal
+    /// shares aren't possible.
+    pub const fn max_spread_pct(mut self, bound_pct: f64) -> Self {
+        self.max_spread_pct = Bound::Set(bound_pct);
+        self
+    }
+
+    /// Turns `max_spread_pct` off.
+    pub const fn no_max_spread_pct(mut self) -> Self {
+        self.max_spread_pct = Bound::Off;
+        self
+    }
+
+    /// Longest 99th percentile, in nanoseconds, of any worker's wake latency.
+    pub const fn max_p99_wake_latency_ns(mut self, bound_ns: u64) -> Self {
+        self.max_p99_wake_latency_ns = Some(bound_ns);
+        self
+    }
+
+    /// Fewest iterations per second of CPU time that any worker may have done.
+    pub const fn min_iteration_rate(mut self, bound_per_cpu_s: f64) -> Self {
+        self.min_iteration_rate = Some(bound_per_cpu_s);
+        self
+    }
+
+    /// Most migrations per iteration of any worker.
+    pub const fn max_migration_ratio(mut self, bound: f64) -> Self {
+        self.max_migration_ratio = Some(bound);
+        self
+    }
+
+    /// Largest coefficient of variation (standard deviation over mean) of work per CPU time among the
+    /// workers of one type in one cgroup.
+    pub const fn max_throughput_cv(mut self, bound: f64) -> Self {
+        self.max_throughput_cv = Some(bound);
+        self
+    }
+}

@@ -1,0 +1,162 @@
+//! `max_spread_pct`: the workers of one type in one cgroup got about the same share of CPU time.
+
+use ktstr_report::{AssertResult, CgroupReport, Subject, WorkerReport};
+
+use super::OFF;
+use super::verdict::{Check, Measured};
+use super::view::{Peers, peers};
+use crate::{Bound, Timing, WorkType};
+
+const CHECK: Check = Check {
+    name: "max_spread_pct",
+    unit: "%",
+};
+
+struct Spread<'a> {
+    peers: Peers<'a>,
+    /// Most and least time off the CPU.
+    most: (f64, &'a WorkerReport),
+    least: (f64, &'a WorkerReport),
+}
+
+impl Spread<'_> {
+    fn value(&self) -> f64 {
+        self.most.0 - self.least.0
+    }
+}
+
+pub(super) fn judge(
+    result: &mut AssertResult,
+    bound: Bound<f64>,
+    timing: &Timing,
+    cgroups: &[CgroupReport],
+) {
+    let Some(own_bound) = bound.get() else {
+        return result.push_not_checked(CHECK.name, OFF);
+    };
+    let bound_pct = own_bound + timing.spread_slack_pct;
+    let groups = peers(cgroups);
+    if groups.is_empty() {
+        let why = "no worker sent a report";
+        return CHECK.inconclusive(result, Some(bound_pct), why);
+    }
+    let mut spreads = Vec::new();
+    let mut left_out = 0;
+    for group in groups {
+        let judgeable = match bound {
+            Bound::Set(_) => Ok(()),
+            _ => equal_shares_are_due(&group, cgroups),
+        };
+        match (judgeable, group.workers.len()) {
+            (_, 1) => {
+                left_out += 1;
+                let why = format!("cgroup `{}` has one {}", group.cgroup.name, group.work_type);
+                result.push_not_checked(CHECK.name, why + " worker to compare");
+            }
+            (Err(why), _) => {
+                left_out += 1;
+                result.push_not_checked(CHECK.name, why);
+            }
+            (Ok(()), _) => spreads.extend(spread(group)),
+        }
+    }
+    let Some(worst) = spreads
+        .iter()
+        .max_by(|a, b| a.value().total_cmp(&b.value()))
+    else {
+        let asked_for = matches!(bound, Bound::Set(_));
+        if asked_for || left_out == 0 {
+            let why = "no two workers of one type in one cgroup reported times to compare";
+            CHECK.inconclusive(result, Some(bound_pct), why);
+        }
+        return;
+    };
+    conclude(result, worst, own_bound, timing);
+}
+
+fn conclude(result: &mut AssertResult, worst: &Spread<'_>, own_bound: f64, timing: &Timing) {
+    let measured = Measured {
+        value: worst.value(),
+        bound: own_bound + timing.spread_slack_pct,
+    };
+    let ((most, loser), (least, winner)) = (worst.most, worst.least);
+    let name = &worst.peers.cgroup.name;
+    let detail = format!(
+        "of the {} {} workers of cgroup `{name}`, worker {} was off the CPU for {most:.1} % of its time and \
+         worker {} for {least:.1} %: a spread of {:.1} points; the bound is {:.1}{}",
+        worst.peers.workers.len(),
+        worst.peers.work_type,
+        loser.pid,
+        winner.pid,
+        measured.value,
+        measured.bound,
+        allowance(own_bound, timing)
+    );
+    let subject = Subject {
+        cgroup: Some(name.clone()),
+        worker: Some(loser.pid),
+        cpu: None,
+    };
+    let holds = measured.value <= measured.bound;
+    CHECK.conclude(result, holds, measured, subject, detail);
+}
+
+fn spread(peers: Peers<'_>) -> Option<Spread<'_>> {
+    let shares = peers
+        .workers
+        .iter()
+        .filter_map(|worker| Some((worker.off_cpu_pct()?, *worker)));
+    let mut shares: Vec<(f64, &WorkerReport)> = shares.collect();
+    shares.sort_by(|a, b| a.0.total_cmp(&b.0));
+    match shares.as_slice() {
+        [least, .., most] => Some(Spread {
+            most: *most,
+            least: *least,
+            peers,
+        }),
+        _ => None,
+    }
+}
+
+/// Whether a fair scheduler would give these workers equal shares; the reason if not.
+fn equal_shares_are_due(group: &Peers<'_>, cgroups: &[CgroupReport]) -> Result<(), String> {
+    let (name, work_type) = (&group.cgroup.name, group.work_type);
+    if WorkType::from_name(work_type).is_none_or(|kind| kind.sleeps()) {
+        return Err(format!(
+            "workers of {work_type} in cgroup `{name}` sleep of themselves, so their time off the CPU is not \
+             the scheduler's doing"
+        ));
+    }
+    let Some(cpus) = group.cgroup.cpuset.as_ref().filter(|cpus| !cpus.is_empty()) else {
+        return Err(format!("the CPUs of cgroup `{name}` are not known"));
+    };
+    let mut rivals = 0;
+    for other in cgroups {
+        match &other.cpuset {
+            Some(theirs) if theirs == cpus => rivals += other.workers.len(),
+            Some(theirs) if theirs.intersection(cpus).is_empty() => {}
+            _ => {
+                let other = &other.name;
+                return Err(format!(
+                    "cgroup `{name}` shares some of its CPUs with cgroup `{other}` but not all, so shares can't \
+                     be equal"
+                ));
+            }
+        }
+    }
+    if rivals > cpus.len() && !rivals.is_multiple_of(cpus.len()) {
+        return Err(format!(
+            "{rivals} workers on the {} CPUs of cgroup `{name}` can't be shared out evenly",
+            cpus.len()
+        ));
+    }
+    Ok(())
+}
+
+fn allowance(own_bound: f64, timing: &Timing) -> String {
+    if timing.spread_slack_pct <= 0.0 {
+        return String::new();
+    }
+    let (slack, why) = (timing.spread_slack_pct, &timing.why);
+    format!(" ({own_bound:.1}, and {slack:.1} because {why})")
+}

@@ -1,0 +1,54 @@
+//! The checks: pure functions of what was measured.
+//!
+//! Each check is in a file of its own and gives one [`CheckResult`](ktstr_report::CheckResult), which
+//! speaks of the worst that was seen; or it says why it was not judged. What could not be measured is
+//! inconclusive, never a pass.
+
+mod cpus_online;
+mod isolation;
+mod kernel_log;
+mod live;
+mod max_gap;
+mod max_spread;
+mod max_throughput_cv;
+mod per_worker;
+mod progress;
+mod verdict;
+mod view;
+
+use ktstr_report::{AssertResult, CgroupReport};
+use ktstr_topology::{CpuSet, Topology};
+
+pub use live::{LiveError, judge_live_machine, read_kernel_log, read_online_cpus};
+
+use crate::{Assert, Timing};
+
+const OFF: &str = "turned off by the test";
+const NO_BOUND: &str = "the test sets no bound";
+
+/// Judges the reports of workers. The result holds the checks only; the reports themselves are for the
+/// caller to add.
+pub fn judge_workers(assert: &Assert, timing: &Timing, cgroups: &[CgroupReport]) -> AssertResult {
+    let mut result = AssertResult::default();
+    progress::judge(&mut result, assert.progress, cgroups);
+    isolation::judge(&mut result, assert.isolation, cgroups);
+    max_gap::judge(&mut result, assert.max_gap_ms, timing, cgroups);
+    max_spread::judge(&mut result, assert.max_spread_pct, timing, cgroups);
+    per_worker::judge_all(&mut result, assert, cgroups);
+    max_throughput_cv::judge(&mut result, assert.max_throughput_cv, cgroups);
+    result
+}
+
+/// Judges the machine: whether all CPUs of `topology` are `online`, and whether its kernel complained in
+/// `kernel_log`, records as /dev/kmsg gives them.
+pub fn judge_machine(
+    assert: &Assert,
+    topology: &Topology,
+    online: &CpuSet,
+    kernel_log: &str,
+) -> AssertResult {
+    let mut result = AssertResult::default();
+    cpus_online::judge(&mut result, assert.cpus_online, topology, online);
+    kernel_log::judge(&mut result, assert.kernel_log, kernel_log);
+    result
+}

@@ -1,0 +1,87 @@
+//! `progress`: every worker did work, and stopped when told.
+
+use ktstr_report::{AssertResult, CgroupReport, WorkerExit};
+use nix::sys::signal::Signal;
+
+use super::OFF;
+use super::verdict::{Check, Measured, float, plural};
+use super::view::{Placed, all};
+
+const CHECK: Check = Check {
+    name: "progress",
+    unit: "workers",
+};
+
+pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport]) {
+    if !on {
+        return result.push_not_checked(CHECK.name, OFF);
+    }
+    let workers: Vec<Placed<'_>> = all(cgroups).collect();
+    let stuck: Vec<&Placed<'_>> = workers
+        .iter()
+        .filter(|placed| !progressed(placed))
+        .collect();
+    if workers.is_empty() {
+        return CHECK.inconclusive(result, Some(0.0), "there were no workers");
+    }
+    // A dead worker explains more than one that only did nothing.
+    let worst = stuck
+        .iter()
+        .find(|placed| !placed.worker.completed())
+        .or(stuck.first());
+    let measured = Measured {
+        value: float(stuck.len() as u64),
+        bound: 0.0,
+    };
+    let subject = worst.map(|placed| placed.subject()).unwrap_or_default();
+    let detail = match worst {
+        Some(placed) => format!(
+            "{placed} {}; {} of {} made no progress or did not finish",
+            fate(placed),
+            stuck.len(),
+            plural(workers.len(), "worker")
+        ),
+        None => all_well(&workers),
+    };
+    CHECK.conclude(result, stuck.is_empty(), measured, subject, detail);
+}
+
+fn all_well(workers: &[Placed<'_>]) -> String {
+    let slowest = workers.iter().map(|placed| placed.worker.iterations).min();
+    format!(
+        "all of {} made progress, at least {} iterations each",
+        plural(workers.len(), "worker"),
+        slowest.unwrap_or(0)
+    )
+}
+
+fn progressed(placed: &Placed<'_>) -> bool {
+    let worker = placed.worker;
+    worker.completed() && worker.iterations > 0 && worker.work_units > 0
+}
+
+fn fate(placed: &Placed<'_>) -> String {
+    let worker = placed.worker;
+    match &worker.exit {
+        WorkerExit::Completed => format!(
+            "did no work in {} ms ({} iterations, {} ms of CPU time)",
+            worker.wall_time_ns / 1_000_000,
+            worker.iterations,
+            worker.cpu_time_ns / 1_000_000
+        ),
+        WorkerExit::Exited(status) => {
+            format!("exited by itself with status {status} and sent no report")
+        }
+        WorkerExit::Signaled(number) => format!("was killed by {}", signal_name(*number)),
+        WorkerExit::TimedOut => "did not stop when told, and was killed".to_owned(),
+        WorkerExit::WaitFailed(why) => format!("ended in a way that could not be learned: {why}"),
+        WorkerExit::Panicked(message) => format!("panicked: {message}"),
+    }
+}
+
+fn signal_name(number: i32) -> String {
+    Signal::try_from(number).map_or_else(
+        |_| format!("signal {number}"),
+        |signal| signal.as_str().to_owned(),
+    )
+}

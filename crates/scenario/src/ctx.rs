@@ -1,0 +1,65 @@
+//! What a test's body is given.
+
+use std::time::Duration;
+
+use ktstr_topology::Topology;
+use serde::{Deserialize, Serialize};
+
+use crate::{Assert, CgroupManager};
+
+/// What the engine that runs the machine may itself add to a measurement. Emulation on a busy host stops
+/// a guest CPU for longer than any scheduler would; a bound that ignores it would blame the scheduler.
+///
+/// The default is no allowance: a machine with real CPUs of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Added to the bound of `max_gap_ms`, and to the deadlines for starting and stopping workers.
+    pub gap_slack_ms: u64,
+    /// Added to the bound of `max_spread_pct`, in percentage points.
+    pub spread_slack_pct: f64,
+    /// Why, as a clause for a person: `emulated CPUs share 2 host CPUs`.
+    pub why: String,
+}
+
+impl Timing {
+    /// `limit` with the allowance for gaps added.
+    pub fn stretch(&self, limit: Duration) -> Duration {
+        limit.saturating_add(Duration::from_millis(self.gap_slack_ms))
+    }
+}
+
+/// The machine as a test's body sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Ctx {
+    /// Shape of the machine, as declared. All of its CPUs may be used.
+    pub topo: Topology,
+    /// Makes, changes and removes the test's cgroups.
+    pub cgroups: CgroupManager,
+    /// How long load is held on the machine.
+    pub duration: Duration,
+    /// The checks that the test asked for.
+    pub assert: Assert,
+    /// What the engine itself may add to measurements.
+    pub timing: Timing,
+}
+
+impl Ctx {
+    /// Joins the parts.
+    pub fn new(
+        topo: Topology,
+        cgroups: CgroupManager,
+        duration: Duration,
+        assert: Assert,
+        timing: Timing,
+    ) -> Self {
+        let cgroups = cgroups.with_slack(timing.stretch(Duration::ZERO));
+        Self {
+            topo,
+            cgroups,
+            duration,
+            assert,
+            timing,
+        }
+    }
+}

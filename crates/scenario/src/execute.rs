@@ -1,0 +1,212 @@
+//! Running a scenario.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ktstr_report::{AssertResult, CgroupReport};
+use ktstr_topology::CpuSet;
+
+use crate::cgroup::{CgroupError, CgroupGroup, CgroupKind, CgroupOps as _};
+use crate::checks::judge_workers;
+use crate::cpuset_spec::CpusetSpecError;
+use crate::workload::{
+    AffinityError, CloneMode, Gate, WorkloadConfig, WorkloadError, WorkloadHandle,
+};
+use crate::{CgroupDef, Ctx};
+
+/// How often the workers are looked after while load is held.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a scenario could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScenarioError {
+    /// No cgroups.
+    #[error("a scenario without cgroups: give it at least one CgroupDef")]
+    NoDefs,
+    /// A cgroup operation failed.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// A cgroup's CPUs don't fit the machine.
+    #[error("the cpuset of cgroup `{cgroup}` does not fit the machine")]
+    Cpuset {
+        /// The cgroup.
+        cgroup: String,
+        /// Why.
+        source: CpusetSpecError,
+    },
+    /// Workers can't be bound as asked.
+    #[error("the workers of cgroup `{cgroup}` can't be bound to CPUs as asked")]
+    Affinity {
+        /// The cgroup.
+        cgroup: String,
+        /// Why.
+        source: AffinityError,
+    },
+    /// The workers could not be set up.
+    #[error("the workers of cgroup `{cgroup}` can't be set up")]
+    Workload {
+        /// The cgroup.
+        cgroup: String,
+        /// Why.
+        source: WorkloadError,
+    },
+    /// The workers could not be started.
+    #[error(transparent)]
+    Start(#[from] WorkloadError),
+}
+
+struct Running {
+    name: String,
+    cpuset: CpuSet,
+    workload: WorkloadHandle,
+}
+
+/// Makes the cgroups and their workers, releases all workers together, holds the load for
+/// `ctx.duration`, stops them, and judges their reports by `ctx.assert`. The hold ends early when a
+/// worker dies. The cgroups are gone afterwards.
+pub fn execute_defs(ctx: &Ctx, defs: Vec<CgroupDef>) -> Result<AssertResult, ScenarioError> {
+    if defs.is_empty() {
+        return Err(ScenarioError::NoDefs);
+    }
+    let mut group = CgroupGroup::new(&ctx.cgroups);
+    let gate = Gate::new()?;
+    // Declared after the group, so that an early return ends the workers before their cgroups go.
+    let mut running = Vec::new();
+    for def in defs {
+        running.push(prepare(ctx, &def, &mut group, &gate)?);
+    }
+    gate.open();
+    let mut notes = wait_running(&running);
+    notes.extend(hold(&mut running, ctx.duration));
+    let cgroups = collect(running);
+    let mut result = judge_workers(&ctx.assert, &ctx.timing, &cgroups);
+    result.cgroups = cgroups;
+    result.notes.extend(notes);
+    group.remove_all()?;
+    Ok(result)
+}
+
+fn prepare(
+    ctx: &Ctx,
+    def: &CgroupDef,
+    group: &mut CgroupGroup<'_>,
+    gate: &Gate,
+) -> Result<Running, ScenarioError> {
+    let name = &def.name;
+    make_cgroup(ctx, def, group)?;
+    let cpuset = ctx.cgroups.effective_cpuset(name)?;
+    let workers = def.worker_count(u32::try_from(cpuset.len()).unwrap_or(u32::MAX));
+    let of_workload = |source| ScenarioError::Workload {
+        cgroup: name.clone(),
+        source,
+    };
+    let config = WorkloadConfig {
+        spec: def.spec.clone(),
+        workers,
+        clone_mode: def.clone_mode,
+        slack: ctx.timing.stretch(Duration::ZERO),
+    };
+    let mut workload = WorkloadHandle::spawn_behind(config, gate).map_err(of_workload)?;
+    let tids = workload.worker_tids();
+    match def.clone_mode {
+        CloneMode::Fork => ctx.cgroups.move_tasks(name, &tids)?,
+        CloneMode::Thread => ctx.cgroups.move_threads(name, &tids)?,
+    }
+    let bindings = def
+        .affinity
+        .resolve(&ctx.topo, &cpuset, workers)
+        .map_err(|source| ScenarioError::Affinity {
+            cgroup: name.clone(),
+            source,
+        })?;
+    for (index, cpus) in bindings.iter().enumerate() {
+        if let Some(cpus) = cpus {
+            workload.set_affinity(index, cpus).map_err(of_workload)?;
+        }
+    }
+    workload.configure().map_err(of_workload)?;
+    Ok(Running {
+        name: name.clone(),
+        cpuset,
+        workload,
+    })
+}
+
+fn make_cgroup(
+    ctx: &Ctx,
+    def: &CgroupDef,
+    group: &mut CgroupGroup<'_>,
+) -> Result<(), ScenarioError> {
+    let kind = match def.clone_mode {
+        CloneMode::Fork => CgroupKind::Domain,
+        CloneMode::Thread => CgroupKind::Threaded,
+    };
+    let cpus = def.cpuset.as_ref().map(|spec| spec.resolve(&ctx.topo));
+    let cpus = cpus.transpose().map_err(|source| ScenarioError::Cpuset {
+        cgroup: def.name.clone(),
+        source,
+    })?;
+    group.create(&def.name, kind)?;
+    if let Some(cpus) = cpus {
+        ctx.cgroups.set_cpuset(&def.name, &cpus)?;
+    }
+    for knob in &def.knobs {
+        ctx.cgroups.set(&def.name, knob)?;
+    }
+    Ok(())
+}
+
+/// A remark for each cgroup whose workers did not all get to run in time.
+fn wait_running(running: &[Running]) -> Vec<String> {
+    running
+        .iter()
+        .filter_map(|cgroup| {
+            let missing = cgroup.workload.wait_running();
+            (missing > 0).then(|| {
+                format!(
+                    "{missing} workers of cgroup `{}` had not begun when the deadline for it came",
+                    cgroup.name
+                )
+            })
+        })
+        .collect()
+}
+
+/// Holds the load; a remark if it ended early.
+fn hold(running: &mut [Running], duration: Duration) -> Option<String> {
+    let started = Instant::now();
+    loop {
+        for cgroup in &mut *running {
+            if let Some((pid, _)) = cgroup.workload.dead_workers().first() {
+                return Some(format!(
+                    "the load was held for {:.1} s of {:.1} s, until worker {pid} of cgroup `{}` had died",
+                    started.elapsed().as_secs_f64(),
+                    duration.as_secs_f64(),
+                    cgroup.name
+                ));
+            }
+        }
+        let left = duration.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return None;
+        }
+        thread::sleep(left.min(LOOK_EVERY));
+    }
+}
+
+fn collect(running: Vec<Running>) -> Vec<CgroupReport> {
+    for cgroup in &running {
+        cgroup.workload.request_stop();
+    }
+    let time = running.iter().map(|cgroup| cgroup.workload.report_time());
+    let deadline = Instant::now() + time.max().unwrap_or_default();
+    running
+        .into_iter()
+        .map(|cgroup| CgroupReport {
+            name: cgroup.name,
+            cpuset: Some(cgroup.cpuset),
+            workers: cgroup.workload.collect_by(deadline),
+        })
+        .collect()
+}

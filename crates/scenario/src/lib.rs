@@ -1,0 +1,34 @@
+//! What a test does in its guest, for authors of tests.
+//!
+//! A test's body gets a [`Ctx`], describes cgroups and their workers with [`CgroupDef`], runs them with
+//! [`execute_defs`] (or one of the ready-made [`scenarios`]), and hands back the [`AssertResult`] that
+//! the [`checks`] came to. [`CgroupManager`] and [`workload::WorkloadHandle`] are the parts below, for
+//! tests that need another course of events.
+//!
+//! All of it runs inside the machine, as root, in the process that is PID 1 there.
+
+mod assert;
+pub mod cgroup;
+pub mod checks;
+mod cpuset_spec;
+mod ctx;
+mod def;
+mod execute;
+pub mod scenarios;
+pub mod workload;
+
+pub use assert::{Assert, Bound};
+pub use cgroup::{CgroupError, CgroupGroup, CgroupManager, CgroupOps, CpuMax, Limit};
+pub use cpuset_spec::{CpusetSpec, CpusetSpecError};
+pub use ctx::{Ctx, Timing};
+pub use def::CgroupDef;
+pub use execute::{ScenarioError, execute_defs};
+pub use ktstr_report::{
+    AssertResult, CgroupReport, CheckResult, NotChecked, Outcome, Subject, WakeLatency, WorkerExit,
+    WorkerReport,
+};
+pub use ktstr_topology::{CpuSet, Topology};
+pub use workload::{
+    AffinityIntent, CloneMode, SchedPolicy, WorkSpec, WorkType, WorkerControl, WorkloadConfig,
+    WorkloadHandle,
+};

@@ -1,0 +1,131 @@
+//! Scheduling policies.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::WorkloadError;
+use super::syscalls::{SchedAttr, sched_setattr};
+
+/// include/uapi/linux/sched.h; not in the libc crate.
+const SCHED_EXT: u32 = 7;
+
+/// The policy under which a worker runs (sched(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchedPolicy {
+    /// SCHED_OTHER: the kernel's fair scheduler, or the sched_ext scheduler when it took over all tasks.
+    #[default]
+    Normal,
+    /// SCHED_BATCH.
+    Batch,
+    /// SCHED_IDLE.
+    Idle,
+    /// SCHED_FIFO with a priority from 1 to 99.
+    Fifo(u8),
+    /// SCHED_RR with a priority from 1 to 99.
+    RoundRobin(u8),
+    /// SCHED_DEADLINE. The kernel demands runtime <= deadline <= period, and that the worker may use every
+    /// CPU of its root domain.
+    Deadline {
+        /// CPU time in each period.
+        runtime: Duration,
+        /// By when in each period.
+        deadline: Duration,
+        /// The period.
+        period: Duration,
+    },
+    /// SCHED_EXT: the sched_ext scheduler, also when it takes only tasks that ask for it. Without one it
+    /// is SCHED_OTHER.
+    Ext,
+}
+
+impl SchedPolicy {
+    pub(super) fn check(self) -> Result<(), WorkloadError> {
+        match self {
+            Self::Fifo(priority) | Self::RoundRobin(priority) => {
+                check_range("the real-time priority", i64::from(priority), 1, 99)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn apply(self, tid: i32, nice: i32) -> Result<(), WorkloadError> {
+        sched_setattr(tid, self.attr(nice)).map_err(|source| WorkloadError::Policy {
+            tid,
+            policy: format!("{self} with nice {nice}"),
+            source,
+        })
+    }
+
+    fn attr(self, nice: i32) -> SchedAttr {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let fair = |policy: i32| SchedAttr {
+            policy: policy.unsigned_abs(),
+            nice,
+            ..SchedAttr::default()
+        };
+        let real_time = |policy: i32, priority: u8| SchedAttr {
+            policy: policy.unsigned_abs(),
+            priority: u32::from(priority),
+            ..SchedAttr::default()
+        };
+        match self {
+            Self::Normal => fair(libc::SCHED_OTHER),
+            Self::Batch => fair(libc::SCHED_BATCH),
+            Self::Idle => fair(libc::SCHED_IDLE),
+            Self::Fifo(priority) => real_time(libc::SCHED_FIFO, priority),
+            Self::RoundRobin(priority) => real_time(libc::SCHED_RR, priority),
+            Self::Deadline {
+                runtime,
+                deadline,
+                period,
+            } => SchedAttr {
+                policy: libc::SCHED_DEADLINE.unsigned_abs(),
+                runtime_ns: ns(runtime),
+                deadline_ns: ns(deadline),
+                period_ns: ns(period),
+                ..SchedAttr::default()
+            },
+            Self::Ext => SchedAttr {
+                policy: SCHED_EXT,
+                nice,
+                ..SchedAttr::default()
+            },
+        }
+    }
+}
+
+impl fmt::Display for SchedPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Normal => f.write_str("SCHED_OTHER"),
+            Self::Batch => f.write_str("SCHED_BATCH"),
+            Self::Idle => f.write_str("SCHED_IDLE"),
+            Self::Fifo(priority) => write!(f, "SCHED_FIFO {priority}"),
+            Self::RoundRobin(priority) => write!(f, "SCHED_RR {priority}"),
+            Self::Deadline {
+                runtime,
+                deadline,
+                period,
+            } => write!(f, "SCHED_DEADLINE {runtime:?}/{deadline:?}/{period:?}"),
+            Self::Ext => f.write_str("SCHED_EXT"),
+        }
+    }
+}
+
+pub(super) fn check_range(
+    what: &'static str,
+    value: i64,
+    min: i64,
+    max: i64,
+) -> Result<(), WorkloadError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(WorkloadError::OutOfRange {
+        what,
+        value,
+        min,
+        max,
+    })
+}

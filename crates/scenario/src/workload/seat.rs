@@ -1,0 +1,109 @@
+//! What one worker is given by the harness, and what it leaves there.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ktstr_report::WorkerReport;
+
+use super::WorkType;
+use super::gate::Gate;
+use super::link::Link;
+use super::shared::{Shared, Slot};
+use super::syscalls::futex_wake_all;
+
+/// Stages of a worker, in order; a slot begins with 0.
+pub(super) const WAITING: u32 = 1;
+pub(super) const RUNNING: u32 = 2;
+pub(super) const DONE: u32 = 3;
+
+/// Memory shared by one workload's workers and the harness.
+#[derive(Clone, Debug)]
+pub(super) struct Board {
+    pub(super) slots: Arc<Shared<Slot>>,
+    flags: Arc<Shared<AtomicU32>>,
+}
+
+impl Board {
+    pub(super) fn new(workers: usize) -> nix::Result<Self> {
+        Ok(Self {
+            slots: Arc::new(Shared::new(workers)?),
+            flags: Arc::new(Shared::new(2)?),
+        })
+    }
+
+    /// Not 0: the workers are to stop.
+    pub(super) fn stop(&self) -> &AtomicU32 {
+        &self.flags[0]
+    }
+
+    /// Counts changes of stage, so that the harness can sleep on it.
+    pub(super) fn changes(&self) -> &AtomicU32 {
+        &self.flags[1]
+    }
+
+    pub(super) fn request_stop(&self) {
+        self.stop().store(1, Ordering::Release);
+        futex_wake_all(self.stop());
+    }
+
+    pub(super) fn stage(&self, index: usize) -> u32 {
+        self.slots[index].stage.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_stage(&self, index: usize, stage: u32) {
+        self.slots[index].stage.store(stage, Ordering::Release);
+        self.changes().fetch_add(1, Ordering::AcqRel);
+        futex_wake_all(self.changes());
+    }
+
+    /// Leaves a report for the harness.
+    pub(super) fn put_report(&self, index: usize, report: &WorkerReport) {
+        let slot = &self.slots[index];
+        let Ok(bytes) = postcard::to_stdvec(report) else {
+            return;
+        };
+        let Ok(len) = u32::try_from(bytes.len()) else {
+            return;
+        };
+        if bytes.len() > slot.report.len() {
+            return;
+        }
+        for (to, from) in slot.report.iter().zip(&bytes) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        slot.report_len.store(len, Ordering::Release);
+    }
+
+    /// The report that a worker left; the reason if there is none that can be read. A worker that was
+    /// killed half-way, or whose work wrote where it should not, leaves none.
+    pub(super) fn report(&self, index: usize) -> Result<WorkerReport, String> {
+        let slot = &self.slots[index];
+        let len = slot.report_len.load(Ordering::Acquire) as usize;
+        if len == 0 {
+            return Err("it left no report".to_owned());
+        }
+        let stored = slot
+            .report
+            .get(..len)
+            .ok_or("its report has a wrong length")?;
+        let bytes: Vec<u8> = stored
+            .iter()
+            .map(|byte| byte.load(Ordering::Relaxed))
+            .collect();
+        postcard::from_bytes(&bytes).map_err(|error| format!("its report can't be read: {error}"))
+    }
+}
+
+/// Everything that a worker needs.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) index: usize,
+    /// The slots of its group.
+    pub(super) group: Range<usize>,
+    pub(super) board: Board,
+    pub(super) gate: Gate,
+    pub(super) link: Link,
+    pub(super) work_type: WorkType,
+    pub(super) comm: String,
+}

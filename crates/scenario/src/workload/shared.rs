@@ -1,0 +1,119 @@
+//! Memory that a harness and its forked workers share.
+#![expect(
+    unsafe_code,
+    reason = "a shared anonymous mapping is viewed as a slice of atomics"
+)]
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// Types made of atomics only, for which all-zero bytes are a value.
+///
+/// # Safety
+/// Other processes write to it at any time: every byte must be part of an atomic or of padding.
+pub(super) unsafe trait Shareable {}
+
+// SAFETY: an atomic; zero is a value.
+unsafe impl Shareable for AtomicU32 {}
+
+/// What a worker's report may take: 256 bytes of figures, a list of CPUs, a panic's message.
+pub(super) const REPORT_CAPACITY: usize = 16 * 1024;
+
+/// One worker's part of the shared memory. Alone on its cache lines, two at a time, since processors
+/// prefetch them in pairs.
+#[repr(C, align(128))]
+pub(super) struct Slot {
+    /// How far the worker has come: one of the constants in `seat`.
+    pub(super) stage: AtomicU32,
+    /// Its thread id.
+    pub(super) tid: AtomicI32,
+    /// Iterations so far.
+    pub(super) iterations: AtomicU64,
+    /// Whose turn it is, for work types that hand over by futex. Used in a group's first slot.
+    pub(super) turn: AtomicU32,
+    /// When the turn was handed over, in CLOCK_MONOTONIC ns. Used in a group's first slot.
+    pub(super) handed_ns: AtomicU64,
+    /// Bytes of `report` that are valid; set last.
+    pub(super) report_len: AtomicU32,
+    /// The report, as postcard.
+    pub(super) report: [AtomicU8; REPORT_CAPACITY],
+}
+
+// SAFETY: every field is an atomic or an array of them; zero is a value of each.
+unsafe impl Shareable for Slot {}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("stage", &self.stage)
+            .field("tid", &self.tid)
+            .field("iterations", &self.iterations)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A slice in a shared anonymous mapping, zeroed at first. It stays shared with the children of forks.
+pub(super) struct Shared<T: Shareable> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the mapping is owned, stays where it is until dropped, and holds atomics only.
+unsafe impl<T: Shareable> Send for Shared<T> {}
+// SAFETY: as above; all access is atomic.
+unsafe impl<T: Shareable> Sync for Shared<T> {}
+
+impl<T: Shareable> Shared<T> {
+    /// Maps room for `len` values, at least one.
+    pub(super) fn new(len: usize) -> nix::Result<Self> {
+        let bytes = len
+            .max(1)
+            .checked_mul(size_of::<T>())
+            .and_then(NonZeroUsize::new)
+            .ok_or(nix::errno::Errno::ENOMEM)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let start = unsafe {
+            mmap_anonymous(
+                None,
+                bytes,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+            )
+        }?;
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
+    }
+}
+
+impl<T: Shareable> Deref for Shared<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: the mapping holds `len` values, is page-aligned (more than any T here needs), zeroed,
+        // which T allows, and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Shareable> Drop for Shared<T> {
+    fn drop(&mut self) {
+        let bytes = self.len.max(1) * size_of::<T>();
+        // SAFETY: start and length are those of the mapping, and no reference outlives `self`. It can
+        // only fail on arguments that are not a mapping.
+        let _ = unsafe { munmap(self.start.cast(), bytes) };
+    }
+}
+
+impl<T: Shareable> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("len", &self.len).finish()
+    }
+}

@@ -1,0 +1,208 @@
+//! What a worker measures of itself.
+
+use std::fs;
+
+use ktstr_report::{WorkerExit, WorkerReport};
+use ktstr_topology::CpuSet;
+use nix::sched::sched_getcpu;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{ClockId, clock_gettime};
+
+use super::histogram::Histogram;
+
+/// CLOCK_MONOTONIC, one and the same for all processes of a machine.
+pub(super) fn now_ns() -> u64 {
+    clock_ns(ClockId::CLOCK_MONOTONIC)
+}
+
+fn clock_ns(clock: ClockId) -> u64 {
+    // These clocks always exist; a reading of 0 would show as a worker without time.
+    clock_gettime(clock)
+        .ok()
+        .and_then(|time| {
+            let seconds = u64::try_from(time.tv_sec()).ok()?;
+            let rest = u64::try_from(time.tv_nsec()).ok()?;
+            Some(seconds * 1_000_000_000 + rest)
+        })
+        .unwrap_or(0)
+}
+
+fn current_cpu() -> u32 {
+    sched_getcpu()
+        .ok()
+        .and_then(|cpu| u32::try_from(cpu).ok())
+        .unwrap_or(0)
+}
+
+/// What the kernel has counted for the calling thread so far.
+#[derive(Clone, Copy, Debug)]
+struct Account {
+    cpu_time_ns: u64,
+    /// Run delay and run count.
+    schedstat: Option<(u64, u64)>,
+    voluntary_switches: u64,
+    involuntary_switches: u64,
+}
+
+impl Account {
+    fn take() -> Self {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).ok();
+        let count = |value: Option<i64>| value.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        Self {
+            cpu_time_ns: clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID),
+            schedstat: fs::read_to_string("/proc/thread-self/schedstat")
+                .ok()
+                .as_deref()
+                .and_then(parse_schedstat),
+            voluntary_switches: count(usage.map(|u| u.voluntary_context_switches())),
+            involuntary_switches: count(usage.map(|u| u.involuntary_context_switches())),
+        }
+    }
+}
+
+/// Run delay and run count. A kernel with scheduler accounting turned off prints `0 0 0`
+/// (proc_pid_schedstat in fs/proc/base.c); a thread that reads its own file has run at least once.
+fn parse_schedstat(text: &str) -> Option<(u64, u64)> {
+    let mut fields = text.split_whitespace().map(str::parse::<u64>);
+    let mut next = || fields.next()?.ok();
+    let (_, delay, count) = (next()?, next()?, next()?);
+    (count > 0).then_some((delay, count))
+}
+
+/// Measures one worker from its release on.
+#[derive(Debug)]
+pub(super) struct Telemetry {
+    at_start: Account,
+    start_ns: u64,
+    last_ns: u64,
+    last_cpu: u32,
+    iterations: u64,
+    work_units: u64,
+    max_gap_ns: u64,
+    max_gap_cpu: u32,
+    max_gap_at_ns: u64,
+    migrations: u64,
+    cpus_used: CpuSet,
+    wakes: Histogram,
+}
+
+impl Telemetry {
+    /// To be called once the worker is released, so that nothing before counts.
+    pub(super) fn begin(released_ns: u64) -> Self {
+        let cpu = current_cpu();
+        Self {
+            at_start: Account::take(),
+            start_ns: released_ns,
+            last_ns: released_ns,
+            last_cpu: cpu,
+            iterations: 0,
+            work_units: 0,
+            max_gap_ns: 0,
+            max_gap_cpu: cpu,
+            max_gap_at_ns: 0,
+            migrations: 0,
+            cpus_used: CpuSet::from_range(cpu..cpu + 1),
+            wakes: Histogram::new(),
+        }
+    }
+
+    /// Records the end of an iteration; the number of them so far.
+    pub(super) fn iteration(&mut self, units: u64) -> u64 {
+        self.iterations += 1;
+        self.work_units = self.work_units.saturating_add(units);
+        self.look(now_ns());
+        self.iterations
+    }
+
+    /// Leaves out the time up to `due_ns`, in which the worker wanted no CPU.
+    pub(super) fn resume_at(&mut self, due_ns: u64) {
+        self.last_ns = self.last_ns.max(due_ns);
+    }
+
+    pub(super) fn wake(&mut self, latency_ns: u64) {
+        self.wakes.record(latency_ns);
+    }
+
+    fn look(&mut self, now_ns: u64) {
+        let cpu = current_cpu();
+        if cpu != self.last_cpu {
+            self.migrations += 1;
+            self.last_cpu = cpu;
+            self.cpus_used.insert(cpu);
+        }
+        let gap_ns = now_ns.saturating_sub(self.last_ns);
+        if gap_ns > self.max_gap_ns {
+            self.max_gap_ns = gap_ns;
+            self.max_gap_cpu = cpu;
+            self.max_gap_at_ns = now_ns.saturating_sub(self.start_ns);
+        }
+        self.last_ns = now_ns;
+    }
+
+    /// The report, with the last gap: from the last iteration to now.
+    pub(super) fn finish(mut self, tid: i32, work_type: &str, exit: WorkerExit) -> WorkerReport {
+        let end_ns = now_ns();
+        self.look(end_ns);
+        let (before, after) = (self.at_start, Account::take());
+        let delta = |pick: fn((u64, u64)) -> u64| {
+            let (before, after) = (before.schedstat?, after.schedstat?);
+            Some(pick(after).saturating_sub(pick(before)))
+        };
+        WorkerReport {
+            pid: tid,
+            work_type: work_type.to_owned(),
+            exit,
+            work_units: self.work_units,
+            iterations: self.iterations,
+            wall_time_ns: end_ns.saturating_sub(self.start_ns),
+            cpu_time_ns: after.cpu_time_ns.saturating_sub(before.cpu_time_ns),
+            run_delay_ns: delta(|(delay, _)| delay),
+            run_count: delta(|(_, count)| count),
+            max_gap_ns: self.max_gap_ns,
+            max_gap_cpu: self.max_gap_cpu,
+            max_gap_at_ns: self.max_gap_at_ns,
+            migrations: self.migrations,
+            cpus_used: self.cpus_used,
+            wake_latency: self.wakes.summary(),
+            voluntary_switches: after
+                .voluntary_switches
+                .saturating_sub(before.voluntary_switches),
+            involuntary_switches: after
+                .involuntary_switches
+                .saturating_sub(before.involuntary_switches),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedstat_gives_delay_and_count() {
+        assert_eq!(parse_schedstat("812 33 7\n"), Some((33, 7)));
+    }
+
+    #[test]
+    fn schedstat_of_a_kernel_that_does_not_count_gives_nothing() {
+        for text in ["0 0 0\n", "", "1 2", "a b c", "1 2 -3"] {
+            assert_eq!(parse_schedstat(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn time_left_out_is_no_gap() {
+        let mut telemetry = Telemetry::begin(now_ns() - 5_000_000_000);
+        telemetry.resume_at(now_ns());
+        telemetry.iteration(1);
+        assert!(telemetry.max_gap_ns < 5_000_000_000);
+    }
+
+    #[test]
+    fn the_time_after_the_last_iteration_counts() {
+        let telemetry = Telemetry::begin(now_ns() - 5_000_000_000);
+        let report = telemetry.finish(1, "SpinWait", WorkerExit::Completed);
+        assert!(report.max_gap_ns >= 5_000_000_000);
+        assert!(report.wall_time_ns >= 5_000_000_000);
+    }
+}

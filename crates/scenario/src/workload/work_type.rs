@@ -1,0 +1,143 @@
+//! The kinds of work.
+//!
+//! A kind is its [`Facts`] and a function, in a file of its family. To add one: write both, add the
+//! variant, and name it in `facts`, `run` and `NAMED` below.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::link::LinkKind;
+use super::{WorkerControl, bursty, pair_futex, pair_pipe, spin};
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum WorkType {
+    /// Spins without a break.
+    SpinWait,
+    /// Calls sched_yield(2) over and over.
+    YieldHeavy,
+    /// Spins for some microseconds, then yields.
+    Mixed,
+    /// Spins for `on`, sleeps for `off`, and so on.
+    Bursty {
+        /// Length of a burst.
+        on: Duration,
+        /// Sleep between bursts.
+        off: Duration,
+    },
+    /// Pairs that wake each other through pipes: write, then block in poll(2).
+    PipeIo,
+    /// Pairs that wake each other through a futex.
+    FutexPingPong,
+    /// The test's own work.
+    Custom {
+        /// Its name in reports.
+        name: &'static str,
+        /// The work: calls [`WorkerControl::iteration`] in a loop and returns when that says so. In a
+        /// forked worker it must keep away from locks that threads of the harness may have held at the
+        /// fork: no printing, no logging.
+        run: fn(&mut WorkerControl<'_>),
+    },
+}
+
+/// What the harness needs to know of a kind of work.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) name: &'static str,
+    /// Workers that work together.
+    pub(super) group_size: usize,
+    /// Whether a worker sleeps of itself.
+    pub(super) sleeps: bool,
+    pub(super) link: LinkKind,
+}
+
+impl WorkType {
+    /// Those that [`WorkType::from_name`] knows, with their usual parameters.
+    const NAMED: [Self; 6] = [
+        Self::SpinWait,
+        Self::YieldHeavy,
+        Self::Mixed,
+        Self::bursty(),
+        Self::PipeIo,
+        Self::FutexPingPong,
+    ];
+
+    /// [`WorkType::Bursty`] with its usual 50 ms on and 100 ms off.
+    pub const fn bursty() -> Self {
+        Self::Bursty {
+            on: bursty::ON,
+            off: bursty::OFF,
+        }
+    }
+
+    /// The work type of this name, with its usual parameters.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Its name, as in reports.
+    pub const fn name(&self) -> &'static str {
+        self.facts().name
+    }
+
+    /// How many workers work together; the number of workers must be a multiple.
+    pub const fn group_size(&self) -> usize {
+        self.facts().group_size
+    }
+
+    /// Whether its workers sleep of themselves, so that time off the CPU is not the scheduler's doing.
+    pub const fn sleeps(&self) -> bool {
+        self.facts().sleeps
+    }
+
+    pub(super) const fn facts(&self) -> Facts {
+        match self {
+            Self::SpinWait => spin::SPIN_WAIT,
+            Self::YieldHeavy => spin::YIELD_HEAVY,
+            Self::Mixed => spin::MIXED,
+            Self::Bursty { .. } => bursty::BURSTY,
+            Self::PipeIo => pair_pipe::PIPE_IO,
+            Self::FutexPingPong => pair_futex::FUTEX_PING_PONG,
+            Self::Custom { name, .. } => Facts {
+                name,
+                group_size: 1,
+                sleeps: true,
+                link: LinkKind::None,
+            },
+        }
+    }
+
+    /// Works until told to stop.
+    pub(super) fn run(&self, control: &mut WorkerControl<'_>) {
+        match self {
+            Self::SpinWait => spin::spin_wait(control),
+            Self::YieldHeavy => spin::yield_heavy(control),
+            Self::Mixed => spin::mixed(control),
+            Self::Bursty { on, off } => bursty::bursty(control, *on, *off),
+            Self::PipeIo => pair_pipe::pipe_io(control),
+            Self::FutexPingPong => pair_futex::futex_ping_pong(control),
+            Self::Custom { run, .. } => run(control),
+        }
+    }
+}
+
+impl fmt::Display for WorkType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_leads_back_to_its_type() {
+        for kind in WorkType::NAMED {
+            let found = WorkType::from_name(&kind.to_string()).map(|found| found.name());
+            assert_eq!(found, Some(kind.name()));
+        }
+        assert!(WorkType::from_name("spinwait").is_none());
+    }
+}
