@@ -1,0 +1,140 @@
+//! PID 1.
+
+#![expect(
+    unsafe_code,
+    reason = "fork(2) is how PID 1 keeps the test out of its own process"
+)]
+
+use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use ktstr_wire::{Job, Message, Task};
+use nix::errno::Errno;
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, getpid};
+
+use crate::link::Link;
+use crate::test::TestLookup;
+use crate::{command, crash, modules, mounts, test};
+
+/// Whether this process is PID 1 of a machine that the host side set up.
+pub fn is_guest() -> bool {
+    getpid() == Pid::from_raw(1) && Path::new(Job::PATH).exists()
+}
+
+/// Runs the guest to its end: the machine is off when this would return.
+pub fn run(tests: TestLookup) -> ! {
+    crash::install();
+    let error = match set_up_and_fork(tests) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    crash::report(&format!("the guest could not be set up: {error:#}"));
+    power_off()
+}
+
+fn set_up_and_fork(tests: TestLookup) -> anyhow::Result<Infallible> {
+    let mounted = mounts::mount_all();
+    let job = fs::read(Job::PATH).with_context(|| format!("reading {}", Job::PATH))?;
+    let job = Job::decode(&job)?;
+    let loaded = modules::load_all(&job.modules);
+    let link = Link::open()?;
+    link.send(&hello()?)?;
+    let prepared = mounted.map_err(anyhow::Error::from).and_then(|remarks| {
+        loaded?;
+        Ok(remarks)
+    });
+    match prepared {
+        Ok(remarks) => {
+            for remark in remarks {
+                link.send(&Message::Remark(remark))?;
+            }
+        }
+        Err(error) => {
+            let chain = error.chain().map(ToString::to_string).collect();
+            link.send(&Message::SetupFailed(chain))?;
+            link.send(&Message::Bye)?;
+            power_off()
+        }
+    }
+    // SAFETY: PID 1 has one thread up to here, so the child's copy of the process is complete.
+    match unsafe { fork() }.context("forking the test process")? {
+        ForkResult::Child => test_process(job, link, tests),
+        ForkResult::Parent { child } => {
+            // The link is the test process's alone: two numberings on one stream would not fit.
+            drop(link);
+            reap_until_gone(child);
+            power_off()
+        }
+    }
+}
+
+fn test_process(job: Job, link: Link, tests: TestLookup) -> ! {
+    for (name, value) in &job.environment {
+        // SAFETY: this process has one thread up to here; nobody else reads the environment.
+        unsafe { std::env::set_var(name, value) };
+    }
+    let ended = match job.task {
+        Task::Test {
+            ref name,
+            ref slack,
+        } => test::run(&job, name, slack, link, tests),
+        Task::Shell { argv, interactive } => command::run(&argv, interactive, link),
+    };
+    if let Err(error) = ended {
+        crash::report(&format!("the link to the host broke: {error:#}"));
+    }
+    leave(0)
+}
+
+fn hello() -> anyhow::Result<Message> {
+    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(Message::Hello {
+        release: release.trim_end().to_owned(),
+        uptime_ns: u64::try_from(std::time::Duration::from(uptime).as_nanos()).unwrap_or(u64::MAX),
+    })
+}
+
+/// Collects every child, orphans of the test included, until `test_process` is among them.
+fn reap_until_gone(test_process: Pid) {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, _)) if pid == test_process => return,
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == test_process => {
+                report_death_by(signal);
+                return;
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn report_death_by(signal: Signal) {
+    // A handler in the process itself has already said more about these.
+    if !crash::HANDLED_SIGNALS.contains(&signal) {
+        crash::report(&format!("the test process was killed by {signal}"));
+    }
+}
+
+/// Ends this process without running destructors or `atexit` handlers, which belong to the parent too.
+pub(crate) fn leave(status: i32) -> ! {
+    // SAFETY: _exit(2) takes no pointers and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Turns the machine off. Needs no cooperation of anything that may be wedged: no sync, no unmounting.
+pub(crate) fn power_off() -> ! {
+    let refused = match reboot(RebootMode::RB_POWER_OFF) {
+        Ok(never) => match never {},
+        Err(errno) => errno,
+    };
+    // A kernel without a way to power off halts or returns; a panic of PID 1 then ends the machine.
+    crash::report(&format!("the kernel refused to power off: {refused}"));
+    leave(1)
+}

@@ -1,0 +1,86 @@
+//! Running one test in the test process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ktstr_report::AssertResult;
+use ktstr_scenario::{Assert, CgroupManager, Ctx, Timing, checks};
+use ktstr_wire::{Job, Message, Phase, TestEnd, TimingSlack};
+
+use crate::crash;
+use crate::link::Link;
+use crate::output::OutputPump;
+
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
+
+/// Cgroup under which a test's own cgroups are made.
+const WORKLOAD_CGROUP: &str = "ktstr";
+
+/// What the guest needs to know of a test.
+#[derive(Clone, Copy, Debug)]
+pub struct TestCase {
+    /// How long its scenario holds.
+    pub duration: Duration,
+    /// Its checks.
+    pub assert: Assert,
+    /// Its body.
+    pub body: fn(&Ctx) -> anyhow::Result<AssertResult>,
+}
+
+/// Finds a test of this binary by its full name.
+pub type TestLookup = fn(&str) -> Option<TestCase>;
+
+/// Runs the test `name` and sends what it came to.
+pub(crate) fn run(
+    job: &Job,
+    name: &str,
+    slack: &TimingSlack,
+    link: Link,
+    tests: TestLookup,
+) -> anyhow::Result<()> {
+    crash::install_in_test_process();
+    let Some(case) = tests(name) else {
+        link.send(&Message::SetupFailed(vec![format!(
+            "the test {name} is not in this binary's registry"
+        )]))?;
+        return Ok(link.send(&Message::Bye)?);
+    };
+    let link = Arc::new(link);
+    let pump = OutputPump::start(Arc::clone(&link)).context("redirecting the test's output")?;
+    let end = run_body(job, &case, slack, &link)?;
+    pump.finish()?;
+    link.send(&Message::Result(end))?;
+    Ok(link.send(&Message::Bye)?)
+}
+
+fn run_body(
+    job: &Job,
+    case: &TestCase,
+    slack: &TimingSlack,
+    link: &Link,
+) -> anyhow::Result<TestEnd> {
+    let timing = Timing {
+        gap_slack_ms: slack.gap_ms,
+        spread_slack_pct: slack.spread_pct,
+        why: slack.why.clone(),
+    };
+    link.send(&Message::Phase(Phase::Body))?;
+    let returned = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)
+        .map_err(anyhow::Error::from)
+        .map(|cgroups| Ctx::new(job.topology, cgroups, case.duration, case.assert, timing))
+        .and_then(|ctx| (case.body)(&ctx));
+    link.send(&Message::Phase(Phase::Judging))?;
+    let (mut result, error) = match returned {
+        Ok(result) => (result, None),
+        Err(error) => {
+            let chain = error.chain().map(ToString::to_string).collect();
+            (AssertResult::default(), Some(chain))
+        }
+    };
+    let skipped = result.skipped.is_some() && result.checks.is_empty();
+    if !skipped {
+        result.merge(checks::judge_live_machine(&case.assert, &job.topology));
+    }
+    Ok(TestEnd { result, error })
+}
