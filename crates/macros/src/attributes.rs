@@ -1,0 +1,301 @@
+//! Reading the attribute's arguments, and refusing what makes no sense at the place where it stands.
+
+use std::collections::BTreeMap;
+
+use ktstr_topology::Topology;
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned as _;
+use syn::{Error, Expr, Ident, Lit, LitFloat, LitInt, LitStr, Result, Token};
+
+/// One `name = value`, or a bare `name` for `name = true`.
+pub(crate) struct Argument {
+    name: Ident,
+    value: Value,
+}
+
+enum Value {
+    Bool(bool),
+    Int(LitInt),
+    Float(LitFloat),
+    /// The word `off`.
+    Off,
+    Texts(Vec<LitStr>),
+}
+
+impl Parse for Argument {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let name: Ident = input.parse()?;
+        if !input.peek(Token![=]) {
+            return Ok(Self {
+                name,
+                value: Value::Bool(true),
+            });
+        }
+        input.parse::<Token![=]>()?;
+        let expression: Expr = input.parse()?;
+        let value = Value::read(&expression).ok_or_else(|| {
+            let message = format!(
+                "the value of `{name}` must be a literal (a number, `true`, `false`, or a list of texts) or `off`: \
+                 it is checked at compile time"
+            );
+            Error::new(expression.span(), message)
+        })?;
+        Ok(Self { name, value })
+    }
+}
+
+impl Value {
+    fn read(expression: &Expr) -> Option<Self> {
+        match expression {
+            Expr::Lit(literal) => match &literal.lit {
+                Lit::Bool(value) => Some(Self::Bool(value.value)),
+                Lit::Int(value) => Some(Self::Int(value.clone())),
+                Lit::Float(value) => Some(Self::Float(value.clone())),
+                _ => None,
+            },
+            Expr::Path(path) if path.path.is_ident("off") => Some(Self::Off),
+            Expr::Array(array) => array
+                .elems
+                .iter()
+                .map(text)
+                .collect::<Option<_>>()
+                .map(Self::Texts),
+            _ => None,
+        }
+    }
+}
+
+fn text(expression: &Expr) -> Option<LitStr> {
+    match expression {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Str(text) => Some(text.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What a check's attribute takes.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// `true` or `false`.
+    Switch,
+    /// A whole number, or `off`.
+    Whole,
+    /// A number, or `off`.
+    Number,
+}
+
+/// Checks by name, as `Assert` spells them.
+const CHECKS: [(&str, Bound); 10] = [
+    ("progress", Bound::Switch),
+    ("isolation", Bound::Switch),
+    ("cpus_online", Bound::Switch),
+    ("kernel_log", Bound::Switch),
+    ("max_gap_ms", Bound::Whole),
+    ("max_spread_pct", Bound::Number),
+    ("max_p99_wake_latency_ns", Bound::Whole),
+    ("min_iteration_rate", Bound::Number),
+    ("max_migration_ratio", Bound::Number),
+    ("max_throughput_cv", Bound::Number),
+];
+
+/// Checks with a bound that hold without being asked for.
+const ON_BY_DEFAULT: [&str; 2] = ["max_gap_ms", "max_spread_pct"];
+
+const SETTINGS: [&str; 8] = [
+    "numa_nodes",
+    "llcs",
+    "cores",
+    "threads",
+    "memory_mib",
+    "duration_s",
+    "timeout_s",
+    "modules",
+];
+
+/// The arguments, read and checked.
+pub(crate) struct Attributes {
+    /// `(numa_nodes, llcs, cores, threads)`, known to be possible.
+    pub(crate) topology: [u32; 4],
+    pub(crate) memory_mib: Option<u64>,
+    pub(crate) duration_ms: u64,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) modules: Vec<LitStr>,
+    /// Method calls on `Assert::DEFAULT`.
+    pub(crate) assert: TokenStream,
+}
+
+/// How long a scenario holds unless the test says otherwise.
+const DEFAULT_DURATION_MS: u64 = 2_000;
+
+impl Attributes {
+    pub(crate) fn read(arguments: impl IntoIterator<Item = Argument>) -> Result<Self> {
+        let mut given: BTreeMap<String, Argument> = BTreeMap::new();
+        for argument in arguments {
+            let name = argument.name.to_string();
+            if !known(&name) {
+                return Err(Error::new(argument.name.span(), unknown(&name)));
+            }
+            if let Some(earlier) = given.insert(name, argument) {
+                let name = earlier.name.to_string();
+                let span = given
+                    .get(&name)
+                    .map_or_else(Span::call_site, |again| again.name.span());
+                return Err(Error::new(span, format!("`{name}` is given twice")));
+            }
+        }
+        Ok(Self {
+            topology: topology(&given)?,
+            memory_mib: whole(&given, "memory_mib", 64..=1 << 20)?,
+            duration_ms: seconds(&given, "duration_s")?.unwrap_or(DEFAULT_DURATION_MS),
+            timeout_ms: seconds(&given, "timeout_s")?,
+            modules: modules(&given)?,
+            assert: assert(&given)?,
+        })
+    }
+}
+
+fn known(name: &str) -> bool {
+    SETTINGS.contains(&name) || CHECKS.iter().any(|(check, _)| *check == name)
+}
+
+fn unknown(name: &str) -> String {
+    let checks: Vec<&str> = CHECKS.iter().map(|(check, _)| *check).collect();
+    format!(
+        "there is no attribute `{name}`. The machine: {}. The checks: {}",
+        SETTINGS.join(", "),
+        checks.join(", ")
+    )
+}
+
+fn topology(given: &BTreeMap<String, Argument>) -> Result<[u32; 4]> {
+    let names = ["numa_nodes", "llcs", "cores", "threads"];
+    let mut counts = [1; 4];
+    for (count, name) in counts.iter_mut().zip(names) {
+        if let Some(value) = whole(given, name, 0..=u64::from(u32::MAX))? {
+            *count = u32::try_from(value).unwrap_or(u32::MAX);
+        }
+    }
+    // As many LLCs as nodes is the least that a machine of several nodes can have.
+    if !given.contains_key("llcs") {
+        counts[1] = counts[0];
+    }
+    match Topology::new(counts[0], counts[1], counts[2], counts[3]) {
+        Ok(_) => Ok(counts),
+        Err(error) => {
+            let text = error.to_string();
+            let culprit = names
+                .iter()
+                .find(|name| text.contains(&format!("`{name}`")) && given.contains_key(**name));
+            let culprit =
+                culprit.or_else(|| names.iter().rev().find(|name| given.contains_key(**name)));
+            let span = culprit
+                .and_then(|name| given.get(*name))
+                .map_or_else(Span::call_site, Argument::value_span);
+            Err(Error::new(span, text))
+        }
+    }
+}
+
+impl Argument {
+    fn value_span(&self) -> Span {
+        match &self.value {
+            Value::Int(value) => value.span(),
+            Value::Float(value) => value.span(),
+            _ => self.name.span(),
+        }
+    }
+
+    fn wants(&self, what: &str) -> Error {
+        Error::new(self.value_span(), format!("`{}` takes {what}", self.name))
+    }
+}
+
+fn whole(
+    given: &BTreeMap<String, Argument>,
+    name: &str,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<Option<u64>> {
+    let Some(argument) = given.get(name) else {
+        return Ok(None);
+    };
+    let what = format!("a whole number from {} to {}", range.start(), range.end());
+    match &argument.value {
+        Value::Int(value) => match value.base10_parse::<u64>() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(argument.wants(&what)),
+        },
+        _ => Err(argument.wants(&what)),
+    }
+}
+
+fn seconds(given: &BTreeMap<String, Argument>, name: &str) -> Result<Option<u64>> {
+    let Some(argument) = given.get(name) else {
+        return Ok(None);
+    };
+    let wrong = || argument.wants("a number of seconds above 0 and up to 86400");
+    let seconds = match &argument.value {
+        Value::Int(value) => value.base10_parse::<f64>(),
+        Value::Float(value) => value.base10_parse::<f64>(),
+        _ => return Err(wrong()),
+    };
+    match seconds {
+        Ok(seconds) if seconds >= 0.001 && seconds <= 86_400.0 => {
+            let duration = std::time::Duration::from_secs_f64(seconds);
+            Ok(u64::try_from(duration.as_millis()).ok())
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn modules(given: &BTreeMap<String, Argument>) -> Result<Vec<LitStr>> {
+    match given.get("modules") {
+        None => Ok(Vec::new()),
+        Some(Argument {
+            value: Value::Texts(names),
+            ..
+        }) => Ok(names.clone()),
+        Some(argument) => Err(argument.wants("a list of module names, such as [\"veth\"]")),
+    }
+}
+
+fn assert(given: &BTreeMap<String, Argument>) -> Result<TokenStream> {
+    let mut calls = TokenStream::new();
+    for (name, bound) in CHECKS {
+        let Some(argument) = given.get(name) else {
+            continue;
+        };
+        let method = &argument.name;
+        calls.extend(match (bound, &argument.value) {
+            (Bound::Switch, Value::Bool(value)) => quote!(.#method(#value)),
+            (Bound::Switch, Value::Off) => quote!(.#method(false)),
+            (Bound::Switch, _) => return Err(argument.wants("`true`, `false` or `off`")),
+            // These are off unless they are set.
+            (_, Value::Off | Value::Bool(false)) if !ON_BY_DEFAULT.contains(&name) => {
+                TokenStream::new()
+            }
+            (_, Value::Off | Value::Bool(false)) => {
+                let method = Ident::new(&format!("no_{name}"), method.span());
+                quote!(.#method())
+            }
+            (Bound::Whole, Value::Int(value)) => {
+                let value = value.base10_parse::<u64>()?;
+                quote!(.#method(#value))
+            }
+            (Bound::Number, Value::Int(value)) => {
+                let value = value.base10_parse::<f64>()?;
+                quote!(.#method(#value))
+            }
+            (Bound::Number, Value::Float(value)) => {
+                let value = value.base10_parse::<f64>()?;
+                quote!(.#method(#value))
+            }
+            (Bound::Whole, _) => return Err(argument.wants("a whole number or `off`")),
+            (Bound::Number, _) => return Err(argument.wants("a number or `off`")),
+        });
+    }
+    Ok(calls)
+}

@@ -1,0 +1,193 @@
+//! What a test function becomes.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::parse::Parser as _;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::{Error, ItemFn, Result, Token};
+
+use crate::attributes::{Argument, Attributes};
+
+pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<TokenStream> {
+    let arguments = Punctuated::<Argument, Token![,]>::parse_terminated.parse2(attributes)?;
+    let attributes = Attributes::read(arguments)?;
+    let mut function: ItemFn = syn::parse2(item)?;
+    check_signature(&function)?;
+
+    let name = function.sig.ident.clone();
+    // `#[ignore]`, `#[cfg]` and documentation belong to the test, lints to its body.
+    let outer = std::mem::take(&mut function.attrs);
+    let full_name = quote!(::core::concat!(
+        ::core::module_path!(),
+        "::",
+        ::core::stringify!(#name)
+    ));
+    let body = quote_spanned!(function.sig.span()=> #name);
+    let entry = entry(&attributes, &full_name, &body);
+    Ok(quote! {
+        #(#outer)*
+        #[::core::prelude::v1::test]
+        fn #name() {
+            ::ktstr::__private::run(#full_name);
+        }
+
+        const _: () = {
+            #function
+            #[::ktstr::__private::linkme::distributed_slice(::ktstr::__private::TESTS)]
+            #[linkme(crate = ::ktstr::__private::linkme)]
+            static ENTRY: ::ktstr::__private::TestEntry = #entry;
+        };
+    })
+}
+
+fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -> TokenStream {
+    let [numa_nodes, llcs, cores, threads] = attributes.topology;
+    let option = |value: Option<u64>| match value {
+        Some(value) => quote!(::core::option::Option::Some(#value)),
+        None => quote!(::core::option::Option::None),
+    };
+    let memory_mib = option(attributes.memory_mib);
+    let timeout_ms = option(attributes.timeout_ms);
+    let (duration_ms, modules, assert) = (
+        attributes.duration_ms,
+        &attributes.modules,
+        &attributes.assert,
+    );
+    quote! {
+        ::ktstr::__private::TestEntry {
+            name: #full_name,
+            topology: ::ktstr::__private::topology(#numa_nodes, #llcs, #cores, #threads),
+            memory_mib: #memory_mib,
+            duration_ms: #duration_ms,
+            timeout_ms: #timeout_ms,
+            modules: &[#(#modules),*],
+            assert: ::ktstr::Assert::DEFAULT #assert,
+            body: #body,
+        }
+    }
+}
+
+fn check_signature(function: &ItemFn) -> Result<()> {
+    let signature = &function.sig;
+    let form = "a test is `fn name(ctx: &Ctx) -> Result<AssertResult>`";
+    let refuse = |span, why: &str| Err(Error::new(span, format!("{why}: {form}")));
+    if let Some(token) = &signature.asyncness {
+        return refuse(token.span(), "a test body can't be async");
+    }
+    if !signature.generics.params.is_empty() {
+        return refuse(signature.generics.span(), "a test body can't be generic");
+    }
+    if signature.inputs.len() != 1 {
+        return refuse(
+            signature.paren_token.span.join(),
+            "a test body takes one argument",
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = "fn t(ctx: &Ctx) -> Result<AssertResult> { todo(ctx) }";
+
+    /// The error's text, and the part of the source that it points at.
+    fn refused(attributes: &str, item: &str) -> (String, String) {
+        let parse = |text: &str| text.parse::<TokenStream>().expect("tokens");
+        let error = expand(parse(attributes), parse(item)).expect_err("must be refused");
+        let place = error.span().source_text().unwrap_or_default();
+        (error.to_string(), place)
+    }
+
+    fn expanded(attributes: &str) -> String {
+        let parse = |text: &str| text.parse::<TokenStream>().expect("tokens");
+        expand(parse(attributes), parse(BODY))
+            .expect("fine")
+            .to_string()
+    }
+
+    #[test]
+    fn an_unknown_attribute_is_refused_where_it_stands() {
+        let (error, place) = refused("llcs = 2, llc = 3", BODY);
+        assert!(error.starts_with("there is no attribute `llc`"), "{error}");
+        assert_eq!(place, "llc");
+    }
+
+    #[test]
+    fn an_impossible_topology_is_refused_at_its_culprit() {
+        let (error, place) = refused("cores = 2, threads = 4", BODY);
+        assert_eq!(
+            (error.as_str(), place.as_str()),
+            ("4 threads per core: x86 cores have 1 or 2", "4")
+        );
+        let (error, place) = refused("numa_nodes = 2, llcs = 3, cores = 1", BODY);
+        assert!(error.contains("multiple of `numa_nodes`"), "{error}");
+        assert_eq!(place, "2");
+        let (error, place) = refused("llcs = 0", BODY);
+        assert!(error.starts_with("`llcs` is 0"), "{error}");
+        assert_eq!(place, "0");
+    }
+
+    #[test]
+    fn values_of_the_wrong_kind_are_refused_where_they_stand() {
+        for (attributes, part, at) in [
+            ("memory_mib = 1.5", "whole number from 64", "1.5"),
+            ("memory_mib = 1", "whole number from 64", "1"),
+            ("duration_s = 0", "seconds above 0", "0"),
+            ("isolation = 3", "`true`, `false` or `off`", "3"),
+            ("max_gap_ms = 1.5", "a whole number or `off`", "1.5"),
+            ("cores = N", "must be a literal", "N"),
+            ("modules = [1]", "must be a literal", "[1]"),
+            ("modules = 1", "a list of module names", "1"),
+        ] {
+            let (error, place) = refused(attributes, BODY);
+            assert!(error.contains(part), "{attributes}: {error}");
+            assert_eq!(place, at, "{attributes}");
+        }
+    }
+
+    #[test]
+    fn an_attribute_given_twice_is_refused_at_the_second() {
+        let (error, place) = refused("cores = 1, cores = 2", BODY);
+        assert_eq!(
+            (error.as_str(), place.as_str()),
+            ("`cores` is given twice", "cores")
+        );
+    }
+
+    #[test]
+    fn a_wrong_signature_is_refused() {
+        for item in [
+            "async fn t(ctx: &Ctx) {}",
+            "fn t<T>(ctx: &Ctx) {}",
+            "fn t() {}",
+            "fn t(a: u8, b: u8) {}",
+        ] {
+            let (error, _) = refused("", item);
+            assert!(
+                error.ends_with("`fn name(ctx: &Ctx) -> Result<AssertResult>`"),
+                "{item}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn checks_become_calls() {
+        let code = expanded("max_gap_ms = 500, max_spread_pct = off, isolation = false, progress")
+            .replace(' ', "");
+        assert!(
+            code.contains(
+                "DEFAULT.progress(true).isolation(false).max_gap_ms(500u64).no_max_spread_pct()"
+            ),
+            "{code}"
+        );
+    }
+
+    #[test]
+    fn several_nodes_have_an_llc_each_unless_told_otherwise() {
+        let code = expanded("numa_nodes = 2").replace(' ', "");
+        assert!(code.contains("topology(2u32,2u32,1u32,1u32)"), "{code}");
+    }
+}
