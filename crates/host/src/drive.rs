@@ -1,0 +1,284 @@
+//! Driving one machine from launch to end, and recording what it said.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use ktstr_machine::{End, Engine, KillReason, LaunchError, Machine, MachineSpec, Port};
+use ktstr_wire::{FrameError, Message, Phase, TestEnd};
+
+use crate::link::{self, EVENT_QUEUE, Event};
+use crate::text::BoundedText;
+
+/// Frame errors kept for the report; the rest is only counted.
+const FRAME_ERRORS_KEPT: usize = 16;
+
+/// Remarks of the guest kept for the report.
+const REMARKS_KEPT: usize = 64;
+
+/// How long the channel may take to run dry once the machine is gone.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long a machine may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// From launch to the guest's first message.
+    pub(crate) boot: Duration,
+    /// From there to its last.
+    pub(crate) run: Option<Duration>,
+}
+
+/// What a machine said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// The guest's kernel, if PID 1 spoke.
+    pub(crate) release: Option<String>,
+    /// The last phase it announced.
+    pub(crate) phase: Option<Phase>,
+    /// How the test's body ended.
+    pub(crate) result: Option<TestEnd>,
+    /// Why the guest could not be made ready.
+    pub(crate) setup_failed: Option<Vec<String>>,
+    /// Exit status of the command.
+    pub(crate) exit: Option<u8>,
+    /// Whether the guest said that it is done.
+    pub(crate) said_bye: bool,
+    /// Remarks of the guest, and of the link.
+    pub(crate) remarks: Vec<String>,
+    /// Damage on the link.
+    pub(crate) frame_errors: Vec<FrameError>,
+    /// Damage beyond what is kept.
+    pub(crate) more_frame_errors: u64,
+    /// What the test printed.
+    pub(crate) output: BoundedText,
+    /// COM1.
+    pub(crate) console: String,
+    /// COM2.
+    pub(crate) crash: String,
+    /// How the machine ended.
+    pub(crate) end: End,
+    /// From launch to the first message.
+    pub(crate) boot: Duration,
+    /// From there to the last.
+    pub(crate) run: Duration,
+    /// From there until the machine was gone.
+    pub(crate) teardown: Duration,
+    /// Memory of the machine's process beyond guest RAM when the result came, if it was asked for.
+    pub(crate) footprint_bytes: Option<u64>,
+}
+
+impl Record {
+    /// Whether PID 1 spoke.
+    pub(crate) fn booted(&self) -> bool {
+        self.release.is_some()
+    }
+}
+
+/// A machine could not be driven.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// It could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// A thread could not be started.
+    #[error("starting the thread that listens to the machine")]
+    Thread(#[source] io::Error),
+    /// The engine gave no channel.
+    #[error("the engine gave the machine no port for frames")]
+    NoPort,
+}
+
+/// Receives output as it arrives.
+pub(crate) type OnOutput<'a> = &'a mut dyn FnMut(ktstr_wire::Stream, &[u8]);
+
+/// Launches the machine and stays with it to its end. `on_launch` gets the machine once, before anything
+/// is read from it.
+pub(crate) fn drive(
+    engine: &dyn Engine,
+    spec: &MachineSpec,
+    limits: Limits,
+    on_launch: &mut dyn FnMut(&mut dyn Machine),
+    on_output: OnOutput<'_>,
+) -> Result<Record, DriveError> {
+    let (events, received) = sync_channel(EVENT_QUEUE);
+    let ended = events.clone();
+    let started = Instant::now();
+    let mut machine = engine.launch(
+        spec,
+        Box::new(move |end| {
+            // The driver may have left already.
+            let _ = ended.send(Event::Ended(end));
+        }),
+    )?;
+    on_launch(machine.as_mut());
+    let port = machine.take_port(Port::Frames).ok_or(DriveError::NoPort)?;
+    let listener = link::listen(port, events).map_err(DriveError::Thread)?;
+    let mut driver = Driver {
+        machine: machine.as_mut(),
+        received,
+        limits,
+        started,
+        first_message: None,
+        last_message: None,
+        link_open: true,
+        end: None,
+        record: empty_record(),
+    };
+    driver.watch(on_output);
+    let record = driver.into_record(on_output);
+    drop(machine);
+    // The stream is closed with the machine, so the thread has ended or is about to.
+    let _ = listener.join();
+    Ok(record)
+}
+
+struct Driver<'a> {
+    machine: &'a mut dyn Machine,
+    received: Receiver<Event>,
+    limits: Limits,
+    started: Instant,
+    first_message: Option<Instant>,
+    last_message: Option<Instant>,
+    link_open: bool,
+    end: Option<End>,
+    record: Record,
+}
+
+impl Driver<'_> {
+    /// Until the guest is done, gone, or out of time.
+    fn watch(&mut self, on_output: OnOutput<'_>) {
+        while self.end.is_none() && !self.record.said_bye {
+            let left = self
+                .deadline()
+                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let received = match left {
+                Some(left) => self.received.recv_timeout(left),
+                None => self
+                    .received
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(event) => self.take(event, on_output),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.describe_where_it_hangs();
+                    self.machine.kill(KillReason::Watchdog);
+                    break;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.last_message = Some(Instant::now());
+        if self.record.said_bye {
+            self.record.footprint_bytes = self.machine.footprint_bytes().ok();
+            self.machine.kill(KillReason::Done);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.first_message {
+            None => Some(self.started + self.limits.boot),
+            Some(first) => self.limits.run.map(|run| first + run),
+        }
+    }
+
+    fn take(&mut self, event: Event, on_output: OnOutput<'_>) {
+        match event {
+            Event::Frame(Ok(message)) => self.take_message(message, on_output),
+            Event::Frame(Err(error)) if self.record.frame_errors.len() < FRAME_ERRORS_KEPT => {
+                self.record.frame_errors.push(error);
+            }
+            Event::Frame(Err(_)) => self.record.more_frame_errors += 1,
+            Event::LinkClosed => self.link_open = false,
+            Event::Ended(end) => self.end = Some(end),
+        }
+    }
+
+    fn take_message(&mut self, message: Message, on_output: OnOutput<'_>) {
+        let record = &mut self.record;
+        match message {
+            Message::Hello { release, .. } => {
+                self.first_message.get_or_insert_with(Instant::now);
+                record.release = Some(release);
+            }
+            Message::Phase(phase) => record.phase = Some(phase),
+            Message::Remark(remark) if record.remarks.len() < REMARKS_KEPT => {
+                record.remarks.push(remark)
+            }
+            Message::Remark(_) => {}
+            Message::Output(stream, bytes) => {
+                on_output(stream, &bytes);
+                record.output.push(&bytes);
+            }
+            Message::SetupFailed(chain) => record.setup_failed = Some(chain),
+            Message::Result(end) => record.result = Some(end),
+            Message::Exit(status) => record.exit = Some(status),
+            Message::Bye => record.said_bye = true,
+        }
+    }
+
+    /// Where each CPU stands: the difference between a guest that spins and one that sleeps.
+    fn describe_where_it_hangs(&mut self) {
+        let Ok(cpus) = self.machine.vcpu_registers() else {
+            return;
+        };
+        for (cpu, registers) in cpus.iter().enumerate() {
+            let state = if registers.halted { ", asleep" } else { "" };
+            let remark = format!(
+                "vCPU {cpu} when the watchdog fired: RIP {:#x}{state}",
+                registers.rip
+            );
+            self.record.remarks.push(remark);
+        }
+    }
+
+    fn into_record(mut self, on_output: OnOutput<'_>) -> Record {
+        let deadline = Instant::now() + DRAIN;
+        while self.end.is_none() || self.link_open {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.received.recv_timeout(left) {
+                Ok(event) => self.take(event, on_output),
+                Err(_) => break,
+            }
+        }
+        let gone = Instant::now();
+        let first = self.first_message.unwrap_or(gone);
+        let last = self.last_message.unwrap_or(gone);
+        Record {
+            end: self
+                .end
+                .or_else(|| self.machine.end())
+                .unwrap_or(End::Broken {
+                    message: "the engine did not say how the machine ended".to_owned(),
+                }),
+            console: self.machine.com1().contents(),
+            crash: self.machine.com2().contents(),
+            boot: first.saturating_duration_since(self.started),
+            run: last.saturating_duration_since(first),
+            teardown: gone.saturating_duration_since(last),
+            ..self.record
+        }
+    }
+}
+
+fn empty_record() -> Record {
+    Record {
+        release: None,
+        phase: None,
+        result: None,
+        setup_failed: None,
+        exit: None,
+        said_bye: false,
+        remarks: Vec::new(),
+        frame_errors: Vec::new(),
+        more_frame_errors: 0,
+        output: BoundedText::default(),
+        console: String::new(),
+        crash: String::new(),
+        end: End::PoweredOff,
+        boot: Duration::ZERO,
+        run: Duration::ZERO,
+        teardown: Duration::ZERO,
+        footprint_bytes: None,
+    }
+}

@@ -1,0 +1,187 @@
+//! What the guest's memory holds when its kernel starts.
+//!
+//! Two archives, one behind the other: a *base* with the running binary as `/init`, its libraries, kernel
+//! modules and included files, which is the same for all tests of a binary and cached on disk; and a
+//! small one for each run with the [`Job`].
+
+mod archive;
+mod base_cache;
+mod elf;
+mod libraries;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ktstr_wire::{Job, Module};
+
+pub use archive::ArchiveError;
+pub use base_cache::BaseCache;
+pub(crate) use base_cache::CachedBase;
+pub use elf::ElfError;
+pub use libraries::LibraryError;
+
+use archive::Archive;
+
+/// Folders that the guest mounts on, and that programs expect.
+const FOLDERS: [&str; 9] = [
+    "/dev", "/etc", "/ktstr", "/lib64", "/proc", "/root", "/run", "/sys", "/tmp",
+];
+
+const MODULES: &str = "/ktstr/modules";
+
+/// The initramfs can't be packed.
+#[derive(Debug, thiserror::Error)]
+pub enum InitramfsError {
+    /// A file can't be read.
+    #[error("reading {what} {path}")]
+    Read {
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A kernel module can't be read.
+    #[error("reading the kernel module {name}")]
+    Module {
+        /// The module.
+        name: String,
+        /// The cause.
+        source: ktstr_kernels::ModuleError,
+    },
+    /// A library is missing or unreadable.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// A program isn't one.
+    #[error(transparent)]
+    Elf(#[from] ElfError),
+    /// A path or file doesn't fit the format.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The job can't be written.
+    #[error(transparent)]
+    Job(#[from] ktstr_wire::JobError),
+}
+
+/// A file of the host to have in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Include {
+    /// Where it is.
+    pub host: PathBuf,
+    /// Where it shall be, absolute.
+    pub guest: String,
+}
+
+/// What goes into the base part.
+#[derive(Clone, Debug)]
+pub struct BaseContents {
+    /// The binary that becomes `/init`.
+    pub init: PathBuf,
+    /// Further files; programs among them bring their libraries along.
+    pub includes: Vec<Include>,
+    /// Modules, in load order.
+    pub modules: Vec<ktstr_kernels::ModuleFile>,
+    /// `LD_LIBRARY_PATH` to honour when looking for libraries.
+    pub library_path: Option<String>,
+}
+
+/// The base part, packed.
+#[derive(Debug)]
+pub struct Base {
+    /// The archive.
+    pub archive: Vec<u8>,
+    /// Value of `LD_LIBRARY_PATH` that the guest needs, if any.
+    pub library_path: Option<String>,
+}
+
+impl BaseContents {
+    /// Where each module will be in the guest, in load order.
+    pub fn guest_modules(&self) -> Vec<Module> {
+        let guest = |module: &ktstr_kernels::ModuleFile| Module {
+            name: module.name.clone(),
+            path: format!("{MODULES}/{}.ko", module.name),
+        };
+        self.modules.iter().map(guest).collect()
+    }
+
+    /// Packs everything.
+    pub fn pack(&self) -> Result<Base, InitramfsError> {
+        let mut archive = Archive::default();
+        for folder in FOLDERS {
+            archive.directory(folder)?;
+        }
+        let init = read("the running binary", &self.init)?;
+        archive.file("/init", &elf::without_debug_sections(&self.init, &init)?)?;
+        let libraries = self.libraries()?;
+        for (guest, host) in &libraries.files {
+            let bytes = read("the shared library", host)?;
+            archive.file(
+                &guest.to_string_lossy(),
+                &elf::without_debug_sections(host, &bytes)?,
+            )?;
+        }
+        for include in &self.includes {
+            archive.file(&include.guest, &read("the included file", &include.host)?)?;
+        }
+        for (module, guest) in self.modules.iter().zip(self.guest_modules()) {
+            let bytes = module.read().map_err(|source| InitramfsError::Module {
+                name: module.name.clone(),
+                source,
+            })?;
+            archive.file(&guest.path, &bytes)?;
+        }
+        let extra: Vec<_> = libraries
+            .extra_folders
+            .iter()
+            .map(|path| path.to_string_lossy())
+            .collect();
+        Ok(Base {
+            archive: archive.finish()?,
+            library_path: (!extra.is_empty()).then(|| extra.join(":")),
+        })
+    }
+
+    fn libraries(&self) -> Result<libraries::Closure, InitramfsError> {
+        let library_path = self.library_path.as_deref();
+        let mut all = libraries::closure(&self.init, library_path)?;
+        for include in &self.includes {
+            if is_elf(&include.host)? {
+                let more = libraries::closure(&include.host, library_path)?;
+                all.files.extend(more.files);
+                all.extra_folders.extend(more.extra_folders);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The part of one run.
+pub(crate) fn pack_job(job: &Job) -> Result<Vec<u8>, InitramfsError> {
+    let mut archive = Archive::default();
+    archive.file(Job::PATH, &job.encode()?)?;
+    Ok(archive.finish()?)
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, InitramfsError> {
+    fs::read(path).map_err(|source| InitramfsError::Read {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn is_elf(path: &Path) -> Result<bool, InitramfsError> {
+    let mut magic = Vec::new();
+    let read = fs::File::open(path)
+        .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, 4), &mut magic));
+    match read {
+        Ok(_) => Ok(magic == *b"\x7fELF"),
+        Err(source) => Err(InitramfsError::Read {
+            what: "the included file",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}

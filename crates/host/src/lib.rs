@@ -1,0 +1,19 @@
+//! The host side of one test, end to end.
+//!
+//! [`Session`] holds what all tests of a process share: the kernel, the engine, the caches. A
+//! [`TestPlan`] says what one test wants. [`Session::run_test`] packs the initramfs, boots the machine,
+//! listens to it under a watchdog, and returns a [`Sidecar`](ktstr_report::Sidecar) whatever happened.
+//! [`Session::run_shell`] does the same for a command or a person at a terminal.
+
+mod drive;
+pub mod initramfs;
+mod link;
+mod outcome;
+mod session;
+mod shell;
+mod text;
+
+pub use drive::DriveError;
+pub use ktstr_machine::EngineOptions;
+pub use session::{Session, SessionError, Settings, TestPlan, blank_sidecar};
+pub use shell::{ShellEnd, ShellError, ShellPlan};

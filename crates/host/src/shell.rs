@@ -1,0 +1,142 @@
+//! A command or a shell in a machine of its own.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use ktstr_machine::Port;
+use ktstr_report::Failure;
+use ktstr_topology::Topology;
+use ktstr_wire::{Stream, Task};
+
+use crate::drive::{Limits, drive};
+use crate::initramfs::Include;
+use crate::outcome::judge;
+use crate::session::{Session, SetUpError, boot_limit, failure_of, last_lines};
+
+/// What a shell wants.
+#[derive(Clone, Debug)]
+pub struct ShellPlan {
+    /// Shape of the machine.
+    pub topology: Topology,
+    /// Memory of the machine.
+    pub memory_mib: u64,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Whether a person talks to it.
+    pub interactive: bool,
+    /// Files of the host it needs; the shell itself among them.
+    pub includes: Vec<Include>,
+    /// Kernel modules it needs, by name.
+    pub modules: Vec<String>,
+    /// How long the command may take; a person may take as long as they like.
+    pub timeout: Option<Duration>,
+}
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub struct ShellEnd {
+    /// Exit status of the command.
+    pub status: u8,
+    /// Remarks of the guest.
+    pub remarks: Vec<String>,
+}
+
+/// The command did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ShellError {
+    /// The machine could not be set up.
+    #[error("{}{}", .0.summary, detail(.0))]
+    SetUp(Failure),
+    /// The machine ended before the command did.
+    #[error("{}{}\nthe end of the console:\n{console}", .failure.summary, detail(.failure))]
+    Died {
+        /// Why.
+        failure: Failure,
+        /// The end of the guest's console.
+        console: String,
+    },
+    /// This host's terminal can't be used.
+    #[error("connecting the terminal to the machine")]
+    Terminal(#[source] io::Error),
+}
+
+fn detail(failure: &Failure) -> String {
+    if failure.detail.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", failure.detail.trim_end())
+    }
+}
+
+/// Connects a person's terminal: gets the stream of the guest's terminal.
+pub(crate) type OnTerminal<'a> = &'a mut dyn FnMut(UnixStream);
+
+impl Session {
+    /// Runs the command. What it prints goes to `on_output` as it arrives; for an interactive shell,
+    /// `on_terminal` gets the stream that it talks on.
+    pub fn run_shell(
+        &self,
+        plan: &ShellPlan,
+        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_terminal: OnTerminal<'_>,
+    ) -> Result<ShellEnd, ShellError> {
+        let limits = Limits {
+            boot: boot_limit(&plan.topology),
+            run: plan.timeout,
+        };
+        let mut remarks = Vec::new();
+        let record = self
+            .drive_shell(plan, limits, &mut remarks, on_output, on_terminal)
+            .map_err(|error| {
+                ShellError::SetUp(failure_of(ktstr_report::FailureKind::Harness, &error))
+            })?;
+        let Some(status) = record.exit else {
+            let (_, failure, _) = judge(&record, limits);
+            let failure = failure.unwrap_or_else(|| Failure {
+                kind: ktstr_report::FailureKind::Harness,
+                summary: "the machine ended before the command did".to_owned(),
+                detail: String::new(),
+            });
+            return Err(ShellError::Died {
+                failure,
+                console: last_lines(&record.console, 40),
+            });
+        };
+        remarks.extend(record.remarks);
+        Ok(ShellEnd { status, remarks })
+    }
+
+    fn drive_shell(
+        &self,
+        plan: &ShellPlan,
+        limits: Limits,
+        remarks: &mut Vec<String>,
+        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_terminal: OnTerminal<'_>,
+    ) -> Result<crate::drive::Record, SetUpError> {
+        let contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
+        let task = Task::Shell {
+            argv: plan.argv.clone(),
+            interactive: plan.interactive,
+        };
+        let mut spec =
+            self.machine_spec(plan.topology, plan.memory_mib, &contents, task, remarks)?;
+        spec.interactive_console = plan.interactive;
+        self.engine.check(&spec)?;
+        let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {
+            if plan.interactive
+                && let Some(stream) = machine.take_port(Port::Shell)
+            {
+                on_terminal(stream);
+            }
+        };
+        Ok(drive(
+            self.engine.as_ref(),
+            &spec,
+            limits,
+            &mut on_launch,
+            on_output,
+        )?)
+    }
+}
