@@ -1,0 +1,97 @@
+//! Host or guest: the two roles of one binary.
+
+use std::io::IsTerminal as _;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use ktstr_host::{Session, TestPlan, blank_sidecar};
+use ktstr_report::{Failure, FailureKind, Outcome, Palette, Renderer, RunId, RunStore, Sidecar};
+
+use crate::registry::TestEntry;
+use crate::{environment, registry};
+
+/// Before `main`: PID 1 of a machine is the guest, and never gets there.
+#[ctor::ctor(unsafe)]
+fn before_main() {
+    enter_guest_if_pid1();
+}
+
+/// Runs the guest side and never returns, if this process is PID 1 of a machine that the host side made;
+/// otherwise does nothing. Every binary that links this crate calls it before `main`.
+pub fn enter_guest_if_pid1() {
+    if ktstr_guest::is_guest() {
+        ktstr_guest::run(registry::guest_case);
+    }
+}
+
+/// The host side of the test `name`: what the `#[test]` function does.
+///
+/// Prints the report. A test that is not green panics, without a message of its own, since the report
+/// has said everything.
+pub fn run(name: &'static str) {
+    let Some(entry) = registry::find(name) else {
+        panic!(
+            "the test {name} is not in the registry of this binary: was it stripped of its sections?"
+        );
+    };
+    let (sidecar, trouble) = run_entry(entry);
+    let store = RunStore::for_target_dir(&environment::target_folder());
+    let stored = store.write(&sidecar);
+    let palette = Palette::for_stream(std::io::stdout().is_terminal());
+    let report = Renderer::new(palette).test(&sidecar, stored.as_deref().ok());
+    println!("{}", report.trim_end());
+    for error in trouble
+        .into_iter()
+        .chain(stored.err().map(|error| error.to_string()))
+    {
+        println!("{error}");
+    }
+    if !sidecar.outcome.is_green() {
+        std::panic::resume_unwind(Box::new("the test is not green"));
+    }
+}
+
+fn run_entry(entry: &TestEntry) -> (Sidecar, Option<String>) {
+    let (run_id, trouble) = match RunId::of_this_process() {
+        Ok(id) => (id, None),
+        Err(error) => (RunId::generate(SystemTime::now()), Some(error.to_string())),
+    };
+    let plan = TestPlan {
+        name: entry.name.to_owned(),
+        run_id: run_id.to_string(),
+        topology: entry.topology,
+        memory_mib: entry.memory_mib,
+        duration: Duration::from_millis(entry.duration_ms),
+        timeout: entry.timeout_ms.map(Duration::from_millis),
+        modules: entry
+            .modules
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect(),
+        includes: Vec::new(),
+    };
+    let sidecar = match session() {
+        Ok(session) => session.run_test(&plan),
+        Err(failure) => Sidecar {
+            outcome: Outcome::Fail,
+            failure: Some(failure.clone()),
+            ..blank_sidecar(&plan)
+        },
+    };
+    (sidecar, trouble)
+}
+
+/// Kernel and engine are resolved by the first test of a process and serve all.
+fn session() -> Result<&'static Session, &'static Failure> {
+    static SESSION: OnceLock<Result<Session, Failure>> = OnceLock::new();
+    let opened = SESSION.get_or_init(|| {
+        let settings = environment::settings_from_environment().map_err(|error| Failure {
+            kind: FailureKind::Host,
+            summary: error.to_string(),
+            detail: String::new(),
+        })?;
+        Session::open(settings, &ktstr_kernels::Lines::default())
+            .map_err(|error| error.to_failure())
+    });
+    opened.as_ref()
+}

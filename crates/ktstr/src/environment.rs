@@ -1,0 +1,62 @@
+//! What the environment of the process chooses. Read here and nowhere below.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use ktstr_host::{EngineOptions, Settings};
+
+/// Variables that the guest's process gets too.
+const PASSED_ON: [&str; 2] = ["RUST_BACKTRACE", "RUST_LOG"];
+
+/// A variable has a value that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the environment variable {name} is `{value}`: {reason}")]
+pub struct SettingsError {
+    name: &'static str,
+    value: String,
+    reason: String,
+}
+
+/// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR` and what is passed on to the guest.
+pub fn settings_from_environment() -> Result<Settings, SettingsError> {
+    Ok(Settings {
+        kernel: parsed("KTSTR_KERNEL")?,
+        engine: parsed("KTSTR_ENGINE")?.unwrap_or_default(),
+        engine_options: EngineOptions::from_env(),
+        cache: path("KTSTR_CACHE_DIR"),
+        library_path: env::var("LD_LIBRARY_PATH").ok(),
+        environment: PASSED_ON
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
+            .collect(),
+    })
+}
+
+fn parsed<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, SettingsError>
+where
+    T::Err: std::fmt::Display,
+{
+    match env::var(name) {
+        Ok(value) if !value.is_empty() => match value.parse() {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(error) => Err(SettingsError {
+                name,
+                reason: T::Err::to_string(&error),
+                value,
+            }),
+        },
+        _ => Ok(None),
+    }
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+}
+
+/// Cargo's target folder, which a test binary finds three levels above itself (`target/debug/deps/binary`).
+pub(crate) fn target_folder() -> PathBuf {
+    let own = env::current_exe().unwrap_or_default();
+    own.ancestors().nth(3).unwrap_or(Path::new(".")).to_owned()
+}

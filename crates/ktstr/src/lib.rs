@@ -1,0 +1,95 @@
+//! A test harness for Linux process schedulers.
+//!
+//! A test declares a machine and what runs in it. The harness boots that machine with a real, unmodified
+//! kernel, runs the test's body as root inside, and judges what the scheduler made of the load:
+//!
+//! ```no_run
+//! use ktstr::prelude::*;
+//!
+//! /// Two LLCs of two cores, one cgroup pinned to each.
+//! #[ktstr_test(llcs = 2, cores = 2)]
+//! fn pinned_to_llcs(ctx: &Ctx) -> Result<AssertResult> {
+//!     Ok(execute_defs(ctx, vec![
+//!         CgroupDef::named("left").workers(2).cpuset(CpusetSpec::Llc(0)),
+//!         CgroupDef::named("right").workers(2).cpuset(CpusetSpec::Llc(1)),
+//!     ])?)
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! The same binary is the host side, as the ordinary test that `cargo test` or nextest runs, and the
+//! guest side, as PID 1 of the machine. See [`ktstr_test`] for what a test can declare, and
+//! [`Assert`] for the checks that every test gets without asking.
+
+mod entry;
+mod environment;
+mod registry;
+
+/// Declares a test: a function `fn(ctx: &Ctx) -> Result<AssertResult>`, run as root in a virtual machine of
+/// its own. It is an ordinary `#[test]` for `cargo test` and nextest; `#[ignore]` works as usual.
+///
+/// | attribute | meaning | default |
+/// |---|---|---|
+/// | `numa_nodes` | NUMA nodes | 1 |
+/// | `llcs` | last-level caches, in total; a multiple of `numa_nodes` | `numa_nodes` |
+/// | `cores` | cores in each LLC | 1 |
+/// | `threads` | hardware threads on each core, 1 or 2 | 1 |
+/// | `memory_mib` | memory, shared out evenly among the nodes | 512 |
+/// | `duration_s` | how long a scenario holds its load | 2 |
+/// | `timeout_s` | how long the guest may take from its first message to its last | 30 + 2 × `duration_s` + 1 a CPU |
+/// | `modules` | kernel modules to load, by name, such as `["veth"]` | none |
+///
+/// The checks, all but the last four on by default (see [`Assert`] for their meaning and bounds). Set one to
+/// `off` to leave it out; the report then says that it was not checked:
+///
+/// | check | takes |
+/// |---|---|
+/// | `progress`, `isolation`, `cpus_online`, `kernel_log` | `true`, `off` |
+/// | `max_gap_ms` | a whole number, `off` |
+/// | `max_spread_pct` | a number, `off` |
+/// | `max_p99_wake_latency_ns`, `min_iteration_rate`, `max_migration_ratio`, `max_throughput_cv` | a number |
+///
+/// A shape that can't exist, an attribute that is not in these tables, and a value that makes no sense are
+/// compile errors where they stand:
+///
+/// ```compile_fail
+/// # use ktstr::prelude::*;
+/// #[ktstr_test(llcs = 3, numa_nodes = 2)] // 3 LLCs can't be shared evenly among 2 NUMA nodes
+/// fn uneven(ctx: &Ctx) -> Result<AssertResult> {
+///     Ok(scenarios::steady(ctx)?)
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ```compile_fail
+/// # use ktstr::prelude::*;
+/// #[ktstr_test(core = 2)] // there is no attribute `core`
+/// fn misspelt(ctx: &Ctx) -> Result<AssertResult> {
+///     Ok(scenarios::steady(ctx)?)
+/// }
+/// # fn main() {}
+/// ```
+pub use ktstr_macros::ktstr_test;
+pub use ktstr_report::{AssertResult, CheckResult, ExitCode, Outcome, WorkerReport};
+pub use ktstr_scenario as scenario;
+pub use ktstr_scenario::{Assert, Ctx};
+pub use ktstr_topology::{CpuSet, Topology};
+
+pub use entry::enter_guest_if_pid1;
+pub use environment::{SettingsError, settings_from_environment};
+
+/// What a test file needs, in one `use`.
+pub mod prelude {
+    pub use anyhow::{Context as _, Result, anyhow, bail, ensure};
+    pub use ktstr_macros::ktstr_test;
+    pub use ktstr_scenario::*;
+}
+
+/// For the code that [`ktstr_test`] makes. No part of the public interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use linkme;
+
+    pub use crate::entry::run;
+    pub use crate::registry::{TESTS, TestEntry, topology};
+}
