@@ -85,7 +85,7 @@ pub struct Sidecar {
     pub schema: u32,
     /// The run that this test belongs to; unique, and later runs sort later.
     pub run_id: String,
-    /// Full name of the test, as the test runner shows it.
+    /// Path of the test in Rust, `crate::module::test`.
     pub test: String,
     /// What it came to.
     pub outcome: Outcome,
@@ -127,9 +127,13 @@ impl Sidecar {
             command.push_str(" --engine ");
             command.push_str(&shell_word(&engine.name));
         }
-        // nextest shows a test as its binary's id, a space, and the test's own name.
-        let filter = match self.test.rsplit_once(' ') {
-            Some((binary, test)) => format!("binary_id(={binary}) & test(={test})"),
+        let filter = match self.test.split_once("::") {
+            // The crate's name has `_` where its binary's may have `-`.
+            Some((krate, test)) if krate.contains('_') => {
+                let binary = krate.replace('_', "[-_]");
+                format!("binary(/^{binary}$/) & test(={test})")
+            }
+            Some((krate, test)) => format!("binary(={krate}) & test(={test})"),
             None => format!("test(={})", self.test),
         };
         command.push_str(" -- -E ");

@@ -15,17 +15,17 @@ fn plain(sidecar: &Sidecar) -> String {
 
 #[test]
 fn a_pass_is_one_line() {
-    assert_snapshot!(plain(&samples::pass("steady_two_llcs")));
+    assert_snapshot!(plain(&samples::pass("eevdf::steady_two_llcs")));
 }
 
 #[test]
 fn a_pass_after_a_failed_boot_says_so() {
-    assert_snapshot!(plain(&samples::retried("steady_two_llcs")));
+    assert_snapshot!(plain(&samples::retried("eevdf::steady_two_llcs")));
 }
 
 #[test]
 fn a_pass_says_by_reason_what_it_does_not_vouch_for() {
-    let mut sidecar = samples::pass("steady_two_llcs");
+    let mut sidecar = samples::pass("eevdf::steady_two_llcs");
     for check in ["max_gap_ms", "isolation"] {
         let off = samples::not_checked(check, "turned off by the test");
         sidecar.result.not_checked.push(off);
@@ -39,34 +39,46 @@ fn a_pass_says_by_reason_what_it_does_not_vouch_for() {
 
 #[test]
 fn a_skip_is_one_line_with_its_reason() {
-    assert_snapshot!(plain(&samples::skipped("steady_two_llcs")));
+    assert_snapshot!(plain(&samples::skipped("eevdf::steady_two_llcs")));
 }
 
 #[test]
 fn a_failed_check() {
-    assert_snapshot!(plain(&samples::check_failed("steady_two_llcs")));
+    assert_snapshot!(plain(&samples::check_failed("eevdf::steady_two_llcs")));
 }
 
 #[test]
 fn a_dead_guest_after_a_failed_boot() {
-    let mut sidecar = samples::guest_died("first-tests::faults crash");
+    let mut sidecar = samples::guest_died("fault_tests::kernel::crash");
     sidecar.boot_retries = samples::retried("x").boot_retries;
     assert_snapshot!(plain(&sidecar));
 }
 
 #[test]
 fn a_failed_harness() {
-    assert_snapshot!(plain(&samples::harness_failed("steady_two_llcs")));
+    assert_snapshot!(plain(&samples::harness_failed("eevdf::steady_two_llcs")));
 }
 
 #[test]
 fn an_unfit_host() {
-    assert_snapshot!(plain(&samples::host_unfit("steady_two_llcs")));
+    assert_snapshot!(plain(&samples::host_unfit("eevdf::steady_two_llcs")));
 }
 
 #[test]
 fn an_inconclusive_test() {
-    assert_snapshot!(plain(&samples::inconclusive("steady_two_llcs")));
+    assert_snapshot!(plain(&samples::inconclusive("eevdf::steady_two_llcs")));
+}
+
+#[test]
+fn the_command_to_run_again_is_one_for_the_shell() {
+    let mut sidecar = samples::check_failed("it's::two words; reboot");
+    let mut kernel = sidecar.kernel.take().unwrap();
+    kernel.key = "/boot/my kernel".to_owned();
+    sidecar.kernel = Some(kernel);
+    assert_eq!(
+        sidecar.rerun_command(),
+        r"cargo ktstr test --kernel '/boot/my kernel' --engine tcg -- -E 'binary(=it'\''s) & test(=two words; reboot)'"
+    );
 }
 
 #[test]
