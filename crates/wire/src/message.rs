@@ -58,7 +58,7 @@ pub enum Message {
     /// Something that went less than well, for the report.
     Remark(String),
     /// What a process of the guest wrote.
-    Output(Stream, Vec<u8>),
+    Output(Stream, #[serde(with = "bulk")] Vec<u8>),
     /// The guest could not be made ready for the test: a module that won't load, a mount that fails.
     /// The chain of causes, outermost first.
     SetupFailed(Vec<String>),
@@ -103,5 +103,37 @@ impl Message {
             8 => "bye",
             _ => "unknown",
         }
+    }
+}
+
+/// Bytes as one block: the derived form goes byte by byte, which an emulated CPU feels.
+mod bulk {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        struct Block;
+
+        impl Visitor<'_> for Block {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a block of bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+
+        deserializer.deserialize_bytes(Block)
     }
 }
