@@ -118,20 +118,22 @@ fn implicit(
         )));
         return find(&spec, cache, options, progress);
     }
+    let mut newest = None;
     for listed in cache.list()? {
         match listed.entry {
-            Ok(entry) => {
-                progress.event(&Event::Note(format!(
-                    "using kernel {}, the newest in the cache",
-                    entry.key()
-                )));
-                return Ok(entry);
-            }
+            Ok(entry) => newest = newest.or(Some(entry)),
             Err(error) => progress.event(&Event::Note(error.to_string())),
         }
     }
+    if let Some(entry) = newest {
+        let key = entry.key();
+        progress.event(&Event::Note(format!(
+            "using kernel {key}, the newest in the cache"
+        )));
+        return Ok(entry);
+    }
     progress.event(&Event::Note(
-        "the kernel cache is empty: fetching a kernel from Debian".to_owned(),
+        "the cache has no usable kernel: fetching a kernel from Debian".to_owned(),
     ));
     find(
         &KernelSpec::Debian(DebianSpec::Newest),

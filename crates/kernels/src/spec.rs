@@ -1,7 +1,7 @@
 //! What a person may write after `--kernel`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The forms that work, for error messages.
@@ -168,14 +168,17 @@ fn is_release(text: &str) -> bool {
         && rc.is_none_or(digits)
 }
 
+fn is_bare(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    !bytes.contains(&b'/') && !bytes.starts_with(b".")
+}
+
 impl fmt::Display for KernelSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Debian(debian) => debian.fmt(f),
-            // A relative path without a folder would read back as a key.
-            Self::Path(path) if !path.as_os_str().as_encoded_bytes().contains(&b'/') => {
-                write!(f, "./{}", path.display())
-            }
+            // A bare file name would read back as a key.
+            Self::Path(path) if is_bare(path) => write!(f, "./{}", path.display()),
             Self::Path(path) => path.display().fmt(f),
             Self::Key(key) => f.write_str(key),
         }

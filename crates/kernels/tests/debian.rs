@@ -3,7 +3,7 @@
 //! What is downloaded is kept under the target folder, so that only the first run fetches it.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ktstr_kernels::{
@@ -44,7 +44,7 @@ fn assert_usable(kernel: &Kernel) {
         kernel.pvh_entry()
     );
     let config = kernel.config().unwrap().unwrap();
-    assert_eq!(config.state("SCHED_CLASS_EXT"), OptionState::BuiltIn);
+    assert_eq!(config.state("CONFIG_CPUSETS"), OptionState::BuiltIn);
     let requirements = kernel.requirements().unwrap();
     assert!(
         requirements.can_boot() && !requirements.unchecked,
@@ -121,4 +121,206 @@ fn the_stable_suite_has_its_own_kernel_in_one_package() {
     assert_module_order(&kernel, "virtio_blk", &[]);
     // Built in, so there is nothing to load.
     assert!(kernel.modules_for(&["virtio_pci"]).unwrap().is_empty());
+}
+
+#[test]
+fn a_kernel_by_version_comes_from_whichever_suite_has_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Some(scratch.path())).unwrap();
+    // A version that no suite has: all of them are asked, nothing is fetched.
+    let spec: KernelSpec = "debian/1.2.3".parse().unwrap();
+    let error = resolve(Some(&spec), &cache, &ResolveOptions::default(), &Quiet).unwrap_err();
+    let ResolveError::Debian(DebianError::NoKernel {
+        suites, available, ..
+    }) = &error
+    else {
+        panic!("{error}")
+    };
+    assert!(suites.iter().any(|suite| suite == "sid"), "{suites:?}");
+    assert!(
+        suites.iter().any(|suite| suite.ends_with("-backports")),
+        "{suites:?}"
+    );
+    assert!(
+        available.iter().any(|version| version.starts_with("6.12")),
+        "{available:?}"
+    );
+    assert!(cache.list().unwrap().is_empty());
+
+    // One that the cache has is found by the start of its version.
+    let shared = shared_cache();
+    let newest = get(&shared, "debian");
+    let Origin::Debian { version, .. } = newest.origin() else {
+        panic!("{:?}", newest.origin())
+    };
+    let series = version.split('.').take(2).collect::<Vec<_>>().join(".");
+    assert_eq!(
+        get(&shared, &format!("debian/{series}")).key(),
+        newest.key()
+    );
+}
+
+#[test]
+fn a_suite_that_does_not_exist_is_named_with_those_that_do() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Some(scratch.path())).unwrap();
+    let spec: KernelSpec = "debian/no-such-suite".parse().unwrap();
+    let error = resolve(Some(&spec), &cache, &ResolveOptions::default(), &Quiet).unwrap_err();
+    let ResolveError::Debian(DebianError::NoSuchSuite {
+        suite, existing, ..
+    }) = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(suite, "no-such-suite");
+    assert!(existing.iter().any(|suite| suite == "sid"), "{existing:?}");
+    assert!(
+        existing.iter().any(|suite| suite.ends_with("-backports")),
+        "{existing:?}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("there is no Debian suite `no-such-suite`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_mirror_that_is_away_is_told_from_a_missing_suite() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Some(&scratch.path().join("cache"))).unwrap();
+    let machine_root = scratch.path().join("machine");
+    std::fs::create_dir_all(machine_root.join("etc/apt")).unwrap();
+    // The top-level name is reserved to never exist (RFC 6761).
+    let line = "deb http://mirror.invalid/debian stable main\n";
+    std::fs::write(machine_root.join("etc/apt/sources.list"), line).unwrap();
+    let options = ResolveOptions {
+        machine_root,
+        ..ResolveOptions::default()
+    };
+    let spec: KernelSpec = "debian/sid".parse().unwrap();
+    let error = resolve(Some(&spec), &cache, &options, &Quiet).unwrap_err();
+    assert!(
+        matches!(error, ResolveError::Debian(DebianError::Apt { .. })),
+        "{error:?}"
+    );
+    let message = error.to_string();
+    assert!(
+        message.contains("mirror.invalid") && message.contains("kernel list"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_cached_kernel_is_used_without_asking_anybody() {
+    let cache = shared_cache();
+    let newest = get(&cache, "debian");
+    let stable = get(&cache, "debian/trixie");
+    // A machine without any apt sources can't ask.
+    let nowhere = tempfile::tempdir().unwrap();
+    let options = ResolveOptions {
+        machine_root: nowhere.path().to_owned(),
+        ..ResolveOptions::default()
+    };
+    let find = |spec: &str| {
+        let spec: KernelSpec = spec.parse().unwrap();
+        let start = Instant::now();
+        let kernel = resolve(Some(&spec), &cache, &options, &Quiet).unwrap();
+        (kernel.key().to_owned(), start.elapsed())
+    };
+    assert_eq!(find("debian").0, newest.key());
+    assert_eq!(find("debian/stable").0, stable.key());
+    assert_eq!(find(newest.key()).0, newest.key());
+    let best = (0..10).map(|_| find("debian").1).min().unwrap();
+    assert!(best < Duration::from_millis(10), "{best:?}");
+
+    let refresh = ResolveOptions {
+        refresh: true,
+        ..options.clone()
+    };
+    let spec: KernelSpec = "debian".parse().unwrap();
+    let error = resolve(Some(&spec), &cache, &refresh, &Quiet).unwrap_err();
+    assert!(
+        matches!(error, ResolveError::Debian(DebianError::NoMirror { .. })),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_machines_own_apt_state_is_not_touched() {
+    let stamp = |path: &str| {
+        std::fs::metadata(path)
+            .and_then(|found| found.modified())
+            .ok()
+    };
+    let state = || {
+        [
+            "/var/lib/apt/lists",
+            "/var/cache/apt/archives",
+            "/var/cache/apt",
+        ]
+        .map(stamp)
+    };
+    let before = state();
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Some(scratch.path())).unwrap();
+    let spec: KernelSpec = "debian/1.2.3".parse().unwrap();
+    resolve(Some(&spec), &cache, &ResolveOptions::default(), &Quiet).unwrap_err();
+    assert!(scratch.path().join("apt").is_dir());
+    assert_eq!(state(), before);
+}
+
+/// Set in the processes that [`two_processes_fetch_one_kernel_once`] starts of itself.
+const CHILD: &str = "KTSTR_TEST_FETCH_CHILD";
+
+#[test]
+fn two_processes_fetch_one_kernel_once() {
+    if let Some(root) = std::env::var_os(CHILD) {
+        let kernel = get(&Cache::open(Some(Path::new(&root))).unwrap(), "debian");
+        println!("RESULT {}", kernel.key());
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let start = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args([
+                "two_processes_fetch_one_kernel_once",
+                "--exact",
+                "--nocapture",
+            ])
+            .env(CHILD, scratch.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let outputs = [start(), start()].map(|child| child.wait_with_output().unwrap());
+    let mut keys = Vec::new();
+    let mut told = String::new();
+    for output in outputs {
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "{stdout}{stderr}");
+        keys.extend(
+            stdout
+                .lines()
+                .filter_map(|line| Some(line.split_once("RESULT ")?.1.to_owned())),
+        );
+        told.push_str(&stderr);
+    }
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert_eq!(keys[0], keys[1]);
+    assert_eq!(told.matches("downloading linux-").count(), 1, "{told}");
+    assert!(
+        told.contains("(fetching a Debian kernel)"),
+        "the wait is told of: {told}"
+    );
+    let entry = Cache::open(Some(scratch.path()))
+        .unwrap()
+        .require(&keys[0])
+        .unwrap();
+    entry.verify().unwrap();
 }

@@ -38,7 +38,7 @@ pub enum LockError {
         waited_s: u64,
     },
     /// The lock file can't be made or locked.
-    #[error("can't lock {}: {source}; make the folder writable, or set KTSTR_CACHE_DIR to one that is", path.display())]
+    #[error("can't lock {}: {source}", path.display())]
     File {
         /// The lock file.
         path: PathBuf,

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::entry::{
     FileStamp, MANIFEST_FILE, METADATA_FILE, METADATA_VERSION, MODULES_DIR, Metadata, Origin,
 };
-use super::lock::FileLock;
+use super::lock::{FileLock, LockError};
 use super::manifest::{self, Manifest, ManifestLine};
 use super::{Cache, CacheError, Entry, PARTIAL_PREFIX};
 use crate::image::SectionRange;
@@ -55,7 +55,7 @@ impl Cache {
         }
         fs::create_dir_all(self.kernels_dir()).map_err(|source| self.write_error(source))?;
         let what = format!("storing kernel {key}");
-        let lock = FileLock::acquire(&self.lock_path(key), &what, progress)?;
+        let lock = self.lock(key, &what, progress)?;
         if let Some(entry) = self.get(key)? {
             return Ok(Begin::Present(Box::new(entry)));
         }
@@ -72,8 +72,20 @@ impl Cache {
         }))
     }
 
-    /// The lock of a key, or of something else that one process at a time may do.
-    pub(crate) fn lock_path(&self, name: &str) -> PathBuf {
+    /// Takes the lock of a key, or of something else that one process at a time may do.
+    pub(crate) fn lock(
+        &self,
+        name: &str,
+        what: &str,
+        progress: &dyn Progress,
+    ) -> Result<FileLock, CacheError> {
+        FileLock::acquire(&self.lock_path(name), what, progress).map_err(|error| match error {
+            LockError::File { source, .. } => self.write_error(source),
+            error @ LockError::TimedOut { .. } => error.into(),
+        })
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
         self.root.join("locks").join(format!("{name}.lock"))
     }
 
@@ -107,9 +119,8 @@ impl Cache {
 
 /// Removes an entry: out of sight by one rename, then file by file.
 pub(super) fn remove(cache: &Cache, key: &str) -> Result<(), CacheError> {
-    let lock_path = cache.lock_path(key);
     let what = format!("writing or removing kernel {key}");
-    let _lock = FileLock::acquire(&lock_path, &what, &crate::progress::Quiet)?;
+    let _lock = cache.lock(key, &what, &crate::progress::Quiet)?;
     let partial = cache.partial_dir(key);
     let work = || {
         remove_tree(&partial)?;

@@ -11,7 +11,9 @@ use crate::synthetic::{BTF, CONFIG, PAYLOAD_AT, PVH_ENTRY, RELEASE, bzimage, elf
 const FILLER: usize = 9 << 20;
 
 fn xz(bytes: &[u8], filters: &liblzma::stream::Filters) -> Vec<u8> {
-    let stream = liblzma::stream::Stream::new_stream_encoder(filters, liblzma::stream::Check::Crc32).unwrap();
+    let stream =
+        liblzma::stream::Stream::new_stream_encoder(filters, liblzma::stream::Check::Crc32)
+            .unwrap();
     let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -77,7 +79,12 @@ fn assert_unpacks(payload: &[u8], format: Format, expected: &[u8]) {
     assert_eq!(Format::detect(image.payload()), Some(format));
     let elf = decompress(image.payload(), MAX_VMLINUX_BYTES).unwrap();
     // Not assert_eq: nobody wants megabytes on the screen.
-    assert!(elf == expected, "{format}: {} bytes instead of {}", elf.len(), expected.len());
+    assert!(
+        elf == expected,
+        "{format}: {} bytes instead of {}",
+        elf.len(),
+        expected.len()
+    );
 }
 
 #[test]
@@ -95,7 +102,11 @@ fn every_format_is_unpacked() {
     assert_unpacks(&with_size(lz4_legacy(&elf), size), Format::Lz4, &elf);
     assert_unpacks(&with_size(lzop(&elf, false), size), Format::Lzo, &elf);
     assert_unpacks(&with_size(lzop(&elf, true), size), Format::Lzo, &elf);
-    assert_unpacks(&with_size(zstd::encode_all(&*elf, 3).unwrap(), size), Format::Zstd, &elf);
+    assert_unpacks(
+        &with_size(zstd::encode_all(&*elf, 3).unwrap(), size),
+        Format::Zstd,
+        &elf,
+    );
     assert_unpacks(&elf, Format::Uncompressed, &elf);
 }
 
@@ -106,7 +117,15 @@ fn what_the_builds_own_tools_write_is_unpacked() {
     let tools: [(&[&str], Format); 7] = [
         (&["gzip", "-n", "-9"], Format::Gzip),
         (&["bzip2", "-9"], Format::Bzip2),
-        (&["xz", "--check=crc32", "--x86", "--lzma2=preset=9,dict=32MiB"], Format::Xz),
+        (
+            &[
+                "xz",
+                "--check=crc32",
+                "--x86",
+                "--lzma2=preset=9,dict=32MiB",
+            ],
+            Format::Xz,
+        ),
         (&["xz", "--format=lzma", "-9"], Format::Lzma),
         (&["lz4", "-l", "-9", "-", "-"], Format::Lz4),
         (&["lzop", "-9"], Format::Lzo),
@@ -150,7 +169,10 @@ fn the_facts_of_a_vmlinux() {
 fn a_kernel_without_extras_has_none() {
     let bytes = elf(2, 62, &[(".rodata", b"Linux version 5.0 (a@b)\n\0")]);
     let vmlinux = Vmlinux::parse(&bytes).unwrap();
-    assert_eq!((vmlinux.btf(), vmlinux.pvh_entry(), vmlinux.config()), (None, None, None));
+    assert_eq!(
+        (vmlinux.btf(), vmlinux.pvh_entry(), vmlinux.config()),
+        (None, None, None)
+    );
 }
 
 #[test]
@@ -173,7 +195,12 @@ fn what_is_wrong_is_said() {
 
     let unpack = |payload: &[u8], limit| message(decompress(payload, limit).unwrap_err());
     insta::assert_snapshot!(unpack(b"abcdefghijk", 100), @"a kernel image whose payload is compressed in an unknown way (it starts with [61, 62, 63, 64, 65, 66, 67, 68])");
-    insta::assert_snapshot!(unpack(&gzip(&[0; 1000])[..12], 10_000), @"a damaged kernel image: its gzip payload does not decompress: unexpected end of file");
+    // The rest of the sentence is the decoder's.
+    let gzip_cut = unpack(&gzip(&[0; 1000])[..12], 10_000);
+    assert!(
+        gzip_cut.starts_with("a damaged kernel image: its gzip payload does not decompress: "),
+        "{gzip_cut}"
+    );
     insta::assert_snapshot!(unpack(b"\x02\x21\x4c\x18\xff\xff\0\0ab", 10_000), @"a damaged kernel image: its lz4 payload does not decompress: block 0 is truncated");
 }
 
@@ -193,7 +220,10 @@ fn decompression_is_bounded_in_every_format() {
         zstd::encode_all(&*zeros, 3).unwrap(),
     ];
     for payload in payloads {
-        assert_eq!(decompress(&payload, zeros.len()).unwrap().len(), zeros.len());
+        assert_eq!(
+            decompress(&payload, zeros.len()).unwrap().len(),
+            zeros.len()
+        );
         let error = decompress(&payload, zeros.len() - 1).unwrap_err();
         assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
     }
@@ -238,7 +268,11 @@ fn small_images() -> Vec<Vec<u8>> {
         zstd::encode_all(&*elf, 3).unwrap(),
         elf.clone(),
     ];
-    payloads.iter().map(|payload| bzimage(payload)).chain([elf]).collect()
+    payloads
+        .iter()
+        .map(|payload| bzimage(payload))
+        .chain([elf])
+        .collect()
 }
 
 proptest! {

@@ -20,12 +20,22 @@ pub(crate) fn elf(kind: u16, machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8
     let mut data = Vec::new();
     let mut headers = vec![[0u64; 4]];
     for (name, bytes) in sections {
-        headers.push([names.len() as u64, (EHDR_BYTES + PHDR_BYTES + data.len()) as u64, bytes.len() as u64, 1]);
+        headers.push([
+            names.len() as u64,
+            (EHDR_BYTES + PHDR_BYTES + data.len()) as u64,
+            bytes.len() as u64,
+            1,
+        ]);
         names.extend(name.bytes().chain([0]));
         data.extend_from_slice(bytes);
         data.resize(data.len().next_multiple_of(8), 0);
     }
-    headers.push([names.len() as u64, (EHDR_BYTES + PHDR_BYTES + data.len()) as u64, 0, 3]);
+    headers.push([
+        names.len() as u64,
+        (EHDR_BYTES + PHDR_BYTES + data.len()) as u64,
+        0,
+        3,
+    ]);
     names.extend(b".shstrtab\0");
     headers.last_mut().unwrap()[2] = names.len() as u64;
     data.extend(&names);
@@ -40,10 +50,20 @@ pub(crate) fn elf(kind: u16, machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8
     out.extend(((EHDR_BYTES + PHDR_BYTES + data.len()) as u64).to_le_bytes());
     out.extend(0u32.to_le_bytes());
     let shnum = u16::try_from(headers.len()).unwrap();
-    for half in [EHDR_BYTES as u16, PHDR_BYTES as u16, 1, SHDR_BYTES as u16, shnum, shnum - 1] {
+    for half in [
+        EHDR_BYTES as u16,
+        PHDR_BYTES as u16,
+        1,
+        SHDR_BYTES as u16,
+        shnum,
+        shnum - 1,
+    ] {
         out.extend(half.to_le_bytes());
     }
-    let note = sections.iter().position(|(name, _)| *name == ".notes").map_or([0; 4], |at| headers[at + 1]);
+    let note = sections
+        .iter()
+        .position(|(name, _)| *name == ".notes")
+        .map_or([0; 4], |at| headers[at + 1]);
     let note_type = if note[2] == 0 { 0u32 } else { 4 };
     out.extend(note_type.to_le_bytes());
     out.extend(4u32.to_le_bytes());
@@ -53,7 +73,11 @@ pub(crate) fn elf(kind: u16, machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8
     out.extend(data);
     for [name, offset, size, kind] in headers {
         out.extend(u32::try_from(name).unwrap().to_le_bytes());
-        out.extend(u32::try_from(if size == 0 { 0 } else { kind }).unwrap().to_le_bytes());
+        out.extend(
+            u32::try_from(if size == 0 { 0 } else { kind })
+                .unwrap()
+                .to_le_bytes(),
+        );
         for word in [0, 0, offset, size, 0, 1, 0] {
             out.extend(u64::to_le_bytes(word));
         }
@@ -72,7 +96,15 @@ pub(crate) fn vmlinux(filler: usize) -> Vec<u8> {
     rodata.extend(b"IKCFG_ED");
     // Not all zeros, so that compressors have something to do.
     rodata.extend((0..filler).map(|at| (at / 64 % 251) as u8));
-    elf(2, 62, &[(".notes", &pvh_note(PVH_ENTRY)), (".rodata", &rodata), (".BTF", BTF)])
+    elf(
+        2,
+        62,
+        &[
+            (".notes", &pvh_note(PVH_ENTRY)),
+            (".rodata", &rodata),
+            (".BTF", BTF),
+        ],
+    )
 }
 
 /// The note of arch/x86/platform/pvh/head.S.

@@ -14,7 +14,7 @@ use self::mirror::Mirror;
 use self::packages::Choice;
 use super::deb::{self, DebError, Unpacked};
 use super::import::{ImageFile, ImportError, Provenance, import};
-use crate::cache::{Begin, Cache, CacheError, Entry, FileLock, LockError, Origin, Partial};
+use crate::cache::{Begin, Cache, CacheError, Entry, Origin, Partial};
 use crate::progress::{Event, Progress};
 use crate::spec::DebianSpec;
 
@@ -126,9 +126,6 @@ pub enum DebianError {
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// Another process keeps the lock.
-    #[error(transparent)]
-    Lock(#[from] LockError),
 }
 
 /// The newest cached kernel that a spec means, as far as can be told without asking the mirror.
@@ -170,11 +167,7 @@ pub(crate) fn fetch(
     let mirror = Mirror::of_machine(machine_root)?;
     let base = cache.root().join("apt");
     fs::create_dir_all(&base).map_err(|source| cache.write_error(source))?;
-    let lock = FileLock::acquire(
-        &cache.lock_path("apt"),
-        "fetching a Debian kernel",
-        progress,
-    )?;
+    let lock = cache.lock("apt", "fetching a Debian kernel", progress)?;
     if lock.waited
         && !refresh
         && let Some(entry) = cached(cache, spec)?
