@@ -22,4 +22,4 @@ pub use engine::{
 };
 pub use machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
 pub use memory::{GuestMemory, MemoryError};
-pub use spec::{BootKernel, InitrdPart, MachineSpec, SpecError};
+pub use spec::{BootKernel, InitrdPart, MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};

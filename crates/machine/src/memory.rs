@@ -248,13 +248,14 @@ mod tests {
 
     use super::*;
 
-    const PAGE: u64 = 4096;
+    const PAGE_BYTES: usize = 4096;
+    const PAGE: u64 = PAGE_BYTES as u64;
 
     /// Two files of two pages each: `[0, 3)` pages of RAM over both, a hole, and the last page above it.
     fn two_nodes() -> (GuestMemory, Vec<u8>) {
         let files = [2 * PAGE, 2 * PAGE].map(|len| RamFile::new(len).unwrap());
         let bytes: Vec<u8> = (0..4 * PAGE).map(|at| (at % 251) as u8).collect();
-        for (file, part) in files.iter().zip(bytes.chunks(2 * PAGE as usize)) {
+        for (file, part) in files.iter().zip(bytes.chunks(2 * PAGE_BYTES)) {
             let file = File::from(file.fd.try_clone().unwrap());
             file.write_all_at(part, 0).unwrap();
         }
@@ -275,7 +276,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_read_gives_the_bytes_or_names_the_first_that_is_not_ram(
-            gpa in 0..20 * PAGE, len in 0..4 * PAGE as usize,
+            gpa in 0..20 * PAGE, len in 0..4 * PAGE_BYTES,
         ) {
             let (memory, bytes) = two_nodes();
             let mut into = vec![0xaa; len];
@@ -283,7 +284,8 @@ mod tests {
             match (gpa..gpa + len as u64).find(|at| !is_ram(at)) {
                 None => {
                     memory.read(gpa, &mut into).unwrap();
-                    let file_at = if gpa >= 16 * PAGE { gpa - 13 * PAGE } else { gpa } as usize;
+                    let file_at = if gpa >= 16 * PAGE { gpa - 13 * PAGE } else { gpa };
+                    let file_at = usize::try_from(file_at).unwrap();
                     prop_assert_eq!(&into[..], &bytes[file_at..file_at + len]);
                 }
                 Some(first) => {

@@ -20,8 +20,7 @@ const BASE_OPTIONS: &[&str] = &[
     // A panic ends the machine at once, by the shortest way: a triple fault.
     "panic=-1",
     "reboot=t",
-    // The TSC of an emulated CPU runs at the host's rate and is in step on all vCPUs: no calibration
-    // against the emulated PIT, no watchdog over it.
+    // The TSC of an emulated CPU is in step on all vCPUs: no watchdog over it, which a busy host would set off.
     "tsc=reliable",
     "no_timer_check",
     // Self-tests of the crypto API run at boot and test nothing of ours.
@@ -43,21 +42,9 @@ pub(crate) struct ChildFds {
     pub(crate) shell: Option<RawFd>,
 }
 
-/// What the command line depends on beyond the machine's specification.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Host {
-    /// Whether each vCPU gets a thread of its own.
-    pub(crate) thread_per_vcpu: bool,
-    /// Rate of the host's TSC, which is the guest's, if known.
-    pub(crate) tsc_khz: Option<u64>,
-}
-
 /// The kernel command line: the engine's options, then the machine's own.
-pub(crate) fn kernel_cmdline(spec: &MachineSpec, host: Host) -> Result<String, SpecError> {
+pub(crate) fn kernel_cmdline(spec: &MachineSpec) -> Result<String, SpecError> {
     let mut options: Vec<String> = BASE_OPTIONS.iter().map(|&option| option.into()).collect();
-    if let Some(khz) = host.tsc_khz {
-        options.push(format!("tsc_early_khz={khz}"));
-    }
     for option in &spec.cmdline {
         if option.is_empty() || option.chars().any(char::is_control) {
             return Err(SpecError::BadOption {
@@ -76,17 +63,13 @@ pub(crate) fn kernel_cmdline(spec: &MachineSpec, host: Host) -> Result<String, S
     Ok(cmdline)
 }
 
-/// All arguments for a machine as specified.
+/// All arguments for a machine as specified. `thread_per_vcpu`: whether each vCPU gets a thread of its own.
 pub(crate) fn qemu_args(
     spec: &MachineSpec,
-    host: Host,
+    thread_per_vcpu: bool,
     fds: &ChildFds,
 ) -> Result<Vec<OsString>, SpecError> {
-    let threads = if host.thread_per_vcpu {
-        "multi"
-    } else {
-        "single"
-    };
+    let threads = if thread_per_vcpu { "multi" } else { "single" };
     let mut args = Args::default();
     args.add("-name", "ktstr");
     args.flag("-nodefaults");
@@ -135,7 +118,7 @@ pub(crate) fn qemu_args(
     if let Some(initrd) = fds.initrd {
         args.add("-initrd", fd_path(initrd));
     }
-    args.add("-append", kernel_cmdline(spec, host)?);
+    args.add("-append", kernel_cmdline(spec)?);
     Ok(args.0)
 }
 
@@ -169,5 +152,78 @@ impl Args {
 
     fn socket(&mut self, id: &str, fd: RawFd) {
         self.add("-chardev", format!("socket,id={id},fd={fd}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::BootKernel;
+
+    fn fds(nodes: u32, initrd: bool, shell: bool) -> ChildFds {
+        ChildFds {
+            ram: (20..).take(nodes as usize).collect(),
+            initrd: initrd.then_some(30),
+            qmp: 10,
+            com1: 11,
+            com2: 12,
+            frames: 13,
+            shell: shell.then_some(14),
+        }
+    }
+
+    /// One option a line.
+    fn show(spec: &MachineSpec, thread_per_vcpu: bool, fds: &ChildFds) -> String {
+        let args = qemu_args(spec, thread_per_vcpu, fds).unwrap();
+        let mut lines = String::new();
+        for arg in args {
+            let arg = arg.to_string_lossy();
+            lines.push_str(if arg.starts_with('-') { "\n" } else { " " });
+            lines.push_str(&arg);
+        }
+        lines.trim_start().to_owned()
+    }
+
+    fn spec(topology: &str, memory_mib: u64) -> MachineSpec {
+        let kernel = BootKernel {
+            bzimage: Some("/k/vmlinuz".into()),
+            vmlinux: Some("/k/vmlinux".into()),
+            pvh: true,
+        };
+        MachineSpec::new(topology.parse().unwrap(), memory_mib, kernel)
+    }
+
+    #[test]
+    fn one_cpu() {
+        insta::assert_snapshot!(show(&spec("1,1,1,1", 256), false, &fds(1, false, false)));
+    }
+
+    #[test]
+    fn two_nodes_with_initramfs_shell_and_options() {
+        let mut spec = spec("2,4,2,2", 3073);
+        spec.interactive_console = true;
+        spec.cmdline = vec!["sched_verbose".to_owned()];
+        insta::assert_snapshot!(show(&spec, true, &fds(2, true, true)));
+    }
+
+    #[test]
+    fn without_pvh_the_image_is_booted() {
+        let mut spec = spec("1,1,1,1", 256);
+        spec.kernel.pvh = false;
+        let args = show(&spec, false, &fds(1, false, false));
+        assert!(args.contains("\n-kernel /k/vmlinuz\n"), "{args}");
+    }
+
+    #[test]
+    fn options_that_no_kernel_takes_are_refused() {
+        let mut spec = spec("1,1,1,1", 256);
+        spec.cmdline = vec!["a\nb".to_owned()];
+        let error = kernel_cmdline(&spec).unwrap_err().to_string();
+        assert!(error.contains(r#""a\nb""#), "{error}");
+        spec.cmdline = vec!["x".repeat(2048)];
+        assert!(matches!(
+            kernel_cmdline(&spec),
+            Err(SpecError::CmdlineTooLong { .. })
+        ));
     }
 }

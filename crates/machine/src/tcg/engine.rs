@@ -9,7 +9,7 @@ use std::thread;
 
 use ktstr_topology::Topology;
 
-use super::args::{Host, kernel_cmdline, qemu_args};
+use super::args::{kernel_cmdline, qemu_args};
 use super::machine::TcgMachine;
 use super::streams::{self, ChildEnds};
 use super::supervisor::{Shared, Streams, Supervisor};
@@ -47,7 +47,6 @@ const HOST_SLACK_MS: u64 = 50;
 pub(crate) struct TcgEngine {
     qemu: PathBuf,
     version: Version,
-    tsc_khz: Option<u64>,
 }
 
 impl TcgEngine {
@@ -74,18 +73,7 @@ impl TcgEngine {
             let version = version.to_string();
             return Err(EngineError::QemuTooOld { qemu, version });
         }
-        Ok(Self {
-            qemu,
-            version,
-            tsc_khz: host_tsc_khz(),
-        })
-    }
-
-    fn host(&self) -> Host {
-        Host {
-            thread_per_vcpu: self.version.threads_vcpus_soundly(),
-            tsc_khz: self.tsc_khz,
-        }
+        Ok(Self { qemu, version })
     }
 
     /// Runs on the machine's thread: starts QEMU, reports its pid or the error, and sees it to its end.
@@ -128,7 +116,7 @@ impl Engine for TcgEngine {
     }
 
     fn describe(&self) -> String {
-        let threads = if self.host().thread_per_vcpu {
+        let threads = if self.version.threads_vcpus_soundly() {
             "one emulation thread per CPU"
         } else {
             "one emulation thread"
@@ -138,7 +126,7 @@ impl Engine for TcgEngine {
 
     fn timing(&self, topology: &Topology) -> TimingQuality {
         let cpus = u64::from(topology.cpu_count());
-        if self.host().thread_per_vcpu {
+        if self.version.threads_vcpus_soundly() {
             let host_cpus = thread::available_parallelism().map_or(1, |count| count.get() as u64);
             shared_host(cpus, host_cpus)
         } else {
@@ -150,7 +138,7 @@ impl Engine for TcgEngine {
         check_counts(spec)?;
         open_input("the kernel", spec.kernel.boot_file()?)?;
         check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
-        kernel_cmdline(spec, self.host()).map(drop)
+        kernel_cmdline(spec).map(drop)
     }
 
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
@@ -166,7 +154,11 @@ impl Engine for TcgEngine {
         let initrd = initrd::concatenate(&spec.initrd)?;
         let (host_ends, child_ends) = streams::pairs(ram, initrd, spec.interactive_console)
             .map_err(|source| LaunchError::host("make the machine's streams", source))?;
-        let args = qemu_args(spec, self.host(), &child_ends.fds())?;
+        let args = qemu_args(
+            spec,
+            self.version.threads_vcpus_soundly(),
+            &child_ends.fds(),
+        )?;
         let shared =
             Shared::new().map_err(|source| LaunchError::host("make an event fd", source))?;
         let control = host_ends
@@ -278,10 +270,4 @@ fn host_available_mib() -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024)
-}
-
-/// The rate of the host's TSC, which QEMU hands to the guest as it is. The kernel does not tell user space
-/// its own calibration, so this is what CPUID tells: leaf 0x15, or the base frequency in leaf 0x16.
-fn host_tsc_khz() -> Option<u64> {
-    None
 }
