@@ -49,7 +49,8 @@ impl CgroupDef {
         self
     }
 
-    /// As many workers as `fraction` of the cgroup's CPUs (1.0: one for each), rounded up.
+    /// As many workers as `fraction` of the cgroup's CPUs (1.0: one for each), rounded up,
+    /// also to whole groups of the work type.
     pub fn workers_pct(mut self, fraction: f64) -> Self {
         self.workers = WorkerCount::PctOfCpus(fraction);
         self
@@ -134,7 +135,10 @@ impl CgroupDef {
             WorkerCount::OneGroup => self.spec.work_type.group_size(),
             WorkerCount::Exactly(count) => count,
             // A fraction that isn't positive gives 0, which is refused with the other counts of 0.
-            WorkerCount::PctOfCpus(fraction) => share(fraction, cpus, f64::ceil) as usize,
+            WorkerCount::PctOfCpus(fraction) => {
+                let count = share(fraction, cpus, f64::ceil) as usize;
+                count.next_multiple_of(self.spec.work_type.group_size())
+            }
         }
     }
 }

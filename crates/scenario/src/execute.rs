@@ -159,10 +159,12 @@ fn make_cgroup(
 
 /// A remark for each cgroup whose workers did not all get to run in time.
 fn wait_running(running: &[Running]) -> Vec<String> {
+    let time = running.iter().map(|cgroup| cgroup.workload.ready_time());
+    let deadline = Instant::now() + time.max().unwrap_or_default();
     running
         .iter()
         .filter_map(|cgroup| {
-            let missing = cgroup.workload.wait_running();
+            let missing = cgroup.workload.wait_running_by(deadline);
             (missing > 0).then(|| {
                 format!(
                     "{missing} workers of cgroup `{}` had not begun when the deadline for it came",

@@ -1,4 +1,5 @@
 //! Which CPUs cgroups and workers get.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use ktstr_scenario::{AffinityIntent, CpuSet, CpusetSpec, CpusetSpecError, Topology};
 use proptest::prelude::*;

@@ -135,8 +135,9 @@ pub struct CgroupManager {
 
 impl CgroupManager {
     /// A manager for the cgroup v2 hierarchy mounted at `mount` (`/sys/fs/cgroup`), with its cgroups in
-    /// `workload_root` there (`ktstr`), and threaded ones in that name with `.threads` added. Nothing is
-    /// made before the first cgroup is.
+    /// `workload_root` there (`ktstr`; `a/b` nests). Threaded ones go into a directory of their own right
+    /// below `mount`, named after it (`ktstr.threads`, `a.b.threads`): only there can the harness's threads
+    /// be placed. Nothing is made before the first cgroup is.
     pub fn new(mount: impl Into<PathBuf>, workload_root: &str) -> Result<Self, CgroupError> {
         name::check(workload_root)?;
         Ok(Self {
@@ -177,7 +178,7 @@ impl CgroupManager {
     fn root_name(&self, kind: CgroupKind) -> String {
         match kind {
             CgroupKind::Domain => self.workload_root.clone(),
-            CgroupKind::Threaded => format!("{}.threads", self.workload_root),
+            CgroupKind::Threaded => format!("{}.threads", self.workload_root.replace('/', ".")),
         }
     }
 
@@ -268,6 +269,23 @@ impl CgroupManager {
         Ok(dir)
     }
 
+    /// Removes those above `name` that were made only for the sake of what is no longer there.
+    fn remove_implied(&self, name: &str) -> Result<(), CgroupError> {
+        let above: Vec<&str> = name::ancestors(name).collect();
+        for above in above.into_iter().rev() {
+            let implied = self.nodes().get(above).is_some_and(|node| node.implied);
+            let Ok((entry, kind)) = self.known_leaf(above, "be removed") else {
+                break;
+            };
+            if !implied {
+                break;
+            }
+            removal::remove(&entry, &self.mount_entry(), kind)?;
+            self.nodes().remove(above);
+        }
+        Ok(())
+    }
+
     fn check_new(&self, name: &str, kind: CgroupKind) -> Result<(), CgroupError> {
         name::check(name)?;
         let nodes = self.nodes();
@@ -309,7 +327,13 @@ impl CgroupOps for CgroupManager {
             });
             self.enable_controllers(&dir, controllers(kind))?;
         }
-        self.make(&root.join(name), kind)?;
+        let dir = root.join(name);
+        if let Err(error) = self.make(&dir, kind) {
+            // What was made on the way must not stay behind unknown.
+            let _ = fs::remove_dir(&dir);
+            let _ = self.remove_implied(name);
+            return Err(error);
+        }
         let node = Node {
             kind,
             implied: false,
@@ -322,17 +346,7 @@ impl CgroupOps for CgroupManager {
         let (entry, kind) = self.known_leaf(name, "be removed")?;
         removal::remove(&entry, &self.mount_entry(), kind)?;
         self.nodes().remove(name);
-        let above: Vec<&str> = name::ancestors(name).collect();
-        for above in above.into_iter().rev() {
-            let implied = self.nodes().get(above).is_some_and(|node| node.implied);
-            if !implied || self.known_leaf(above, "be removed").is_err() {
-                break;
-            }
-            let (entry, kind) = self.known(above)?;
-            removal::remove(&entry, &self.mount_entry(), kind)?;
-            self.nodes().remove(above);
-        }
-        Ok(())
+        self.remove_implied(name)
     }
 
     fn set(&self, name: &str, knob: &Knob) -> Result<(), CgroupError> {

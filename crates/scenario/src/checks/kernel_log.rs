@@ -13,10 +13,11 @@ pub(super) const CHECK: Check = Check {
 /// How the kernel begins a message about itself being broken, and the file that prints it. Matched at the
 /// start of a message, after the prefixes in [`PREFIXES`]: benign messages have such words in their midst.
 const COMPLAINTS: &[&str] = &[
-    // kernel/panic.c, __warn(): up to 6.18, and from 6.19 on (with the place and without).
+    // kernel/panic.c, __warn(): up to 6.18, and from 6.19 on without a place (with one, see
+    // `is_placed_warning`).
     "WARNING: CPU: ",
     "WARNING: at ",
-    // kernel/locking/lockdep.c, kernel/rcu/update.c (through lockdep).
+    // kernel/locking/lockdep.c.
     "WARNING: possible circular locking dependency detected",
     "WARNING: possible recursive locking detected",
     "WARNING: possible irq lock inversion dependency detected",
@@ -27,46 +28,34 @@ const COMPLAINTS: &[&str] = &[
     "WARNING: lock held when returning to user space",
     "WARNING: Nested lock was not taken",
     "WARNING: suspicious RCU usage",
-    "WARNING: Invalid wait context",
     "[ BUG: Invalid wait context ]",
-    // kernel/rcu/tasks.h, kernel/kcsan/report.c use `BUG: ` and `INFO: `.
-    // `BUG: `: arch/x86/mm/fault.c (page faults, NULL pointers), kernel/sched/core.c (scheduling while
-    // atomic, sleeping function called from invalid context), kernel/watchdog.c (soft lockup),
-    // kernel/workqueue.c (workqueue lockup), mm/page_alloc.c, mm/slub.c, mm/kasan/report.c,
-    // kernel/locking/spinlock_debug.c.
+    // arch/x86/mm/fault.c (page faults, NULL pointers), kernel/sched/core.c (scheduling while atomic,
+    // sleeping function called from invalid context), kernel/watchdog.c (soft lockup), kernel/workqueue.c
+    // (workqueue lockup), mm/page_alloc.c, mm/slub.c, mm/kasan/report.c, kernel/kcsan/report.c,
+    // kernel/locking/spinlock_debug.c, lib/smp_processor_id.c.
     "BUG: ",
     // lib/bug.c, report_bug().
     "kernel BUG at ",
     "Kernel BUG at ",
-    // arch/x86/kernel/dumpstack.c, __die_header(): `Oops: ` and the kind; arch/x86/kernel/traps.c.
+    // arch/x86/kernel/dumpstack.c, __die_header().
     "Oops: ",
+    // arch/x86/kernel/traps.c.
     "general protection fault",
-    "stack guard page was hit",
     "double fault: ",
-    // kernel/panic.c, panic().
+    // kernel/panic.c, vpanic().
     "Kernel panic - not syncing",
-    // kernel/watchdog.c, watchdog_hardlockup_check().
+    // kernel/watchdog.c before 6.5 (later kernels name the CPU first, see `is_hard_lockup`).
     "Watchdog detected hard LOCKUP",
-    "NMI watchdog: Watchdog detected hard LOCKUP",
-    // kernel/rcu/tree_stall.h, tree_exp.h, srcutree.c and tasks.h; the flavour stands between, see
-    // `is_rcu_stall`.
     // lib/list_debug.c.
     "list_add corruption",
     "list_del corruption",
     // lib/ubsan.c.
     "UBSAN: ",
-    // lib/refcount.c prints through WARN; kernel/sched/core.c and debug.c:
-    "scheduling while atomic",
 ];
 
-/// What may stand before a message: `pr_fmt` of the files above, and of the architecture.
-const PREFIXES: &[&str] = &[
-    "watchdog: ",
-    "rcu: ",
-    "NMI watchdog: ",
-    "traps: ",
-    "hung_task: ",
-];
+/// What may stand before a message: `pr_fmt` of kernel/watchdog.c, kernel/rcu/tree.c and
+/// arch/x86/kernel/traps.c.
+const PREFIXES: &[&str] = &["watchdog: ", "NMI watchdog: ", "rcu: ", "traps: "];
 
 /// Complaints that are quoted at most in the detail.
 const MAX_QUOTE_BYTES: usize = 200;

@@ -18,7 +18,7 @@ use super::worker::CloneMode;
 use super::{WorkType, WorkloadError};
 
 /// How long all workers together may take to begin, before any allowance of the engine.
-pub(super) const READY_DEADLINE: Duration = Duration::from_secs(5);
+const READY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long all workers together may take to stop and report, before any allowance of the engine.
 const REPORT_DEADLINE: Duration = Duration::from_secs(5);
@@ -160,7 +160,10 @@ impl WorkloadHandle {
     /// Waits until every worker has begun its work; the number that had not when the deadline (5 s, and
     /// the slack) came. That is a finding, not an error: they got no CPU, or died.
     pub fn wait_running(&self) -> usize {
-        let deadline = Instant::now() + READY_DEADLINE + self.config.slack;
+        self.wait_running_by(Instant::now() + self.ready_time())
+    }
+
+    pub(crate) fn wait_running_by(&self, deadline: Instant) -> usize {
         let not_begun = || {
             (0..self.bodies.len())
                 .filter(|&index| self.board.stage(index) < RUNNING)
@@ -168,6 +171,11 @@ impl WorkloadHandle {
         };
         self.wait_until(deadline, || not_begun() == 0);
         not_begun()
+    }
+
+    /// How long beginning may take.
+    pub(crate) fn ready_time(&self) -> Duration {
+        READY_DEADLINE.saturating_add(self.config.slack)
     }
 
     /// Iterations of each worker so far.

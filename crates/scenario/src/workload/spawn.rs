@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::WorkloadError;
-use super::handle::{Body, READY_DEADLINE, WorkloadHandle};
+use super::handle::{Body, WorkloadHandle};
 use super::link::{Link, connect};
 use super::process::Process;
 use super::seat::{Seat, WAITING};
@@ -13,6 +13,7 @@ use super::worker::{self, CloneMode};
 
 /// Spawns all workers of a handle that has none yet, group by group.
 pub(super) fn spawn_all(handle: &mut WorkloadHandle) -> Result<(), WorkloadError> {
+    worker::keep_hook_from_workers();
     let facts = handle.config.spec.work_type.facts();
     for first in (0..handle.config.workers).step_by(facts.group_size) {
         let mut links = connect(facts.link, facts.group_size)?;
@@ -76,7 +77,7 @@ fn thread_worker(seat: Seat) -> Result<Body, WorkloadError> {
 /// Threads tell their ids themselves; without them they can't be placed.
 fn wait_for_tids(handle: &WorkloadHandle) -> Result<(), WorkloadError> {
     let started = Instant::now();
-    let deadline = started + READY_DEADLINE + handle.config.slack;
+    let deadline = started + handle.ready_time();
     for index in 0..handle.config.workers {
         handle.wait_until(deadline, || handle.board.stage(index) >= WAITING);
         if handle.board.stage(index) < WAITING {

@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::ffi::CString;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::sync::atomic::Ordering;
 
 use ktstr_report::WorkerExit;
@@ -32,10 +33,26 @@ thread_local! {
     static IN_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread is a worker. A panic hook of the harness must leave a worker's panic alone:
-/// it is caught, and becomes [`WorkerExit::Panicked`].
+/// Whether the calling thread is a worker. A worker's panic is caught and becomes
+/// [`WorkerExit::Panicked`]; the harness's panic hook is not told of it.
 pub fn in_worker() -> bool {
     IN_WORKER.get()
+}
+
+/// Keeps the harness's panic hook from workers' panics: it may print, end the machine, or want locks.
+///
+/// Done once, by the harness, and not by each forked worker: there, setting a hook would wait for ever if
+/// another thread of the harness was running one at the fork. Reading the hook does not.
+pub(super) fn keep_hook_from_workers() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        let harness_hook = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !in_worker() {
+                harness_hook(info);
+            }
+        }));
+    });
 }
 
 /// Begins the life of a forked worker: its own process group, so that helpers of its work can be killed
@@ -49,8 +66,6 @@ pub(super) fn become_process(harness: Pid) -> bool {
     if !tied || getppid() != harness {
         return false;
     }
-    // The harness's hook may want locks that its other threads hold.
-    std::panic::set_hook(Box::new(|_| {}));
     true
 }
 
