@@ -6,7 +6,6 @@
 )]
 
 use std::backtrace::Backtrace;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::IntoRawFd;
@@ -82,9 +81,14 @@ fn on_panic(info: &PanicHookInfo<'_>) {
     if !ends_the_machine() {
         return;
     }
-    let mut text = format!("{info}\n");
-    let _ = write!(text, "{}", Backtrace::force_capture());
-    report(&text);
+    let place = info
+        .location()
+        .map_or_else(String::new, |location| format!(" at {location}"));
+    let message = info.payload_as_str().unwrap_or("a value that is no text");
+    report(&format!(
+        "the test panicked{place}: {message}\n{}",
+        Backtrace::force_capture()
+    ));
     // A restart is the quickest end: the host runs the machine so that it does not come back.
     let _ = reboot(RebootMode::RB_AUTOBOOT);
 }
