@@ -27,7 +27,8 @@ pub(crate) fn judge(record: &Record, limits: Limits) -> (Outcome, Option<Failure
             text,
         )
     } else if let Some(crash) = crash_text(&record.crash) {
-        fail(FailureKind::Test, first_line(crash).to_owned(), crash)
+        let (summary, backtrace) = crash.split_once('\n').unwrap_or((crash, ""));
+        fail(FailureKind::Test, summary.trim().to_owned(), backtrace)
     } else if let Some(chain) = &record.setup_failed {
         let summary = format!("the guest could not be made ready: {}", outermost(chain));
         fail(FailureKind::Harness, summary, &numbered(chain))

@@ -386,7 +386,11 @@ pub(crate) fn failure_of(kind: FailureKind, error: &dyn std::error::Error) -> Fa
     let mut chain = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(error) = cause {
-        chain.push(error.to_string());
+        let text = error.to_string();
+        // A message may already have taken in its cause.
+        if !chain.last().is_some_and(|outer| outer.ends_with(&text)) {
+            chain.push(text);
+        }
         cause = error.source();
     }
     let detail = if chain.len() > 1 {
