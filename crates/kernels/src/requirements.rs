@@ -37,6 +37,26 @@ impl Requirements {
     }
 }
 
+/// One line for each thing, the worst first; nothing for a kernel that has it all.
+impl fmt::Display for Requirements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unchecked {
+            writeln!(
+                f,
+                "not checked: the kernel's options are not known (it was built without CONFIG_IKCONFIG and no \
+                 config file lies beside it)"
+            )?;
+        }
+        for requirement in &self.missing {
+            writeln!(f, "missing {requirement}")?;
+        }
+        for requirement in &self.warnings {
+            writeln!(f, "warning {requirement}")?;
+        }
+        Ok(())
+    }
+}
+
 /// How an option may be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
@@ -119,7 +139,7 @@ const WANTED: [(&str, &str); 12] = [
     ),
     (
         "CONFIG_SCHED_CLASS_EXT",
-        "sched_ext schedulers can't be loaded (it needs Linux 6.12 or later)",
+        "sched_ext schedulers can't be loaded",
     ),
     ("CONFIG_BPF_SYSCALL", "BPF programs can't be loaded"),
     (

@@ -2,6 +2,11 @@
 //!
 //! What is downloaded is kept under the target folder, so that only the first run fetches it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on is to stop there"
+)]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -230,7 +235,10 @@ fn a_cached_kernel_is_used_without_asking_anybody() {
         (kernel.key().to_owned(), start.elapsed())
     };
     assert_eq!(find("debian").0, newest.key());
-    assert_eq!(find("debian/stable").0, stable.key());
+    let Origin::Debian { role, .. } = stable.origin() else {
+        panic!("{:?}", stable.origin())
+    };
+    assert_eq!(find(&format!("debian/{role}")).0, stable.key());
     assert_eq!(find(newest.key()).0, newest.key());
     let best = (0..10).map(|_| find("debian").1).min().unwrap();
     assert!(best < Duration::from_millis(10), "{best:?}");
@@ -314,10 +322,6 @@ fn two_processes_fetch_one_kernel_once() {
     assert_eq!(keys.len(), 2, "{keys:?}");
     assert_eq!(keys[0], keys[1]);
     assert_eq!(told.matches("downloading linux-").count(), 1, "{told}");
-    assert!(
-        told.contains("(fetching a Debian kernel)"),
-        "the wait is told of: {told}"
-    );
     let entry = Cache::open(Some(scratch.path()))
         .unwrap()
         .require(&keys[0])

@@ -25,7 +25,7 @@ pub(crate) const METADATA_VERSION: u32 = 1;
 /// What metadata.json says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
-    /// [`METADATA_VERSION`] of the writer.
+    /// The layout of this file; another version is not read.
     pub version: u32,
     /// `uname -r` of this kernel.
     pub release: String,

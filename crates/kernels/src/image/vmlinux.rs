@@ -36,6 +36,8 @@ const IKCONFIG_START: &[u8] = b"IKCFG_ST";
 /// Most bytes that a `.config` may have; the largest are about 300 kB.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 const BANNER: &[u8] = b"Linux version ";
+/// Bound on a release; `UTS_RELEASE` is at most 64 bytes.
+const MAX_BANNER_BYTES: usize = 128;
 
 /// A kernel's ELF file, checked to be one for x86-64.
 #[derive(Debug)]
@@ -73,8 +75,7 @@ impl<'a> Vmlinux<'a> {
 
     /// The kernel's release (`uname -r`), from its banner.
     pub fn release(&self) -> Option<&'a str> {
-        let at = self.banner()? + BANNER.len();
-        let text = self.bytes.get(at..self.bytes.len().min(at + 128))?;
+        let text = self.banner()?;
         let end = text
             .iter()
             .position(|byte| byte.is_ascii_whitespace() || *byte == 0)?;
@@ -119,14 +120,14 @@ impl<'a> Vmlinux<'a> {
         Some(text)
     }
 
-    fn banner(&self) -> Option<usize> {
-        // A kernel has the banner and its format string (`Linux version %s`); the first is followed by a
-        // digit.
-        memmem::find_iter(self.bytes, BANNER).find(|at| {
-            self.bytes
-                .get(at + BANNER.len())
-                .is_some_and(u8::is_ascii_digit)
-        })
+    /// The text after `Linux version `, up to a bound.
+    fn banner(&self) -> Option<&'a [u8]> {
+        let data = self.section(b".rodata");
+        // A kernel has the banner and its format string (`Linux version %s`); the first goes on with a digit.
+        memmem::find_iter(data, BANNER)
+            .filter_map(|at| data.get(at + BANNER.len()..))
+            .find(|text| text.first().is_some_and(u8::is_ascii_digit))
+            .map(|text| &text[..text.len().min(MAX_BANNER_BYTES)])
     }
 
     /// The section's bytes, or the whole file for an image without section headers.

@@ -1,5 +1,6 @@
 use std::env;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -377,6 +378,56 @@ fn many_processes_store_one_kernel_once() {
         1,
         "{results:?}"
     );
+}
+
+/// Set in the process that [`a_process_killed_while_storing_leaves_nothing_that_counts`] starts of itself.
+const VICTIM: &str = "KTSTR_TEST_IMPORT_VICTIM";
+
+#[test]
+fn a_process_killed_while_storing_leaves_nothing_that_counts() {
+    if let Some(scratch) = env::var_os(VICTIM).map(PathBuf::from) {
+        let cache = Cache::open(Some(&scratch.join("cache"))).unwrap();
+        // Stops in the middle, to be killed there.
+        let stop = recorder(|event| {
+            if matches!(event, Event::Unpack { .. }) {
+                println!("UNPACKING");
+                loop {
+                    std::thread::park();
+                }
+            }
+        });
+        import(&cache, &scratch.join("bzImage"), &stop).unwrap();
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let image = write_image(scratch.path(), 100);
+    let mut victim = Command::new(env::current_exe().unwrap())
+        .args([
+            "cache::a_process_killed_while_storing_leaves_nothing_that_counts",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(VICTIM, scratch.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    // Ends when the pipe does, should the victim die early.
+    assert!(
+        lines
+            .map_while(Result::ok)
+            .any(|line| line.contains("UNPACKING"))
+    );
+    let kernels = scratch.path().join("cache/kernels");
+    assert_eq!(names(&kernels).len(), 1);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+
+    let cache = Cache::open(Some(&scratch.path().join("cache"))).unwrap();
+    assert!(cache.list().unwrap().is_empty());
+    let kernel = import(&cache, &image, &Quiet).unwrap();
+    kernel.entry().verify().unwrap();
+    assert_eq!(names(&kernels), [kernel.key()]);
 }
 
 #[test]

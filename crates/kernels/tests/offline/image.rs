@@ -110,6 +110,24 @@ fn every_format_is_unpacked() {
     assert_unpacks(&elf, Format::Uncompressed, &elf);
 }
 
+#[test]
+fn blocks_that_do_not_compress_are_stored_as_they_are() {
+    // A xorshift generator: no block of it gets smaller.
+    let mut state = 0x9e37_79b9_u32;
+    let noise = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()
+    });
+    let bytes: Vec<u8> = noise.take(100_000).flatten().collect();
+    for checksum_compressed in [false, true] {
+        let payload = lzop(&bytes, checksum_compressed);
+        assert!(payload.len() > bytes.len());
+        assert!(decompress(&payload, 1 << 20).unwrap() == bytes);
+    }
+}
+
 /// The tools that the kernel's build calls, where this machine has them: an encoder other than our own.
 #[test]
 fn what_the_builds_own_tools_write_is_unpacked() {
@@ -304,7 +322,8 @@ proptest! {
     }
 }
 
-/// A recorded lzop file, by the tool itself: our own encoder may share a misunderstanding with our decoder.
+/// A file by the tool itself (`seq -f 'line %g' 2000 | lzop -9 -c`): the encoder in these tests may share a
+/// misunderstanding with the decoder.
 #[test]
 fn a_file_written_by_lzop_is_unpacked() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/offline/lines.lzo");

@@ -1,5 +1,10 @@
 //! Everything that needs neither a network nor a real kernel.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on is to stop there"
+)]
+
 mod cache;
 mod image;
 mod modules;

@@ -21,6 +21,8 @@ fn each_form_is_told_from_the_others() {
         KernelSpec::Path("boot/vmlinuz-7.3.4".into())
     );
     assert_eq!(parse(".."), KernelSpec::Path("..".into()));
+    assert_eq!(parse(".hidden").to_string(), ".hidden");
+    assert_eq!(KernelSpec::Path("bare".into()).to_string(), "./bare");
     let key = "debian-7.3.4-1~bpo13+1-cloud-amd64";
     assert_eq!(parse(key), KernelSpec::Key(key.to_owned()));
     assert_eq!(parse("bzImage"), KernelSpec::Key("bzImage".to_owned()));

@@ -50,15 +50,16 @@ pub(crate) fn elf(kind: u16, machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8
     out.extend(((EHDR_BYTES + PHDR_BYTES + data.len()) as u64).to_le_bytes());
     out.extend(0u32.to_le_bytes());
     let shnum = u16::try_from(headers.len()).unwrap();
-    for half in [
-        EHDR_BYTES as u16,
-        PHDR_BYTES as u16,
+    let half = |bytes: usize| u16::try_from(bytes).unwrap();
+    for field in [
+        half(EHDR_BYTES),
+        half(PHDR_BYTES),
         1,
-        SHDR_BYTES as u16,
+        half(SHDR_BYTES),
         shnum,
         shnum - 1,
     ] {
-        out.extend(half.to_le_bytes());
+        out.extend(field.to_le_bytes());
     }
     let note = sections
         .iter()
@@ -95,7 +96,8 @@ pub(crate) fn vmlinux(filler: usize) -> Vec<u8> {
     encoder.finish().unwrap();
     rodata.extend(b"IKCFG_ED");
     // Not all zeros, so that compressors have something to do.
-    rodata.extend((0..filler).map(|at| (at / 64 % 251) as u8));
+    let runs = (0..=250_u8).flat_map(|byte| std::iter::repeat_n(byte, 64));
+    rodata.extend(runs.cycle().take(filler));
     elf(
         2,
         62,

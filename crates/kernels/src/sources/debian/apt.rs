@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::DebianError;
 use super::mirror::Mirror;
 use super::packages::{Index, Package};
-use crate::cache::FileLock;
+use crate::cache::{CacheError, FileLock};
 use crate::progress::{Event, Progress};
 
 /// Settings that a command line can't make: lists are cleared, not set.
@@ -136,7 +136,7 @@ impl<'a> Apt<'a> {
             .ok_or_else(|| DebianError::NoRelease {
                 suite: suite.to_owned(),
             })?;
-        let text = fs::read_to_string(&path).map_err(DebianError::Root)?;
+        let text = fs::read_to_string(&path).map_err(|source| unreadable(path, source))?;
         let field = |name: &str| {
             let value = text
                 .lines()
@@ -159,7 +159,7 @@ impl<'a> Apt<'a> {
             return Ok(Index::default());
         };
         let read = || Index::read(BufReader::with_capacity(1 << 20, File::open(&path)?));
-        read().map_err(DebianError::Root)
+        read().map_err(|source| unreadable(path, source))
     }
 
     /// Downloads packages into `dir`; their checksums are checked by apt against the signed lists.
@@ -274,6 +274,10 @@ impl<'a> Apt<'a> {
             thread::sleep(POLL);
         }
     }
+}
+
+fn unreadable(path: PathBuf, source: io::Error) -> DebianError {
+    CacheError::Read { path, source }.into()
 }
 
 /// A child that doesn't outlive its owner.

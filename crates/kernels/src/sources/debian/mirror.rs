@@ -111,27 +111,16 @@ impl SourceEntry {
 
     fn set(&mut self, field: &str, value: &str) {
         let words = || value.split_whitespace().map(str::to_owned).collect();
+        let is_no =
+            || ["no", "false", "0", "off"].contains(&value.trim().to_ascii_lowercase().as_str());
         match field.to_ascii_lowercase().as_str() {
-            "enabled" => {
-                self.enabled = !matches!(
-                    value.trim().to_ascii_lowercase().as_str(),
-                    "no" | "false" | "0" | "off"
-                )
-            }
+            "enabled" => self.enabled = !is_no(),
             "types" => self.types = words(),
             "uris" => self.uris = words(),
             "suites" => self.suites = words(),
             "components" => self.components = words(),
-            "architectures" | "arch" => {
-                self.architectures = value
-                    .replace(',', " ")
-                    .split_whitespace()
-                    .map(str::to_owned)
-                    .collect()
-            }
-            "signed-by" => {
-                self.signed_by = Some(value.to_owned()).filter(|value| !value.trim().is_empty())
-            }
+            "architectures" | "arch" => self.architectures = words(),
+            "signed-by" if !value.trim().is_empty() => self.signed_by = Some(value.to_owned()),
             "check-valid-until" => self.check_valid_until = Some(value.trim().to_owned()),
             _ => {}
         }

@@ -108,7 +108,7 @@ pub enum DebianError {
         /// How long it was waited for.
         limit_s: u64,
     },
-    /// The private apt root can't be used. Turned into [`CacheError::Write`] by [`fetch`].
+    /// The private apt root can't be written; callers of [`crate::resolve`] get [`CacheError::Write`] for it.
     #[error("can't use the private apt root: {0}")]
     Root(io::Error),
     /// A fetched package can't be used.

@@ -312,6 +312,16 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_ends_between_numbers() {
+        let index = index(&[
+            ("linux-image-7.30.1-cloud-amd64", "7.30.1-1", ""),
+            ("linux-image-7.3-cloud-amd64", "7.3-1", ""),
+        ]);
+        assert_eq!(index.newest(Some("7.3")).unwrap().version, "7.3-1");
+        assert_eq!(index.newest(Some("7")).unwrap().version, "7.30.1-1");
+    }
+
+    #[test]
     fn a_kernel_whose_parts_have_not_arrived_is_passed_over() {
         let index = index(&[
             (
