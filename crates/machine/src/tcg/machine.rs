@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -71,7 +72,6 @@ impl TcgMachine {
             .send(&qmp::request(command, arguments, id))
             .map_err(|source| ControlError::Io { action, source })
             .and_then(|()| {
-                use std::sync::mpsc::RecvTimeoutError;
                 reply
                     .recv_timeout(REPLY_TIMEOUT)
                     .map_err(|error| match error {
@@ -193,4 +193,26 @@ fn footprint_kib(smaps: &str) -> u64 {
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_footprint_leaves_guest_ram_out() {
+        let smaps = "\
+55d0c0a00000-55d0c0e00000 r-xp 00000000 08:01 1234 /usr/bin/qemu-system-x86_64
+Size:               4096 kB
+Rss:                2000 kB
+Pss:                1000 kB
+Pss_Dirty:             7 kB
+VmFlags: rd ex mr mw me
+7f0000000000-7f0020000000 rw-s 00000000 00:01 77 /memfd:ktstr-ram (deleted)
+Pss:              400000 kB
+7f0030000000-7f0030001000 rw-p 00000000 00:00 0
+Pss:                 234 kB
+";
+        assert_eq!(footprint_kib(smaps), 1234);
+    }
 }

@@ -73,3 +73,62 @@ fn assignments(dump: &str) -> HashMap<&str, &str> {
     }
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// QEMU 7.2, two vCPUs: one in the kernel, one that waits for its start in real mode.
+    const DUMP: &str = "\r
+CPU#0\r
+RAX=0000000000000000 RBX=0000000000000001 RCX=00000000000000c2 RDX=0000000000000003\r
+RSI=0000000000000004 RDI=0000000000000005 RBP=0000000000000006 RSP=ffffffff82e03e90\r
+R8 =0000000000000008 R9 =0000000000000009 R10=000000000000000a R11=000000000000000b\r
+R12=000000000000000c R13=000000000000000d R14=000000000000000e R15=000000000000000f\r
+RIP=ffffffff81e9a3ab RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\r
+ES =0000 0000000000000000 00000000 00000000\r
+CR0=80050033 CR2=00007ffd00000000 CR3=0000000004c38000 CR4=000006f0\r
+DR0=0000000000000000 DR1=0000000000000000 DR2=0000000000000000 DR3=0000000000000000 \r
+EFER=0000000000000d01\r
+\r
+CPU#1\r
+EAX=00000000 EBX=00000001 ECX=00000000 EDX=00060fb1\r
+ESI=00000000 EDI=00000000 EBP=00000000 ESP=00000007\r
+EIP=0000fff0 EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=1\r
+CR0=60000010 CR2=00000000 CR3=00000000 CR4=00000000\r
+EFER=0000000000000000\r
+";
+
+    #[test]
+    fn long_mode_and_real_mode_are_read() {
+        let all = parse(DUMP, 2).unwrap();
+        assert_eq!(all[0].rip, 0xffff_ffff_81e9_a3ab);
+        assert_eq!(all[0].rsp(), 0xffff_ffff_82e0_3e90);
+        assert_eq!(all[0].cr3, 0x4c3_8000);
+        assert_eq!(all[0].rflags, 0x246);
+        assert_eq!(all[0].gprs[8..], [8, 9, 10, 11, 12, 13, 14, 15]);
+        assert!(all[0].halted);
+        assert_eq!((all[1].rip, all[1].rsp(), all[1].gprs[15]), (0xfff0, 7, 0));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(parse(DUMP, 4).unwrap_err(), "2 CPUs instead of 4");
+        let no_cr3 = DUMP.replacen("CR3=0000000004c38000", "", 1);
+        assert_eq!(parse(&no_cr3, 2).unwrap_err(), "CR3 of CPU 0");
+        let bad = DUMP.replacen("RIP=ffff", "RIP=zzzz", 1);
+        assert_eq!(parse(&bad, 2).unwrap_err(), "RIP of CPU 0");
+        let swapped = DUMP.replacen("CPU#1", "CPU#7", 1);
+        assert!(parse(&swapped, 2).unwrap_err().contains("place of CPU 1"));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_dumps_are_read_or_refused(at in 0..DUMP.len(), with in "[ -~\n]{0,3}") {
+            let damaged = format!("{}{with}{}", &DUMP[..at], &DUMP[at + 1..]);
+            let _ = parse(&damaged, 2);
+        }
+    }
+}

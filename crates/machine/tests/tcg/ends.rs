@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::guest::{COM1, COM2, Program};
-use crate::{Guest, contents, wait_until};
+use crate::{Guest, wait_until};
 
 const PANIC: &str = "[    1.0] Kernel panic - not syncing: sysrq triggered crash\r\n";
 
@@ -28,8 +28,8 @@ fn a_guest_powers_off() {
     assert!(guest.machine.take_port(Port::Frames).is_none());
     assert!(guest.machine.take_port(Port::Shell).is_none());
     assert_eq!(guest.end(), End::PoweredOff);
-    assert!(contents(guest.machine.com1()).ends_with("one"));
-    assert_eq!(contents(guest.machine.com2()), "two");
+    assert!(guest.machine.com1().contents().ends_with("one"));
+    assert_eq!(guest.machine.com2().contents(), "two");
     assert_eq!(frames.read(&mut [0; 16]).unwrap(), 0);
     // Too late for anything else.
     guest.machine.kill(KillReason::Watchdog);
@@ -111,9 +111,12 @@ fn nothing_is_left_when_the_host_process_is_killed() {
             std::thread::park();
         }
     }
+    // The copy can't clean up after itself: its temporary files are ours.
+    let dir = tempfile::tempdir().unwrap();
     let mut host = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
         .env(CHILD, "1")
+        .env("TMPDIR", dir.path())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::piped())
         .spawn()

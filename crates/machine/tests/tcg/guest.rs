@@ -83,11 +83,12 @@ impl Program {
 
     /// The program as an ELF file with one segment for the code and one for the note with its entry.
     fn elf(&self) -> Vec<u8> {
-        const HEADER: usize = 64;
-        const PROGRAM_HEADER: usize = 56;
-        const NOTE: usize = 20;
+        const HEADER: u16 = 64;
+        const PROGRAM_HEADER: u16 = 56;
+        const NOTE: u16 = 20;
         let note_at = HEADER + 2 * PROGRAM_HEADER;
         let code_at = note_at + NOTE;
+        let code_len = u64::try_from(self.code.len()).unwrap();
         let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
         elf.resize(16, 0);
         let mut put = |bytes: &[u8]| elf.extend_from_slice(bytes);
@@ -95,25 +96,25 @@ impl Program {
         put(&62u16.to_le_bytes()); // EM_X86_64
         put(&1u32.to_le_bytes());
         put(&u64::from(LOAD_ADDRESS).to_le_bytes());
-        put(&(HEADER as u64).to_le_bytes());
+        put(&u64::from(HEADER).to_le_bytes());
         put(&0u64.to_le_bytes());
         put(&0u32.to_le_bytes());
-        for half in [HEADER as u16, PROGRAM_HEADER as u16, 2, 64, 0, 0] {
+        for half in [HEADER, PROGRAM_HEADER, 2, 64, 0, 0] {
             put(&half.to_le_bytes());
         }
         // PT_LOAD, readable and executable; PT_NOTE, readable.
         for (kind, flags, offset, len) in [
-            (1u32, 5u32, code_at, self.code.len()),
-            (4, 4, note_at, NOTE),
+            (1u32, 5u32, code_at, code_len),
+            (4, 4, note_at, NOTE.into()),
         ] {
             put(&kind.to_le_bytes());
             put(&flags.to_le_bytes());
             for wide in [
-                offset as u64,
+                offset.into(),
                 u64::from(LOAD_ADDRESS),
                 u64::from(LOAD_ADDRESS),
-                len as u64,
-                len as u64,
+                len,
+                len,
                 4,
             ] {
                 put(&wide.to_le_bytes());

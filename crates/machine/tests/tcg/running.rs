@@ -6,7 +6,7 @@ use ktstr_machine::{KillReason, Port};
 use ktstr_topology::Topology;
 
 use crate::guest::{COM1, Program};
-use crate::{Guest, after, contents, wait_until};
+use crate::{Guest, after, wait_until};
 
 fn word_at(guest: &Guest, gpa: u64) -> u32 {
     let mut bytes = [0; 4];
@@ -95,7 +95,7 @@ fn a_flood_is_counted_and_dropped() {
     let com1 = guest.machine.com1().clone();
     wait_until("1 MiB came", || com1.bytes_seen() > 1 << 20);
     guest.machine.kill(KillReason::Watchdog);
-    let kept = contents(&com1);
+    let kept = com1.contents();
     assert!(kept.len() < 330 << 10);
     assert!(after(&kept, "start").starts_with('x'));
     assert!(kept.contains("bytes dropped"));
