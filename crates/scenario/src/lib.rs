@@ -5,7 +5,8 @@
 //! the [`checks`] came to. [`CgroupManager`] and [`workload::WorkloadHandle`] are the parts below, for
 //! tests that need another course of events.
 //!
-//! All of it runs inside the machine, as root, in the process that is PID 1 there.
+//! All of it runs inside the machine, as root, in the harness: a process that may have other threads, and
+//! that sits in the root of the cgroup hierarchy.
 
 mod assert;
 pub mod cgroup;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ktstr_scenario::cgroup::{CgroupKind, CgroupOps as _, Knob};
 use ktstr_scenario::{
-    CgroupError, CgroupGroup, CgroupManager, CloneMode, Limit, WorkType, WorkloadConfig,
-    WorkloadHandle,
+    CgroupError, CgroupGroup, CgroupManager, CloneMode, Limit, WorkType, WorkerReport,
+    WorkloadConfig, WorkloadHandle,
 };
 
 /// A workload root of this test's own, removed at the end.
@@ -94,7 +94,7 @@ fn processes_go_where_they_are_put_and_leave_when_it_goes() {
             .stop_and_collect()
             .unwrap()
             .iter()
-            .all(|r| r.completed())
+            .all(WorkerReport::completed)
     );
 }
 
@@ -139,7 +139,7 @@ fn threads_go_to_threaded_cgroups_only_and_the_harness_stays() {
             .stop_and_collect()
             .unwrap()
             .iter()
-            .all(|r| r.completed())
+            .all(WorkerReport::completed)
     );
     cgroups.remove("t/deep").unwrap();
     cgroups.remove("p").unwrap();

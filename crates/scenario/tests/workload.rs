@@ -230,7 +230,7 @@ fn workers_that_do_not_stop_share_one_deadline_and_are_killed() {
 /// Starts a helper process, reports its pid as its work, and works on.
 fn with_helper(control: &mut WorkerControl<'_>) {
     let helper = Command::new("sleep")
-        .arg("600")
+        .arg("60")
         .stdin(Stdio::null())
         .spawn();
     control.iteration(helper.map_or(0, |child| u64::from(child.id())));
