@@ -243,7 +243,7 @@ fn seconds(given: &BTreeMap<String, Argument>, name: &str) -> Result<Option<u64>
         _ => return Err(wrong()),
     };
     match seconds {
-        Ok(seconds) if seconds >= 0.001 && seconds <= 86_400.0 => {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => {
             let duration = std::time::Duration::from_secs_f64(seconds);
             Ok(u64::try_from(duration.as_millis()).ok())
         }
