@@ -203,7 +203,7 @@ impl Driver<'_> {
             }
             Message::Phase(phase) => record.phase = Some(phase),
             Message::Remark(remark) if record.remarks.len() < REMARKS_KEPT => {
-                record.remarks.push(remark)
+                record.remarks.push(remark);
             }
             Message::Remark(_) => {}
             Message::Output(stream, bytes) => {

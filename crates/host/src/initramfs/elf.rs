@@ -33,7 +33,7 @@ pub enum ElfError {
     },
 }
 
-fn malformed(path: &Path, reason: impl ToString) -> ElfError {
+fn malformed(path: &Path, reason: object::read::Error) -> ElfError {
     ElfError::Malformed {
         path: path.to_owned(),
         reason: reason.to_string(),
