@@ -1,0 +1,100 @@
+//! One boot, to be timed as a whole process by `cargo xtask bench boot`.
+//!
+//! | argument | what is booted |
+//! |---|---|
+//! | `plain` | QEMU as a person would call it, on the same kernel, to an `/init` that powers off |
+//! | `tuned` | the `tcg` engine's own machine, to the same `/init` |
+//! | `test` | an empty `#[ktstr_test]` |
+
+mod minimal_init;
+
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ktstr::prelude::*;
+use ktstr_kernels::{Cache, Kernel, Quiet, ResolveOptions};
+use ktstr_machine::{BootKernel, End, EngineKind, EngineOptions, InitrdPart, MachineSpec};
+
+const CPUS: u32 = 2;
+const MEMORY_MIB: u64 = 512;
+
+/// Far beyond any boot.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What is left of a test when it tests nothing.
+#[ktstr_test(cores = 2, memory_mib = 512)]
+fn empty(_: &Ctx) -> Result<AssertResult> {
+    Ok(AssertResult::default())
+}
+
+fn main() -> Result<ExitCode> {
+    match std::env::args().nth(1).as_deref() {
+        Some("plain") => plain()?,
+        Some("tuned") => tuned()?,
+        // Panics, and so fails, unless the test passes.
+        Some("test") => ktstr::__private::run("boot_bench::empty"),
+        _ => bail!("say what to boot: plain, tuned or test"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kernel() -> Result<Kernel> {
+    let settings = ktstr::settings_from_environment()?;
+    let cache = Cache::open(settings.cache.as_deref())?;
+    Ok(ktstr_kernels::resolve(
+        settings.kernel.as_ref(),
+        &cache,
+        &ResolveOptions::default(),
+        &Quiet,
+    )?)
+}
+
+fn plain() -> Result<()> {
+    let kernel = kernel()?;
+    let image = kernel.bzimage().context("the kernel has no bzImage")?;
+    let initramfs = tempfile::NamedTempFile::new()?;
+    std::fs::write(&initramfs, minimal_init::initramfs()?)?;
+    let qemu = EngineOptions::from_env()
+        .qemu
+        .unwrap_or_else(|| "qemu-system-x86_64".into());
+    let ended = Command::new(qemu)
+        .args(["-accel", "tcg", "-nographic", "-no-reboot"])
+        .args(["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()])
+        .args(["-append", "console=ttyS0 panic=-1"])
+        .arg("-kernel")
+        .arg(image)
+        .arg("-initrd")
+        .arg(initramfs.path())
+        .stdin(Stdio::null())
+        .output()?;
+    let console = String::from_utf8_lossy(&ended.stdout);
+    ensure!(
+        console.contains("reboot: Power down"),
+        "the kernel did not power off:\n{console}"
+    );
+    Ok(())
+}
+
+fn tuned() -> Result<()> {
+    let kernel = kernel()?;
+    let engine = ktstr_machine::choose(EngineKind::Tcg, &EngineOptions::from_env())?;
+    let topology = Topology::new(1, 1, CPUS, 1)?;
+    let boot = BootKernel {
+        pvh: kernel.pvh_entry().is_some(),
+        bzimage: kernel.bzimage().map(Into::into),
+        vmlinux: Some(kernel.vmlinux().into()),
+    };
+    let mut spec = MachineSpec::new(topology, MEMORY_MIB, boot);
+    spec.initrd = vec![InitrdPart::Bytes(minimal_init::initramfs()?.into())];
+    let (sender, ended) = channel();
+    let machine = engine.launch(&spec, Box::new(move |end| drop(sender.send(end))))?;
+    let end = ended.recv_timeout(DEADLINE)?;
+    ensure!(
+        end == End::PoweredOff,
+        "{end}:\n{}",
+        machine.com1().contents()
+    );
+    Ok(())
+}

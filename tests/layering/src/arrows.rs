@@ -1,0 +1,131 @@
+//! Which crate may use which.
+
+use crate::Package;
+
+/// Every crate of the workspace with the crates of ours that it may depend on. A crate that is not here
+/// is a fault, so that a new one is given its place on purpose; a line for a crate that does not exist
+/// yet does no harm.
+pub const ARROWS: &[(&str, &[&str])] = &[
+    // Both sides of a test.
+    ("ktstr-topology", &[]),
+    ("ktstr-report", &["ktstr-topology"]),
+    ("ktstr-wire", &["ktstr-topology", "ktstr-report"]),
+    // The host's side. machine and introspect never meet: host joins them.
+    ("ktstr-vmm", &["ktstr-topology"]),
+    ("ktstr-machine", &["ktstr-topology", "ktstr-vmm"]),
+    ("ktstr-introspect", &[]),
+    ("ktstr-monitor", &["ktstr-introspect"]),
+    ("ktstr-kernels", &[]),
+    (
+        "ktstr-host",
+        &[
+            "ktstr-machine",
+            "ktstr-monitor",
+            "ktstr-introspect",
+            "ktstr-kernels",
+            "ktstr-wire",
+            "ktstr-report",
+            "ktstr-topology",
+        ],
+    ),
+    // The guest's side. It never meets the host: ktstr joins them.
+    ("ktstr-scenario", &["ktstr-topology", "ktstr-report"]),
+    (
+        "ktstr-guest",
+        &[
+            "ktstr-wire",
+            "ktstr-scenario",
+            "ktstr-topology",
+            "ktstr-report",
+        ],
+    ),
+    // What users see.
+    ("ktstr-macros", &["ktstr-topology"]),
+    (
+        "ktstr",
+        &[
+            "ktstr-host",
+            "ktstr-guest",
+            "ktstr-scenario",
+            "ktstr-macros",
+            "ktstr-kernels",
+            "ktstr-report",
+            "ktstr-topology",
+        ],
+    ),
+    (
+        "cargo-ktstr",
+        &[
+            "ktstr",
+            "ktstr-kernels",
+            "ktstr-report",
+            "ktstr-machine",
+            "ktstr-topology",
+            "ktstr-host",
+            "ktstr-wire",
+        ],
+    ),
+    // Beside the product.
+    ("first-tests", &["ktstr"]),
+    ("boot-bench", &["ktstr", "ktstr-kernels", "ktstr-machine"]),
+    ("e2e", &["ktstr", "ktstr-report", "ktstr-topology"]),
+    ("layering", &[]),
+    ("xtask", &[]),
+];
+
+/// What a crate's tests may use beyond [`ARROWS`].
+const TEST_ARROWS: &[(&str, &[&str])] = &[(
+    "e2e",
+    &["ktstr-host", "ktstr-machine", "ktstr-kernels", "ktstr-wire"],
+)];
+
+/// Dependencies between crates of the workspace that [`ARROWS`] does not allow.
+pub fn forbidden_arrows(packages: &[Package]) -> Vec<String> {
+    let is_ours = |name: &str| packages.iter().any(|package| package.name == name);
+    let mut faults = Vec::new();
+    for package in packages {
+        let name = package.name.as_str();
+        let Some(allowed) = allowed(ARROWS, name) else {
+            faults.push(format!(
+                "`{name}` has no place yet: give it one in ARROWS (tests/layering/src/arrows.rs) and in \
+                 ARCHITECTURE.md"
+            ));
+            continue;
+        };
+        for dependency in package.dependencies.iter().filter(|d| is_ours(&d.name)) {
+            let target = dependency.name.as_str();
+            let for_tests = dependency.is_dev
+                && allowed_in_tests(name).is_some_and(|more| more.contains(&target));
+            if !allowed.contains(&target) && !for_tests {
+                let kind = if dependency.is_dev { " (in tests)" } else { "" };
+                faults.push(format!(
+                    "{name} → {target}{kind} is not allowed. {name} may use: {}. Arrows go down only, see \
+                     ARCHITECTURE.md; move the code to where both can use it",
+                    list(allowed),
+                ));
+            }
+        }
+    }
+    faults
+}
+
+fn allowed(
+    table: &[(&str, &'static [&'static str])],
+    name: &str,
+) -> Option<&'static [&'static str]> {
+    table
+        .iter()
+        .find(|(from, _)| *from == name)
+        .map(|(_, to)| *to)
+}
+
+fn allowed_in_tests(name: &str) -> Option<&'static [&'static str]> {
+    allowed(TEST_ARROWS, name)
+}
+
+fn list(names: &[&str]) -> String {
+    match names {
+        [] => "nothing of ours".to_owned(),
+        _ => names.join(", "),
+    }
+}

@@ -1,0 +1,54 @@
+//! The project's own chores: `cargo xtask --help`.
+
+mod bench;
+mod demo;
+mod deny;
+mod process;
+mod setup;
+mod steps;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Install what the other commands need and this machine lacks; says what and how before it does
+    Setup,
+    /// Set up, then run the example tests, each in its own virtual machine
+    Demo,
+    /// Set up, then run every check and every test of the project
+    Test(suite::Options),
+    /// Check licences, sources, duplicate versions and known vulnerabilities of the dependencies
+    Deny,
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Benchmark),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Setup => setup::setup(&setup::EVERYTHING).map(|()| true),
+        Chore::Demo => demo::demo(),
+        Chore::Test(options) => suite::test(&options),
+        Chore::Deny => deny::deny(),
+        Chore::Bench(benchmark) => bench::bench(&benchmark).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What this machine has.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{Tool, cargo_home};
+
+/// What decides on the set-up. Found out without running a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Needed and not there.
+    pub(super) missing: Vec<Tool>,
+    /// Whether apt is the package manager.
+    pub(super) has_apt: bool,
+    /// Whether this process may install packages.
+    pub(super) is_root: bool,
+}
+
+impl Facts {
+    pub(super) fn gather(needed: &[Tool]) -> Self {
+        let mut folders: Vec<PathBuf> = env::var_os("PATH")
+            .map(|path| env::split_paths(&path).collect())
+            .unwrap_or_default();
+        folders.extend(cargo_home().map(|home| home.join("bin")));
+        let has = |program: &str| folders.iter().any(|dir| is_program(&dir.join(program)));
+        Self {
+            missing: needed
+                .iter()
+                .copied()
+                .filter(|tool| !has(tool.program()))
+                .collect(),
+            has_apt: has("apt-get"),
+            // The folder belongs to the effective user of the process, see proc_pid(5).
+            is_root: fs::metadata("/proc/self").is_ok_and(|folder| folder.uid() == 0),
+        }
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_an_executable_file() {
+        assert!(is_program(Path::new("/bin/sh")));
+        assert!(!is_program(Path::new("/etc/passwd")));
+        assert!(!is_program(Path::new("/etc")));
+        assert!(!is_program(Path::new("/nowhere")));
+    }
+}

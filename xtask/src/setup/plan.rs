@@ -1,0 +1,236 @@
+//! What to install, and how: a pure function of what the machine has.
+
+use std::fmt;
+
+use super::{Tool, facts::Facts};
+
+/// How a tool is come by.
+enum Source {
+    /// A package of Debian and its relatives.
+    Apt { package: &'static str },
+    /// A crate. Pinned, so that it builds with the project's own Rust; raise it with the toolchain.
+    Cargo {
+        krate: &'static str,
+        version: &'static str,
+    },
+}
+
+impl Tool {
+    /// Name of its program.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu-system-x86_64",
+            Self::Nextest => "cargo-nextest",
+            Self::CargoDeny => "cargo-deny",
+        }
+    }
+
+    fn source(self) -> Source {
+        match self {
+            Self::Qemu => Source::Apt {
+                package: "qemu-system-x86",
+            },
+            Self::Nextest => Source::Cargo {
+                krate: "cargo-nextest",
+                version: "0.9.143",
+            },
+            Self::CargoDeny => Source::Cargo {
+                krate: "cargo-deny",
+                version: "0.20.2",
+            },
+        }
+    }
+
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Qemu => "boots the virtual machines",
+            Self::Nextest => "runs the tests",
+            Self::CargoDeny => "checks the dependencies",
+        }
+    }
+}
+
+/// One thing to install. Its text says what it is for and the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Install {
+    Apt {
+        tools: Vec<Tool>,
+        packages: Vec<&'static str>,
+    },
+    Cargo {
+        tool: Tool,
+        krate: &'static str,
+        version: &'static str,
+    },
+}
+
+/// Something is missing that can't be installed from here. Nothing was installed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CannotInstall {
+    #[error(
+        "{} missing, and installing packages needs root. As root, run\n\n    {}\n\nthen run this again",
+        are(tools),
+        apt_command(packages)
+    )]
+    NotRoot {
+        tools: Vec<Tool>,
+        packages: Vec<&'static str>,
+    },
+    #[error(
+        "{} missing, and this machine has no apt to install from. Install it with the package manager of \
+         this system (QEMU's system emulator for x86-64), so that it is on PATH, then run this again",
+        are(tools)
+    )]
+    NoApt { tools: Vec<Tool> },
+}
+
+/// What to install, distribution packages first: they may be refused, and then nothing has been done yet.
+pub(super) fn plan(facts: &Facts) -> Result<Vec<Install>, CannotInstall> {
+    let mut tools = Vec::new();
+    let mut packages = Vec::new();
+    let mut installs = Vec::new();
+    for &tool in &facts.missing {
+        match tool.source() {
+            Source::Apt { package } => {
+                tools.push(tool);
+                packages.push(package);
+            }
+            Source::Cargo { krate, version } => installs.push(Install::Cargo {
+                tool,
+                krate,
+                version,
+            }),
+        }
+    }
+    if tools.is_empty() {
+        return Ok(installs);
+    }
+    match (facts.has_apt, facts.is_root) {
+        (true, true) => {
+            installs.insert(0, Install::Apt { tools, packages });
+            Ok(installs)
+        }
+        (true, false) => Err(CannotInstall::NotRoot { tools, packages }),
+        (false, _) => Err(CannotInstall::NoApt { tools }),
+    }
+}
+
+/// A debug build: it takes a third of the time to make, and both tools wait for others most of theirs.
+pub(super) fn cargo_install_args<'a>(krate: &'a str, version: &'a str) -> [&'a str; 6] {
+    [
+        "install",
+        krate,
+        "--version",
+        version,
+        "--locked",
+        "--debug",
+    ]
+}
+
+fn apt_command(packages: &[&str]) -> String {
+    format!(
+        "apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    )
+}
+
+/// `x and y are`, `x is`.
+fn are(tools: &[Tool]) -> String {
+    let names: Vec<&str> = tools.iter().map(|tool| tool.program()).collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", names.join(" and "))
+}
+
+impl fmt::Display for Install {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tools, command) = match self {
+            Self::Apt { tools, packages } => (tools.as_slice(), apt_command(packages)),
+            Self::Cargo {
+                tool,
+                krate,
+                version,
+            } => {
+                let args = cargo_install_args(krate, version);
+                (
+                    std::slice::from_ref(tool),
+                    format!("cargo {}", args.join(" ")),
+                )
+            }
+        };
+        let purposes: Vec<&str> = tools.iter().map(|tool| tool.purpose()).collect();
+        let purposes = purposes.join(", ");
+        write!(
+            f,
+            "{} missing ({purposes}); installing: {command}",
+            are(tools)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(missing: &[Tool], has_apt: bool, is_root: bool) -> Facts {
+        Facts {
+            missing: missing.to_vec(),
+            has_apt,
+            is_root,
+        }
+    }
+
+    fn said(facts: &Facts) -> String {
+        match plan(facts) {
+            Ok(installs) => installs
+                .iter()
+                .map(|install| format!("{install}\n"))
+                .collect(),
+            Err(refusal) => format!("error: {refusal}"),
+        }
+    }
+
+    #[test]
+    fn with_everything_there_nothing_is_done_and_no_rights_are_needed() {
+        for (has_apt, is_root) in [(true, true), (true, false), (false, false)] {
+            assert_eq!(plan(&facts(&[], has_apt, is_root)), Ok(vec![]));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_its_command_packages_first() {
+        let all = facts(&[Tool::CargoDeny, Tool::Nextest, Tool::Qemu], true, true);
+        insta::assert_snapshot!(said(&all), @r"
+        qemu-system-x86_64 is missing (boots the virtual machines); installing: apt-get install -y --no-install-recommends qemu-system-x86
+        cargo-deny is missing (checks the dependencies); installing: cargo install cargo-deny --version 0.20.2 --locked --debug
+        cargo-nextest is missing (runs the tests); installing: cargo install cargo-nextest --version 0.9.143 --locked --debug
+        ");
+    }
+
+    #[test]
+    fn without_root_the_command_for_root_is_given_and_nothing_is_installed() {
+        insta::assert_snapshot!(said(&facts(&[Tool::Nextest, Tool::Qemu], true, false)), @r"
+        error: qemu-system-x86_64 is missing, and installing packages needs root. As root, run
+
+            apt-get install -y --no-install-recommends qemu-system-x86
+
+        then run this again
+        ");
+    }
+
+    #[test]
+    fn without_apt_it_says_what_to_look_for() {
+        insta::assert_snapshot!(said(&facts(&[Tool::Qemu], false, true)), @"error: qemu-system-x86_64 is missing, and this machine has no apt to install from. Install it with the package manager of this system (QEMU's system emulator for x86-64), so that it is on PATH, then run this again");
+    }
+
+    #[test]
+    fn crates_need_neither_apt_nor_root() {
+        let installs = plan(&facts(&[Tool::Nextest], false, false)).unwrap();
+        assert!(matches!(
+            installs[..],
+            [Install::Cargo {
+                krate: "cargo-nextest",
+                ..
+            }]
+        ));
+    }
+}
