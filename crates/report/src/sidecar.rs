@@ -105,6 +105,9 @@ pub struct Sidecar {
     pub started_unix_ms: u64,
     /// Where the time went.
     pub timings: Timings,
+    /// Memory of the engine's process beyond guest RAM when the result came, where it can be told.
+    #[serde(default)]
+    pub engine_memory_bytes: Option<u64>,
     /// Boots that died before the guest spoke.
     pub boot_retries: Vec<BootAttempt>,
     /// The end of the guest's console (COM1).

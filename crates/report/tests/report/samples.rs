@@ -49,6 +49,7 @@ pub(crate) fn pass(test: &str) -> Sidecar {
             teardown_ms: 88,
             total_ms: 5_200,
         },
+        engine_memory_bytes: None,
         boot_retries: Vec::new(),
         console_tail: "[    2.1] Run /init as init process\n[    4.9] reboot: Power down\n"
             .to_owned(),
