@@ -81,7 +81,8 @@ fn known_keys(known: &[String]) -> String {
 
 /// Finds the kernel that `spec` means and makes sure that it is in the cache.
 ///
-/// Without a spec: [`ResolveOptions::env_kernel`], else the kernel that was stored last, else `debian`. A
+/// Without a spec: [`ResolveOptions::env_kernel`], else the kernel with the newest release in the cache (of equal
+/// ones the last stored), else `debian`. A
 /// Debian kernel that fits and is in the cache is used without asking the network, unless
 /// [`ResolveOptions::refresh`] is set.
 pub fn resolve(
@@ -102,6 +103,27 @@ pub fn resolve(
     Ok(Kernel::new(entry)?)
 }
 
+/// The usable kernel with the newest release. By release, not by time, so that fetching an old kernel for
+/// one run does not change what the next runs on.
+fn newest(cache: &Cache, progress: &dyn Progress) -> Result<Option<Entry>, CacheError> {
+    let mut newest: Option<Entry> = None;
+    for listed in cache.list()? {
+        match listed.entry {
+            Ok(entry) => {
+                let newer = newest.as_ref().is_none_or(|newest| {
+                    debian::compare_versions(&entry.metadata().release, &newest.metadata().release)
+                        .is_gt()
+                });
+                if newer {
+                    newest = Some(entry);
+                }
+            }
+            Err(error) => progress.event(&Event::Note(error.to_string())),
+        }
+    }
+    Ok(newest)
+}
+
 fn implicit(
     cache: &Cache,
     options: &ResolveOptions,
@@ -118,14 +140,7 @@ fn implicit(
         )));
         return find(&spec, cache, options, progress);
     }
-    let mut newest = None;
-    for listed in cache.list()? {
-        match listed.entry {
-            Ok(entry) => newest = newest.or(Some(entry)),
-            Err(error) => progress.event(&Event::Note(error.to_string())),
-        }
-    }
-    if let Some(entry) = newest {
+    if let Some(entry) = newest(cache, progress)? {
         let key = entry.key();
         progress.event(&Event::Note(format!(
             "using kernel {key}, the newest in the cache"

@@ -5,6 +5,8 @@ mod mirror;
 mod packages;
 mod version;
 
+pub(crate) use version::compare as compare_versions;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
