@@ -123,7 +123,7 @@ pub(crate) fn qemu_args(
 }
 
 /// The machine type with the parts left out that a test has no use for.
-const MACHINE: &str = "q35,hpet=off,smm=off,usb=off,sata=off,smbus=off,vmport=off,graphics=off,\
+const MACHINE: &str = "q35,hpet=off,smm=off,usb=off,sata=off,smbus=off,vmport=off,\
                        dump-guest-core=off";
 
 const CPU: &str = "max";
