@@ -145,6 +145,17 @@ fn a_dead_worker_fails_progress_and_is_told_by_how_it_died() {
 }
 
 #[test]
+fn a_worker_that_worked_and_then_died_fails_progress() {
+    let mut panicked = good(6);
+    panicked.exit = WorkerExit::Panicked("late".into());
+    let result = judge(
+        Assert::DEFAULT,
+        &[cgroup("a", "0-1", vec![good(5), panicked])],
+    );
+    assert_eq!(outcome(&result, "progress"), Outcome::Fail);
+}
+
+#[test]
 fn a_worker_without_work_fails_progress() {
     let idle = WorkerReport {
         work_units: 0,

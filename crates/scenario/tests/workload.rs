@@ -63,6 +63,13 @@ fn sleeps_often(tid: i32) {
     });
 }
 
+/// State of a task that is there, as proc_pid_stat(5) has it.
+fn state(tid: i32) -> char {
+    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.chars().next().unwrap()
+}
+
 /// Whether the process is there and not a zombie.
 fn runs(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -124,10 +131,7 @@ fn no_worker_works_before_the_gate_opens_and_then_all_do() {
     for handle in &handles {
         let tid = handle.worker_tids()[0];
         // It sleeps at the gate: a worker at work never does.
-        wait_for("the worker asleep", || {
-            let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap();
-            stat.rsplit_once(") ").unwrap().1.starts_with('S')
-        });
+        wait_for("the worker asleep", || state(tid) == 'S');
         assert_eq!(handle.snapshot_iterations(), [0]);
     }
     gate.open();
@@ -157,11 +161,22 @@ fn a_killed_worker_leaves_a_sentinel_and_its_partner_stops() {
         handle.start().unwrap();
         all_iterate(&handle, 0);
         let victim = handle.worker_pids_for_cgroup_procs().unwrap()[0];
+        if work_type.group_size() == 2 {
+            // Stopped first, so that its partner waits for it when it dies.
+            kill(Pid::from_raw(victim), Signal::SIGSTOP).unwrap();
+            wait_for("the victim stopped", || state(victim) == 'T');
+            let partner = handle.worker_tids()[1];
+            wait_for("the partner waiting for it", || state(partner) == 'S');
+        }
         kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
         let killed = WorkerExit::Signaled(Signal::SIGKILL as i32);
         wait_for("the death being seen", || {
             handle.dead_workers() == [(victim, killed.clone())]
         });
+        if work_type.group_size() == 2 {
+            let partner = handle.worker_tids()[1];
+            wait_for("the partner asleep, not spinning", || state(partner) == 'S');
+        }
         let reports = handle.stop_and_collect().unwrap();
         assert_eq!((reports[0].pid, &reports[0].exit), (victim, &killed));
         assert_eq!(reports[0].iterations, 0);
@@ -229,10 +244,7 @@ fn workers_that_do_not_stop_share_one_deadline_and_are_killed() {
 
 /// Starts a helper process, reports its pid as its work, and works on.
 fn with_helper(control: &mut WorkerControl<'_>) {
-    let helper = Command::new("sleep")
-        .arg("60")
-        .stdin(Stdio::null())
-        .spawn();
+    let helper = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn();
     control.iteration(helper.map_or(0, |child| u64::from(child.id())));
     while control.sleep(Duration::from_millis(5)) {}
 }

@@ -22,7 +22,7 @@ pub(super) fn futex_ping_pong(control: &mut WorkerControl<'_>) {
         let mut slept = false;
         // A partner that was killed never hands over: the bounded sleep ends with the stop flag.
         while lead.turn.load(Ordering::Acquire) != mine {
-            if false {
+            if control.stopping() {
                 return;
             }
             slept |= futex_wait(&lead.turn, theirs, control.now_ns() + STOP_SLICE_NS);
