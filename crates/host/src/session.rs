@@ -25,6 +25,12 @@ const DEFAULT_MEMORY_MIB: u64 = 512;
 /// Lines of the console that a report keeps.
 const CONSOLE_LINES: usize = 60;
 
+/// And at most, after a panic.
+const MOST_CONSOLE_LINES: usize = 400;
+
+/// Lines before a panic that a report keeps: what led to it.
+const LINES_BEFORE_PANIC: usize = 20;
+
 /// What a person or a command chose for all tests.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -238,7 +244,7 @@ impl Session {
             }
             sidecar.boot_retries.push(BootAttempt {
                 end: record.end.to_string(),
-                console_tail: last_lines(&record.console, CONSOLE_LINES),
+                console_tail: console_end(&record.console),
             });
         };
         conclude(sidecar, record, limits);
@@ -346,6 +352,7 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
         memory_mib: plan.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
         started_unix_ms: millis(since_epoch),
         timings: Timings::default(),
+        engine_memory_bytes: None,
         boot_retries: Vec::new(),
         console_tail: String::new(),
         output: String::new(),
@@ -361,7 +368,8 @@ fn conclude(sidecar: &mut Sidecar, record: Record, limits: Limits) {
     sidecar.timings.boot_ms = millis(record.boot);
     sidecar.timings.test_ms = millis(record.run);
     sidecar.timings.teardown_ms = millis(record.teardown);
-    sidecar.console_tail = last_lines(&record.console, CONSOLE_LINES);
+    sidecar.engine_memory_bytes = record.footprint_bytes;
+    sidecar.console_tail = console_end(&record.console);
     sidecar.remarks.extend(record.remarks);
     sidecar
         .remarks
@@ -431,7 +439,20 @@ fn own_binary() -> PathBuf {
         .clone()
 }
 
-pub(crate) fn last_lines(text: &str, count: usize) -> String {
+/// The lines of a console that matter: the last ones, and after a panic all since shortly before it.
+pub(crate) fn console_end(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    let panic = lines
+        .iter()
+        .position(|line| line.contains("Kernel panic - not syncing"));
+    let since_panic = panic.map_or(0, |at| lines.len() - at + LINES_BEFORE_PANIC);
+    last_lines(
+        console,
+        since_panic.clamp(CONSOLE_LINES, MOST_CONSOLE_LINES),
+    )
+}
+
+fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -12,7 +12,7 @@ use ktstr_wire::{Stream, Task};
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
 use crate::outcome::judge;
-use crate::session::{Session, SetUpError, boot_limit, failure_of, last_lines};
+use crate::session::{Session, SetUpError, boot_limit, console_end, failure_of};
 
 /// What a shell wants.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ impl Session {
             });
             return Err(ShellError::Died {
                 failure,
-                console: last_lines(&record.console, 40),
+                console: console_end(&record.console),
             });
         };
         remarks.extend(record.remarks);
