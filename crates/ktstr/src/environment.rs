@@ -55,8 +55,15 @@ fn path(name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Cargo's target folder, which a test binary finds three levels above itself (`target/debug/deps/binary`).
+/// Cargo's target folder. A test binary is three levels below it (`target/debug/deps/binary`), a program
+/// two (`target/debug/program`).
 pub(crate) fn target_folder() -> PathBuf {
     let own = env::current_exe().unwrap_or_default();
-    own.ancestors().nth(3).unwrap_or(Path::new(".")).to_owned()
+    let folder = own.parent().unwrap_or(Path::new("."));
+    let levels = if folder.ends_with("deps") { 2 } else { 1 };
+    folder
+        .ancestors()
+        .nth(levels)
+        .unwrap_or(Path::new("."))
+        .to_owned()
 }
