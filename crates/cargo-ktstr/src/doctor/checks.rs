@@ -1,0 +1,160 @@
+//! What the machine itself must have.
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::num::NonZero;
+use std::path::Path;
+use std::thread;
+
+use ktstr_machine::{EngineKind, EngineOptions};
+
+use super::Check;
+use crate::{files, test};
+
+/// Memory that a test's machine takes when it declares none, with room for QEMU itself.
+const COMFORTABLE_MIB: u64 = 1024;
+
+/// Below this not even a small machine fits.
+const LEAST_MIB: u64 = 512;
+
+/// Where Debian's keys are on Debian, and on others with the package debian-archive-keyring.
+const KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
+
+pub(super) fn qemu() -> Check {
+    match ktstr_machine::choose(EngineKind::Tcg, &EngineOptions::from_env()) {
+        Ok(engine) => Check::fine("QEMU", engine.describe()),
+        Err(error) => {
+            let advice = "apt install qemu-system-x86, or set KTSTR_QEMU";
+            Check::missing("QEMU", error.to_string(), advice)
+        }
+    }
+}
+
+/// Says only what there is: no engine uses it yet.
+pub(super) fn kvm() -> Check {
+    let unused = "not used: the `kvm` engine is not built yet";
+    let found = match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => "/dev/kvm can be opened".to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            "there is no /dev/kvm".to_owned()
+        }
+        Err(error) => format!("/dev/kvm can't be opened: {error}"),
+    };
+    Check::fine("KVM", format!("{found} ({unused})"))
+}
+
+pub(super) fn nextest() -> Check {
+    let what = "cargo-nextest";
+    match test::nextest_version(&test::cargo()) {
+        Ok(Some(version)) => Check::fine(what, version),
+        Ok(None) => Check::missing(what, "not installed", test::NEXTEST_ADVICE),
+        Err(error) => Check::missing(
+            what,
+            format!("cargo can't be run: {error}"),
+            "put cargo on PATH",
+        ),
+    }
+}
+
+pub(super) fn busybox() -> Check {
+    match files::static_busybox() {
+        Some(path) => Check::fine(
+            "busybox",
+            format!("{} is static (for `shell`)", path.display()),
+        ),
+        None => Check::note(
+            "busybox",
+            "no static busybox, which `shell` needs; tests don't",
+            "apt install busybox-static",
+        ),
+    }
+}
+
+pub(super) fn memory() -> Check {
+    let what = "memory";
+    let Some(available_mib) = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| available_mib(&text))
+    else {
+        return Check::note(what, "unknown: /proc/meminfo doesn't say", "mount /proc");
+    };
+    let found = format!("{available_mib} MiB available");
+    match available_mib {
+        ..LEAST_MIB => Check::missing(
+            what,
+            found,
+            format!("a machine needs about {LEAST_MIB} MiB: end other programs"),
+        ),
+        LEAST_MIB..COMFORTABLE_MIB => {
+            Check::note(what, found, "enough for one small machine at a time")
+        }
+        _ => Check::fine(what, found),
+    }
+}
+
+/// `MemAvailable` of /proc/meminfo (proc_meminfo(5)), which is in KiB.
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
+pub(super) fn cpus() -> Check {
+    match thread::available_parallelism().map(NonZero::get) {
+        Ok(1) => Check::note(
+            "CPUs",
+            "1 for this process",
+            "tests run, but slowly; timing checks grant the emulation its share",
+        ),
+        Ok(count) => Check::fine("CPUs", format!("{count} for this process")),
+        Err(error) => Check::note("CPUs", format!("unknown: {error}"), "mount /proc and /sys"),
+    }
+}
+
+/// What the `debian` kernels need: apt, Debian's keys, and a mirror that apt knows.
+pub(super) fn debian() -> Check {
+    let what = "Debian kernels";
+    let other = "other kernels can be given as a path";
+    if files::on_path("apt-get", env::var_os("PATH").as_deref()).is_none() {
+        return Check::note(
+            what,
+            "there is no apt-get, which `debian` kernels are fetched with",
+            other,
+        );
+    }
+    let Some(keyring) = KEYRINGS.iter().find(|path| Path::new(path).exists()) else {
+        let advice = format!("apt install debian-archive-keyring; {other}");
+        return Check::note(
+            what,
+            "Debian's keys are not there, so what is fetched can't be trusted",
+            advice,
+        );
+    };
+    Check::fine(what, format!("apt-get and {keyring} are there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::available_mib;
+
+    #[test]
+    fn available_memory_is_read_and_nonsense_is_not() {
+        assert_eq!(
+            available_mib("MemTotal: 9 kB\nMemAvailable:   2097152 kB\n"),
+            Some(2048)
+        );
+        for nonsense in [
+            "",
+            "MemAvailable:",
+            "MemAvailable: x kB",
+            "MemAvailable: 5 MB",
+        ] {
+            assert_eq!(available_mib(nonsense), None, "{nonsense:?}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The kernel cache and what is in it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use ktstr_kernels::{Cache, CacheError, Kernel, KernelSpec, Listed, Quiet, ResolveOptions};
+use nix::sys::statvfs::statvfs;
+
+use super::Check;
+use crate::format;
+
+/// Space that fetching one kernel takes: packages, image, ELF file, modules.
+const KERNEL_BYTES: u64 = 300_000_000;
+
+/// The folder, then each kernel. `fetchable` says whether a kernel could be fetched.
+pub(super) fn all(fetchable: bool) -> Vec<Check> {
+    let cache = match Cache::open(None) {
+        Ok(cache) => cache,
+        Err(error) => return vec![unusable(&error)],
+    };
+    let listed = match cache.list() {
+        Ok(listed) => listed,
+        Err(error) => return vec![unusable(&error)],
+    };
+    let kernels: Vec<Check> = listed.iter().map(|listed| kernel(listed, &cache)).collect();
+    let bootable = kernels
+        .iter()
+        .any(|check| check.state == super::State::Fine);
+    let mut checks = vec![folder(cache.root(), bootable)];
+    checks.extend(kernels);
+    if !bootable {
+        checks.push(none_usable(fetchable));
+    }
+    checks
+}
+
+fn unusable(error: &CacheError) -> Check {
+    Check::missing(
+        "cache",
+        error.to_string(),
+        "set KTSTR_CACHE_DIR to a folder that can be read and written",
+    )
+}
+
+fn none_usable(fetchable: bool) -> Check {
+    if fetchable {
+        Check::fine(
+            "kernel",
+            "none in the cache that can be used; `--kernel debian` fetches one",
+        )
+    } else {
+        Check::missing(
+            "kernel",
+            "none in the cache that can be used, and none can be fetched",
+            "give one as a path: `--kernel PATH`",
+        )
+    }
+}
+
+/// The folder need not exist, but whoever makes it must be able to.
+fn folder(root: &Path, has_kernel: bool) -> Check {
+    let what = "cache";
+    let existing = root
+        .ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(Path::new("/"));
+    let used = size_of(root).unwrap_or(0);
+    let name = format!("{}, {} used", root.display(), format::size(used));
+    if let Err(error) = try_to_write(existing) {
+        let found = format!("{name}, can't be written: {error}");
+        let advice = "make it writable, or set KTSTR_CACHE_DIR to a folder that is";
+        // What is there can be used as it is.
+        return if has_kernel {
+            Check::note(what, found, advice)
+        } else {
+            Check::missing(what, found, advice)
+        };
+    }
+    let Ok(free) = statvfs(existing).map(|fs| fs.blocks_available() * fs.fragment_size()) else {
+        return Check::fine(what, name);
+    };
+    let found = format!("{name}, {} free", format::size(free));
+    let advice = "free some space there, or set KTSTR_CACHE_DIR: a kernel takes about 300 MB";
+    match (free < KERNEL_BYTES, has_kernel) {
+        (false, _) => Check::fine(what, found),
+        (true, true) => Check::note(what, found, advice),
+        (true, false) => Check::missing(what, found, advice),
+    }
+}
+
+/// Permissions alone don't tell: the file system may be read-only.
+fn try_to_write(folder: &Path) -> io::Result<()> {
+    let probe = folder.join(format!(".ktstr-doctor-{}", std::process::id()));
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&probe)?;
+    fs::remove_file(probe)
+}
+
+fn size_of(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        // A folder that vanishes meanwhile takes no space.
+        bytes += if found.is_dir() {
+            size_of(&entry.path()).unwrap_or(0)
+        } else {
+            found.len()
+        };
+    }
+    Ok(bytes)
+}
+
+fn kernel(listed: &Listed, cache: &Cache) -> Check {
+    let what = "kernel";
+    let key = &listed.key;
+    if let Err(error) = &listed.entry {
+        return Check::note(
+            what,
+            error.to_string(),
+            format!("cargo ktstr kernel clean {key}"),
+        );
+    }
+    let spec = KernelSpec::Key(key.clone());
+    let requirements =
+        ktstr_kernels::resolve(Some(&spec), cache, &ResolveOptions::default(), &Quiet)
+            .map_err(|error| error.to_string())
+            .and_then(|kernel: Kernel| kernel.requirements().map_err(|error| error.to_string()));
+    let requirements = match requirements {
+        Ok(requirements) => requirements,
+        Err(error) => return Check::note(what, error, format!("cargo ktstr kernel clean {key}")),
+    };
+    let lines = |requirements: &[ktstr_kernels::Requirement]| {
+        requirements
+            .iter()
+            .map(|lacking| format!("\n  lacks {lacking}"))
+            .collect::<String>()
+    };
+    if !requirements.can_boot() {
+        let found = format!(
+            "{key}: no test can run on it{}",
+            lines(&requirements.missing)
+        );
+        return Check::note(what, found, "use another kernel");
+    }
+    if requirements.unchecked {
+        let found = format!("{key}: its options are not known, so they were not checked");
+        return Check::fine(what, found);
+    }
+    Check::fine(what, format!("{key}{}", lines(&requirements.warnings)))
+}

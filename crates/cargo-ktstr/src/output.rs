@@ -1,0 +1,33 @@
+//! Standard output and error of the command.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
+use ktstr_report::ExitCode;
+
+use crate::edge::{OrExit as _, Refusal};
+
+/// Prints what the user asked for. Colours are left out where they would not be seen.
+pub(crate) fn print(text: &str) -> Result<(), Refusal> {
+    let mut stdout = anstream::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written
+            .context("can't write to standard output")
+            .or_exit(ExitCode::HostUnfit),
+    }
+}
+
+/// Tells the user what goes on. A closed standard error is no reason to stop.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// Whether a person watches standard error.
+pub(crate) fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}

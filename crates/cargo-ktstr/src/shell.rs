@@ -1,0 +1,118 @@
+//! `cargo ktstr shell`.
+
+use std::env;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use ktstr_host::{ShellEnd, ShellError};
+use ktstr_report::{ExitCode as Code, Failure, FailureKind};
+use ktstr_wire::Stream;
+
+use crate::args::ShellArgs;
+use crate::edge::{OrExit as _, Refusal};
+use crate::progress::Talk;
+use crate::terminal::{self, Bridge};
+use crate::{output, session, shell_plan, signals};
+
+/// What a shell says of a program that ^C ended.
+const ESCAPED: i32 = 130;
+
+/// Boots the machine and stays until the command or the shell has ended.
+pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
+    let interactive = args.exec.is_none();
+    if interactive && !terminal::is_there() {
+        let message = "a shell needs a terminal to talk on, and standard input or output is none: run one command \
+                       with `--exec CMD` instead";
+        return Err(Refusal::message(Code::Usage, message));
+    }
+    let includes = shell_plan::includes(&args.include).or_exit(Code::Usage)?;
+    let mut settings = session::settings(&args.target)?;
+    let busybox = shell_plan::busybox().or_exit(Code::HostUnfit)?;
+    let window = if interactive {
+        terminal::window_size()
+    } else {
+        None
+    };
+    let plan = shell_plan::plan(args, includes, busybox, window);
+    let terminal_kind = env::var("TERM").ok().filter(|_| interactive);
+    settings
+        .environment
+        .extend(shell_plan::environment(terminal_kind));
+    let session = session::open(settings, Talk::Slow)?;
+
+    if interactive {
+        let kernel = session.kernel();
+        output::say(&format!(
+            "booting Linux {} with {}; `exit` or Ctrl-] ends the machine",
+            kernel.release(),
+            plan.topology
+        ));
+    }
+    let mut bridge = None;
+    let ended = session.run_shell(&plan, &mut pass_on_output(), &mut |stream| {
+        bridge = Some(join_terminal(stream));
+    });
+    // The machine is gone, so the screen has shown all it will: give the terminal back before saying more.
+    let joined = bridge.transpose().map(drop);
+    let end = ended.map_err(|error| refusal(&error))?;
+    joined
+        .map_err(ShellError::Terminal)
+        .or_exit(Code::HostUnfit)?;
+    conclude(&end, interactive)
+}
+
+fn join_terminal(stream: UnixStream) -> io::Result<Bridge> {
+    Bridge::start(stream, end_at_once)
+}
+
+/// Ends this process, and with it the machine, whatever state either is in.
+#[expect(
+    clippy::exit,
+    reason = "the machine has no other handle here; it dies with its process, as on SIGKILL"
+)]
+fn end_at_once() {
+    signals::restore_terminal();
+    output::say("\nthe machine was ended");
+    std::process::exit(ESCAPED)
+}
+
+/// What the command prints, on the stream where it printed it. A reader that is gone is no reason to stop.
+fn pass_on_output() -> impl FnMut(Stream, &[u8]) {
+    |stream, bytes| {
+        let _ = match stream {
+            Stream::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes).and_then(|()| stdout.flush())
+            }
+            Stream::Stderr => io::stderr().lock().write_all(bytes),
+        };
+    }
+}
+
+fn conclude(end: &ShellEnd, interactive: bool) -> Result<ExitCode, Refusal> {
+    if interactive || output::is_watched() {
+        for remark in &end.remarks {
+            output::say(&format!("note: {remark}"));
+        }
+    }
+    Ok(end.status.into())
+}
+
+fn refusal(error: &ShellError) -> Refusal {
+    let code = match error {
+        ShellError::SetUp(failure) | ShellError::Died { failure, .. } => exit_code(failure),
+        ShellError::Terminal(_) => Code::HostUnfit,
+    };
+    // The error's text has all of its causes.
+    Refusal::message(code, error.to_string())
+}
+
+fn exit_code(failure: &Failure) -> Code {
+    match failure.kind {
+        FailureKind::Test => Code::TestFailed,
+        FailureKind::Guest => Code::GuestDied,
+        FailureKind::Harness => Code::HarnessFailed,
+        FailureKind::Host => Code::HostUnfit,
+    }
+}
