@@ -4,7 +4,8 @@
 mod paired;
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,31 +37,56 @@ pub(crate) struct Commands {
 }
 
 pub(crate) fn bench(benchmark: &Benchmark) -> Result<()> {
-    let paired = match benchmark {
-        Benchmark::Boot(pairs) => {
-            setup::setup(&[Tool::Qemu])?;
-            let program = boot_bench()?;
-            let boot = |what: &'static str| {
-                let program = &program;
-                move || wall_time(Command::new(program).arg(what))
-            };
-            measure(
-                pairs,
-                ("plain QEMU", boot("plain")),
-                ("empty test", boot("test")),
-            )?
-        }
+    match benchmark {
+        Benchmark::Boot(pairs) => bench_boot(pairs),
         Benchmark::Commands(Commands {
             base,
             subject,
             pairs,
         }) => {
             let shell = |command: &str| wall_time(Command::new("sh").args(["-c", command]));
-            measure(pairs, (base, || shell(base)), (subject, || shell(subject)))?
+            let paired = measure(pairs, (base, || shell(base)), (subject, || shell(subject)))?;
+            println!("{paired}");
+            Ok(())
         }
+    }
+}
+
+/// An empty test against a plain QEMU, and against the engine's own machine with nothing in it: the first
+/// says what a user waits for, the second what of it is ours.
+fn bench_boot(pairs: &Pairs) -> Result<()> {
+    setup::setup(&[Tool::Qemu])?;
+    let program = boot_bench()?;
+    let runs = tempfile::tempdir().context("can't make a folder for the results")?;
+    let boot = |what: &'static str| {
+        let (program, runs) = (&program, runs.path());
+        move || wall_time(Command::new(program).arg(what).env("KTSTR_RUNS_DIR", runs))
     };
-    println!("{paired}");
+    for (name, base) in [("plain QEMU", "plain"), ("the engine's machine", "tuned")] {
+        println!(
+            "{}\n",
+            measure(pairs, (name, boot(base)), ("empty test", boot("test")))?
+        );
+    }
+    match engine_memory_mib(runs.path())? {
+        Some(mib) => println!("host memory beyond guest RAM: {mib:.0} MiB"),
+        None => println!("host memory beyond guest RAM: not known"),
+    }
     Ok(())
+}
+
+/// Median over all results in the folder, in MiB.
+fn engine_memory_mib(runs: &Path) -> Result<Option<f64>> {
+    let mut seen = Vec::new();
+    for run in fs::read_dir(runs)?.flatten() {
+        for file in fs::read_dir(run.path())?.flatten() {
+            let sidecar: serde_json::Value = serde_json::from_slice(&fs::read(file.path())?)?;
+            seen.extend(sidecar["engine_memory_bytes"].as_f64());
+        }
+    }
+    seen.sort_by(f64::total_cmp);
+    let middle = seen.get(seen.len() / 2);
+    Ok(middle.map(|bytes| bytes / f64::from(1 << 20)))
 }
 
 /// Builds the program that boots once, so that cargo has no part in what is timed.
