@@ -132,6 +132,16 @@ pub(crate) enum SetUpError {
     Drive(#[from] DriveError),
 }
 
+impl SetUpError {
+    /// Whose fault it is.
+    pub(crate) fn kind(&self) -> FailureKind {
+        match self {
+            Self::Spec(error) if is_beyond_host(error) => FailureKind::Host,
+            _ => FailureKind::Harness,
+        }
+    }
+}
+
 impl Session {
     /// Resolves the kernel and chooses the engine.
     pub fn open(settings: Settings, progress: &dyn Progress) -> Result<Self, SessionError> {
@@ -195,7 +205,7 @@ impl Session {
                 }
                 error => {
                     sidecar.outcome = Outcome::Fail;
-                    sidecar.failure = Some(failure_of(FailureKind::Harness, &error));
+                    sidecar.failure = Some(failure_of(error.kind(), &error));
                 }
             }
         }

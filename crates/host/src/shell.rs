@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use ktstr_machine::Port;
+use ktstr_machine::{End, Port};
 use ktstr_report::Failure;
 use ktstr_topology::Topology;
 use ktstr_wire::{Stream, Task};
@@ -88,10 +88,10 @@ impl Session {
         let mut remarks = Vec::new();
         let record = self
             .drive_shell(plan, limits, &mut remarks, on_output, on_terminal)
-            .map_err(|error| {
-                ShellError::SetUp(failure_of(ktstr_report::FailureKind::Harness, &error))
-            })?;
-        let Some(status) = record.exit else {
+            .map_err(|error| ShellError::SetUp(failure_of(error.kind(), &error)))?;
+        // A person who turns the machine off has left the shell.
+        let turned_off = plan.interactive && record.booted() && record.end == End::PoweredOff;
+        let Some(status) = record.exit.or(turned_off.then_some(0)) else {
             let (_, failure, _) = judge(&record, limits);
             let failure = failure.unwrap_or_else(|| Failure {
                 kind: ktstr_report::FailureKind::Harness,

@@ -100,7 +100,7 @@ pub enum CacheError {
 fn write_advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space there (`cargo ktstr kernel clean`), or set KTSTR_CACHE_DIR to a folder with \
+            "free some space there (`cargo ktstr kernel clean --keep 1`), or set KTSTR_CACHE_DIR to a folder with \
              300 MB to spare"
         }
         _ => "make it writable, or set KTSTR_CACHE_DIR to a folder that is",

@@ -145,7 +145,7 @@ fn a_full_cache_names_itself_and_keeps_nothing_half_written() {
     let _tmpfs = Tmpfs::mount(&root, "size=1m");
     let cache = Cache::open(Some(&root)).unwrap();
     let error = import(&cache, &write_image(scratch.path(), 3 << 20), &Quiet).unwrap_err();
-    insta::assert_snapshot!(error.to_string().replace(root.to_str().unwrap(), "CACHE"), @"can't write to the kernel cache folder CACHE: No space left on device (os error 28); free some space there (`cargo ktstr kernel clean`), or set KTSTR_CACHE_DIR to a folder with 300 MB to spare");
+    insta::assert_snapshot!(error.to_string().replace(root.to_str().unwrap(), "CACHE"), @"can't write to the kernel cache folder CACHE: No space left on device (os error 28); free some space there (`cargo ktstr kernel clean --keep 1`), or set KTSTR_CACHE_DIR to a folder with 300 MB to spare");
     assert!(
         names(&root.join("kernels")).is_empty(),
         "{:?}",

@@ -127,8 +127,11 @@ fn qemu_of(pid: u32) -> Option<u32> {
 }
 
 pub(crate) fn is_qemu(pid: u32) -> bool {
-    let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    command.starts_with("qemu-system")
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = command.split(|&byte| byte == 0);
+    let program = words.next().unwrap_or_default();
+    // Asked for its version only, it is no machine.
+    String::from_utf8_lossy(program).contains("qemu-system") && words.any(|word| word == b"-M")
 }
 
 /// CPU time of a process in user mode, in the kernel's 10 ms ticks (field 14 of /proc/PID/stat).
