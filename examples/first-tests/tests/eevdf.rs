@@ -7,7 +7,7 @@
 use ktstr::prelude::*;
 
 /// The smallest machine: four spinners share one CPU.
-#[ktstr_test(duration_s = 3)]
+#[ktstr_test]
 fn one_cpu_is_shared(ctx: &Ctx) -> Result<AssertResult> {
     Ok(execute_defs(
         ctx,
@@ -56,7 +56,7 @@ fn one_cgroup_on_each_numa_node(ctx: &Ctx) -> Result<AssertResult> {
 }
 
 /// Far more workers than CPUs.
-#[ktstr_test(llcs = 2, cores = 2, duration_s = 4)]
+#[ktstr_test(llcs = 2, cores = 2, duration_s = 3)]
 fn oversubscribed(ctx: &Ctx) -> Result<AssertResult> {
     Ok(scenarios::oversubscribed(ctx)?)
 }

@@ -21,6 +21,8 @@ use plan::{Install, plan};
 pub(crate) enum Tool {
     /// Boots the virtual machines.
     Qemu,
+    /// The shell of `cargo ktstr shell`.
+    Busybox,
     /// Runs the tests.
     Nextest,
     /// Checks the dependencies.
@@ -28,10 +30,11 @@ pub(crate) enum Tool {
 }
 
 /// What the demo needs.
-pub(crate) const FOR_DEMO: [Tool; 2] = [Tool::Qemu, Tool::Nextest];
+pub(crate) const FOR_DEMO: [Tool; 3] = [Tool::Qemu, Tool::Busybox, Tool::Nextest];
 
 /// What the project's tests need.
-pub(crate) const EVERYTHING: [Tool; 3] = [Tool::Qemu, Tool::Nextest, Tool::CargoDeny];
+pub(crate) const EVERYTHING: [Tool; 4] =
+    [Tool::Qemu, Tool::Busybox, Tool::Nextest, Tool::CargoDeny];
 
 /// apt's own question whether it could install takes a moment, not minutes.
 const SIMULATION_WITHIN: Duration = Duration::from_secs(60);

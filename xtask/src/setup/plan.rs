@@ -20,6 +20,7 @@ impl Tool {
     pub(super) fn program(self) -> &'static str {
         match self {
             Self::Qemu => "qemu-system-x86_64",
+            Self::Busybox => "busybox",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
         }
@@ -29,6 +30,10 @@ impl Tool {
         match self {
             Self::Qemu => Source::Apt {
                 package: "qemu-system-x86",
+            },
+            // The one without libraries: it runs in a guest that has nothing else.
+            Self::Busybox => Source::Apt {
+                package: "busybox-static",
             },
             Self::Nextest => Source::Cargo {
                 krate: "cargo-nextest",
@@ -44,6 +49,7 @@ impl Tool {
     fn purpose(self) -> &'static str {
         match self {
             Self::Qemu => "boots the virtual machines",
+            Self::Busybox => "the shell in a virtual machine",
             Self::Nextest => "runs the tests",
             Self::CargoDeny => "checks the dependencies",
         }
@@ -78,7 +84,7 @@ pub(super) enum CannotInstall {
     },
     #[error(
         "{} missing, and this machine has no apt to install from. Install it with the package manager of \
-         this system (QEMU's system emulator for x86-64), so that it is on PATH, then run this again",
+         this system (QEMU's system emulator for x86-64, a static busybox), so that it is on PATH, then run this again",
         are(tools)
     )]
     NoApt { tools: Vec<Tool> },
@@ -198,9 +204,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_its_command_packages_first() {
-        let all = facts(&[Tool::CargoDeny, Tool::Nextest, Tool::Qemu], true, true);
+        let every = [Tool::CargoDeny, Tool::Nextest, Tool::Qemu, Tool::Busybox];
+        let all = facts(&every, true, true);
         insta::assert_snapshot!(said(&all), @r"
-        qemu-system-x86_64 is missing (boots the virtual machines); installing: apt-get install -y --no-install-recommends qemu-system-x86
+        qemu-system-x86_64 and busybox are missing (boots the virtual machines, the shell in a virtual machine); installing: apt-get install -y --no-install-recommends qemu-system-x86 busybox-static
         cargo-deny is missing (checks the dependencies); installing: cargo install cargo-deny --version 0.20.2 --locked --debug
         cargo-nextest is missing (runs the tests); installing: cargo install cargo-nextest --version 0.9.143 --locked --debug
         ");
@@ -219,7 +226,7 @@ mod tests {
 
     #[test]
     fn without_apt_it_says_what_to_look_for() {
-        insta::assert_snapshot!(said(&facts(&[Tool::Qemu], false, true)), @"error: qemu-system-x86_64 is missing, and this machine has no apt to install from. Install it with the package manager of this system (QEMU's system emulator for x86-64), so that it is on PATH, then run this again");
+        insta::assert_snapshot!(said(&facts(&[Tool::Qemu], false, true)), @"error: qemu-system-x86_64 is missing, and this machine has no apt to install from. Install it with the package manager of this system (QEMU's system emulator for x86-64, a static busybox), so that it is on PATH, then run this again");
     }
 
     #[test]
