@@ -252,6 +252,14 @@ fn an_unknown_module_is_named_before_a_machine_starts() {
 }
 
 #[test]
+fn a_module_that_does_not_load_is_named_with_the_kernels_reason() {
+    let reported = run("module_does_not_load");
+    let (_, summary) = failed(&reported, FailureKind::Harness);
+    let words = "the guest could not be made ready: module kvm_intel was refused by the kernel (E";
+    assert!(summary.starts_with(words), "{summary}");
+}
+
+#[test]
 fn more_cpus_than_the_engine_has_is_a_skip_with_the_number() {
     let reported = run("more_cpus_than_the_engine_has");
     let sidecar = reported.sidecar.as_ref().expect("a sidecar");

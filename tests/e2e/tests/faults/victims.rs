@@ -158,6 +158,13 @@ fn module_is_unknown(_: &Ctx) -> Result<AssertResult> {
     Ok(AssertResult::default())
 }
 
+/// Its init function looks for VT-x, which the emulated CPU lacks.
+#[ktstr_test(modules = ["kvm_intel"])]
+#[ignore = "goes wrong on purpose"]
+fn module_does_not_load(_: &Ctx) -> Result<AssertResult> {
+    Ok(AssertResult::default())
+}
+
 #[ktstr_test(llcs = 64, cores = 64, threads = 2)]
 #[ignore = "goes wrong on purpose"]
 fn more_cpus_than_the_engine_has(_: &Ctx) -> Result<AssertResult> {
