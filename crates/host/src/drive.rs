@@ -76,7 +76,7 @@ impl Record {
 
 /// A machine could not be driven.
 #[derive(Debug, thiserror::Error)]
-pub enum DriveError {
+pub(crate) enum DriveError {
     /// It could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),

@@ -9,11 +9,14 @@ mod drive;
 pub mod initramfs;
 mod link;
 mod outcome;
+mod plan;
 mod session;
 mod shell;
+mod sidecar;
 mod text;
 
-pub use drive::DriveError;
 pub use ktstr_machine::EngineOptions;
-pub use session::{Session, SessionError, Settings, TestPlan, blank_sidecar};
+pub use plan::TestPlan;
+pub use session::{Session, SessionError, Settings};
 pub use shell::{ShellEnd, ShellError, ShellPlan};
+pub use sidecar::blank_sidecar;

@@ -2,34 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use ktstr_kernels::{Cache, Kernel, KernelSpec, Progress, ResolveOptions};
 use ktstr_machine::{
     BootKernel, End, Engine, EngineKind, EngineOptions, InitrdPart, MachineSpec, SpecError,
 };
-use ktstr_report::{
-    BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, SCHEMA_VERSION, Sidecar,
-    Timings,
-};
+use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
 use ktstr_topology::Topology;
 use ktstr_wire::{Job, Task, TimingSlack};
 
-use crate::drive::{DriveError, Limits, Record, drive};
+use crate::drive::{DriveError, drive};
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
-use crate::outcome::{judge, numbered};
-
-/// Memory of a machine whose test doesn't say.
-const DEFAULT_MEMORY_MIB: u64 = 512;
-
-/// Lines of the console that a report keeps.
-const CONSOLE_LINES: usize = 60;
-
-/// And at most, after a panic.
-const MOST_CONSOLE_LINES: usize = 400;
-
-/// Lines before a panic that a report keeps: what led to it.
-const LINES_BEFORE_PANIC: usize = 20;
+use crate::plan::TestPlan;
+use crate::sidecar::{blank_sidecar, conclude, console_end, failure_of, millis};
 
 /// What a person or a command chose for all tests.
 #[derive(Clone, Debug, Default)]
@@ -46,28 +32,6 @@ pub struct Settings {
     pub library_path: Option<String>,
     /// `RUST_BACKTRACE` and others that the guest's process shall have too.
     pub environment: Vec<(String, String)>,
-}
-
-/// What one test wants.
-#[derive(Clone, Debug)]
-pub struct TestPlan {
-    /// Name in the binary's registry.
-    pub name: String,
-    /// Run that the test belongs to.
-    pub run_id: String,
-    /// Shape of the machine.
-    pub topology: Topology,
-    /// Memory of the machine, 512 MiB if unset.
-    pub memory_mib: Option<u64>,
-    /// How long its scenario holds.
-    pub duration: Duration,
-    /// How long it may take from the guest's first message to its last; if unset, thirty seconds, twice
-    /// the duration and one second a CPU.
-    pub timeout: Option<Duration>,
-    /// Kernel modules it needs, by name; those they need come along.
-    pub modules: Vec<String>,
-    /// Files of the host it needs.
-    pub includes: Vec<initramfs::Include>,
 }
 
 /// Kernel, engine and caches, resolved once for all tests of a process.
@@ -328,101 +292,6 @@ impl Session {
     }
 }
 
-impl TestPlan {
-    fn limits(&self) -> Limits {
-        let cpus = self.topology.cpu_count();
-        let default = Duration::from_secs(30) + 2 * self.duration + Duration::from_secs(1) * cpus;
-        Limits {
-            boot: boot_limit(&self.topology),
-            run: Some(self.timeout.unwrap_or(default)),
-        }
-    }
-}
-
-/// An emulated CPU takes its turn with the others, so a boot takes longer the more there are.
-pub(crate) fn boot_limit(topology: &Topology) -> Duration {
-    Duration::from_secs(60) + Duration::from_secs(3) * topology.cpu_count()
-}
-
-/// The sidecar of a test that has not begun.
-pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Sidecar {
-        schema: SCHEMA_VERSION,
-        run_id: plan.run_id.clone(),
-        test: plan.name.clone(),
-        outcome: Outcome::Inconclusive,
-        failure: None,
-        result: ktstr_report::AssertResult::default(),
-        kernel: None,
-        engine: None,
-        topology: plan.topology,
-        memory_mib: plan.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
-        started_unix_ms: millis(since_epoch),
-        timings: Timings::default(),
-        engine_memory_bytes: None,
-        boot_retries: Vec::new(),
-        console_tail: String::new(),
-        output: String::new(),
-        remarks: Vec::new(),
-    }
-}
-
-fn conclude(sidecar: &mut Sidecar, record: Record, limits: Limits) {
-    let (outcome, failure, result) = judge(&record, limits);
-    sidecar.outcome = outcome;
-    sidecar.failure = failure;
-    sidecar.result = result;
-    sidecar.timings.boot_ms = millis(record.boot);
-    sidecar.timings.test_ms = millis(record.run);
-    sidecar.timings.teardown_ms = millis(record.teardown);
-    sidecar.engine_memory_bytes = record.footprint_bytes;
-    sidecar.console_tail = console_end(&record.console);
-    sidecar.remarks.extend(record.remarks);
-    sidecar
-        .remarks
-        .extend(record.frame_errors.iter().map(ToString::to_string));
-    if record.more_frame_errors > 0 {
-        sidecar.remarks.push(format!(
-            "and {} more damaged stretches on the link",
-            record.more_frame_errors
-        ));
-    }
-    if record.output.dropped() > 0 {
-        sidecar.remarks.push(format!(
-            "the test printed {} bytes more than a report keeps",
-            record.output.dropped()
-        ));
-    }
-    sidecar.output = record.output.into_text();
-}
-
-/// An error and its causes as a failure.
-pub(crate) fn failure_of(kind: FailureKind, error: &dyn std::error::Error) -> Failure {
-    let mut chain = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // A message may already have taken in its cause.
-        if !chain.last().is_some_and(|outer| outer.ends_with(&text)) {
-            chain.push(text);
-        }
-        cause = error.source();
-    }
-    let detail = if chain.len() > 1 {
-        numbered(&chain)
-    } else {
-        String::new()
-    };
-    Failure {
-        kind,
-        summary: chain.swap_remove(0),
-        detail,
-    }
-}
-
 /// Whether the machine is one that this engine or host can't give, while another could: the test is then
 /// skipped, since nothing is wrong with it.
 fn is_beyond_host(error: &SpecError) -> bool {
@@ -447,26 +316,4 @@ fn own_binary() -> PathBuf {
     // The link works even when the file has been replaced meanwhile.
     OWN.get_or_init(|| std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()))
         .clone()
-}
-
-/// The lines of a console that matter: the last ones, and after a panic all since shortly before it.
-pub(crate) fn console_end(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().collect();
-    let panic = lines
-        .iter()
-        .position(|line| line.contains("Kernel panic - not syncing"));
-    let since_panic = panic.map_or(0, |at| lines.len() - at + LINES_BEFORE_PANIC);
-    last_lines(
-        console,
-        since_panic.clamp(CONSOLE_LINES, MOST_CONSOLE_LINES),
-    )
-}
-
-fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

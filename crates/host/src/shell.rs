@@ -12,7 +12,9 @@ use ktstr_wire::{Stream, Task};
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
 use crate::outcome::judge;
-use crate::session::{Session, SetUpError, boot_limit, console_end, failure_of};
+use crate::plan::boot_limit;
+use crate::session::{Session, SetUpError};
+use crate::sidecar::{console_end, failure_of};
 
 /// What a shell wants.
 #[derive(Clone, Debug)]

@@ -1,0 +1,46 @@
+//! What one test wants, and how long it may take.
+
+use std::time::Duration;
+
+use ktstr_topology::Topology;
+
+use crate::drive::Limits;
+use crate::initramfs;
+
+/// What one test wants.
+#[derive(Clone, Debug)]
+pub struct TestPlan {
+    /// Name in the binary's registry.
+    pub name: String,
+    /// Run that the test belongs to.
+    pub run_id: String,
+    /// Shape of the machine.
+    pub topology: Topology,
+    /// Memory of the machine, 512 MiB if unset.
+    pub memory_mib: Option<u64>,
+    /// How long its scenario holds.
+    pub duration: Duration,
+    /// How long it may take from the guest's first message to its last; if unset, thirty seconds, twice
+    /// the duration and one second a CPU.
+    pub timeout: Option<Duration>,
+    /// Kernel modules it needs, by name; those they need come along.
+    pub modules: Vec<String>,
+    /// Files of the host it needs.
+    pub includes: Vec<initramfs::Include>,
+}
+
+impl TestPlan {
+    pub(crate) fn limits(&self) -> Limits {
+        let cpus = self.topology.cpu_count();
+        let default = Duration::from_secs(30) + 2 * self.duration + Duration::from_secs(1) * cpus;
+        Limits {
+            boot: boot_limit(&self.topology),
+            run: Some(self.timeout.unwrap_or(default)),
+        }
+    }
+}
+
+/// An emulated CPU takes its turn with the others, so a boot takes longer the more there are.
+pub(crate) fn boot_limit(topology: &Topology) -> Duration {
+    Duration::from_secs(60) + Duration::from_secs(3) * topology.cpu_count()
+}

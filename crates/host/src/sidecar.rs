@@ -1,0 +1,124 @@
+//! From a record to a sidecar.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ktstr_report::{Failure, FailureKind, Outcome, SCHEMA_VERSION, Sidecar, Timings};
+
+use crate::drive::{Limits, Record};
+use crate::outcome::{judge, numbered};
+use crate::plan::TestPlan;
+
+/// Memory of a machine whose test doesn't say.
+const DEFAULT_MEMORY_MIB: u64 = 512;
+
+/// Lines of the console that a report keeps.
+const CONSOLE_LINES: usize = 60;
+
+/// And at most, after a panic.
+const MOST_CONSOLE_LINES: usize = 400;
+
+/// Lines before a panic that a report keeps: what led to it.
+const LINES_BEFORE_PANIC: usize = 20;
+
+/// The sidecar of a test that has not begun.
+pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Sidecar {
+        schema: SCHEMA_VERSION,
+        run_id: plan.run_id.clone(),
+        test: plan.name.clone(),
+        outcome: Outcome::Inconclusive,
+        failure: None,
+        result: ktstr_report::AssertResult::default(),
+        kernel: None,
+        engine: None,
+        topology: plan.topology,
+        memory_mib: plan.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+        started_unix_ms: millis(since_epoch),
+        timings: Timings::default(),
+        engine_memory_bytes: None,
+        boot_retries: Vec::new(),
+        console_tail: String::new(),
+        output: String::new(),
+        remarks: Vec::new(),
+    }
+}
+
+/// Fills in what the machine said and how it ended.
+pub(crate) fn conclude(sidecar: &mut Sidecar, record: Record, limits: Limits) {
+    let (outcome, failure, result) = judge(&record, limits);
+    sidecar.outcome = outcome;
+    sidecar.failure = failure;
+    sidecar.result = result;
+    sidecar.timings.boot_ms = millis(record.boot);
+    sidecar.timings.test_ms = millis(record.run);
+    sidecar.timings.teardown_ms = millis(record.teardown);
+    sidecar.engine_memory_bytes = record.footprint_bytes;
+    sidecar.console_tail = console_end(&record.console);
+    sidecar.remarks.extend(record.remarks);
+    sidecar
+        .remarks
+        .extend(record.frame_errors.iter().map(ToString::to_string));
+    if record.more_frame_errors > 0 {
+        sidecar.remarks.push(format!(
+            "and {} more damaged stretches on the link",
+            record.more_frame_errors
+        ));
+    }
+    if record.output.dropped() > 0 {
+        sidecar.remarks.push(format!(
+            "the test printed {} bytes more than a report keeps",
+            record.output.dropped()
+        ));
+    }
+    sidecar.output = record.output.into_text();
+}
+
+/// An error and its causes as a failure.
+pub(crate) fn failure_of(kind: FailureKind, error: &dyn std::error::Error) -> Failure {
+    let mut chain = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // A message may already have taken in its cause.
+        if !chain.last().is_some_and(|outer| outer.ends_with(&text)) {
+            chain.push(text);
+        }
+        cause = error.source();
+    }
+    let detail = if chain.len() > 1 {
+        numbered(&chain)
+    } else {
+        String::new()
+    };
+    Failure {
+        kind,
+        summary: chain.swap_remove(0),
+        detail,
+    }
+}
+
+/// The lines of a console that matter: the last ones, and after a panic all since shortly before it.
+pub(crate) fn console_end(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    let panic = lines
+        .iter()
+        .position(|line| line.contains("Kernel panic - not syncing"));
+    let since_panic = panic.map_or(0, |at| lines.len() - at + LINES_BEFORE_PANIC);
+    last_lines(
+        console,
+        since_panic.clamp(CONSOLE_LINES, MOST_CONSOLE_LINES),
+    )
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Whole milliseconds.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
