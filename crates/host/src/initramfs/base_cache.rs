@@ -1,6 +1,6 @@
 //! Base parts on disk, so that only the first test of a binary packs one.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,8 +14,14 @@ use super::{Base, BaseContents, InitramfsError};
 /// Entries kept at least, however old.
 const KEEP: usize = 8;
 
-/// Entries younger than this may be in use and are never removed.
-const KEEP_AGE: Duration = Duration::from_hours(24);
+/// An entry used within this time may be about to be read by a machine that starts, and is never removed.
+const KEEP_AGE: Duration = Duration::from_mins(10);
+
+/// Extension of the archive.
+const ARCHIVE: &str = "cpio";
+
+/// Extension of the file beside it, with the guest's `LD_LIBRARY_PATH`.
+const NOTE: &str = "path";
 
 /// A folder of packed base parts. Entries are written whole or not at all, and named by a hash of
 /// everything that went into them, so processes need no locks between them.
@@ -54,9 +60,11 @@ impl BaseCache {
     /// The base part for `contents`: from the folder, or packed now and kept there.
     pub(crate) fn get(&self, contents: &BaseContents) -> Result<CachedBase, InitramfsError> {
         let key = key(contents)?;
-        let path = self.folder.join(format!("{key:016x}.cpio"));
-        let note = path.with_extension("path");
-        if path.is_file() {
+        let path = self.folder.join(format!("{key:016x}.{ARCHIVE}"));
+        let note = path.with_extension(NOTE);
+        if let Ok(file) = File::open(&path) {
+            // Used now; a cache that can't be written has nothing removed either.
+            let _ = file.set_modified(SystemTime::now());
             let library_path = fs::read_to_string(note)
                 .ok()
                 .filter(|text| !text.is_empty());
@@ -88,6 +96,12 @@ impl BaseCache {
         let now = SystemTime::now();
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut aged: Vec<(Duration, PathBuf)> = entries
+            .filter(|entry| {
+                entry
+                    .path()
+                    .extension()
+                    .is_some_and(|extension| extension == ARCHIVE)
+            })
             .filter_map(|entry| {
                 let modified = entry.metadata().ok()?.modified().ok()?;
                 Some((
@@ -97,13 +111,13 @@ impl BaseCache {
             })
             .collect();
         aged.sort();
-        // Two files an entry.
-        for (_, path) in aged
+        for (_, archive) in aged
             .into_iter()
-            .skip(2 * KEEP)
+            .skip(KEEP)
             .filter(|(age, _)| *age > KEEP_AGE)
         {
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&archive);
+            let _ = fs::remove_file(archive.with_extension(NOTE));
         }
     }
 }
@@ -145,4 +159,67 @@ fn key(contents: &BaseContents) -> Result<u64, InitramfsError> {
     contents.includes.hash(&mut hasher);
     contents.guest_modules().len().hash(&mut hasher);
     Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents() -> BaseContents {
+        BaseContents {
+            init: std::env::current_exe().unwrap(),
+            includes: Vec::new(),
+            modules: Vec::new(),
+            library_path: None,
+        }
+    }
+
+    #[test]
+    fn the_second_use_takes_what_the_first_has_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = BaseCache::new(folder.path().join("bases"));
+        let CachedBase::File { path, .. } = cache.get(&contents()).unwrap() else {
+            panic!("not kept");
+        };
+        fs::write(&path, b"kept").unwrap();
+        let CachedBase::File { path: again, .. } = cache.get(&contents()).unwrap() else {
+            panic!("not found");
+        };
+        assert_eq!(
+            (&again, fs::read(&again).unwrap().as_slice()),
+            (&path, &b"kept"[..])
+        );
+    }
+
+    #[test]
+    fn a_folder_that_can_not_be_made_costs_the_cache_only() {
+        let cache = BaseCache::new("/proc/no/such/folder");
+        assert!(matches!(
+            cache.get(&contents()).unwrap(),
+            CachedBase::Memory { .. }
+        ));
+    }
+
+    #[test]
+    fn old_entries_go_but_the_newest_and_the_used_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = BaseCache::new(folder.path());
+        let now = SystemTime::now();
+        for age in 0..2 * KEEP as u64 {
+            let archive = folder.path().join(format!("{age:016x}.{ARCHIVE}"));
+            fs::write(archive.with_extension(NOTE), b"").unwrap();
+            let file = File::create(&archive).unwrap();
+            file.set_modified(now - 2 * KEEP_AGE - Duration::from_secs(age))
+                .unwrap();
+        }
+        let used = folder.path().join(format!("used.{ARCHIVE}"));
+        fs::write(&used, b"").unwrap();
+        cache.remove_old();
+        assert!(used.exists());
+        // The used one is the newest of those that stay.
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1 + 2 * (KEEP - 1)
+        );
+    }
 }
