@@ -20,10 +20,9 @@ pub(crate) fn judge(record: &Record, limits: Limits) -> (Outcome, Option<Failure
         .as_ref()
         .map(|end| end.result.clone())
         .unwrap_or_default();
-    let (outcome, failure) = if let End::Panicked { text } = &record.end {
+    let (outcome, failure) = if let End::Panicked { .. } = &record.end {
         // The whole text is in the console's end.
-        let summary = format!("the guest kernel panicked: {}", panic_reason(text));
-        fail(FailureKind::Guest, summary, "")
+        fail(FailureKind::Guest, record.end.to_string(), "")
     } else if let Some(crash) = crash_text(&record.crash) {
         let (summary, backtrace) = crash.split_once('\n').unwrap_or((crash, ""));
         fail(FailureKind::Test, summary.trim().to_owned(), backtrace)
@@ -119,13 +118,6 @@ fn failure(kind: FailureKind, summary: String, detail: &str) -> Failure {
         summary,
         detail: detail.to_owned(),
     }
-}
-
-/// The reason in the first line of a panic, without the time and the words that every panic has.
-fn panic_reason(text: &str) -> &str {
-    let line = first_line(text);
-    line.split_once("Kernel panic - not syncing: ")
-        .map_or(line, |(_, reason)| reason)
 }
 
 fn outermost(chain: &[String]) -> &str {

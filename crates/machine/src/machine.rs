@@ -71,8 +71,7 @@ impl fmt::Display for End {
             Self::PoweredOff => f.write_str("the guest powered off"),
             Self::Reset => f.write_str("the guest reset itself (triple fault or reboot)"),
             Self::Panicked { text } => {
-                let first = text.lines().next().unwrap_or_default();
-                write!(f, "the guest kernel panicked: {first}")
+                write!(f, "the guest kernel panicked: {}", panic_reason(text))
             }
             Self::Killed { signal } => {
                 let name = nix::sys::signal::Signal::try_from(*signal)
@@ -90,6 +89,13 @@ impl fmt::Display for End {
             Self::Broken { message } => write!(f, "the machine broke down: {message}"),
         }
     }
+}
+
+/// The reason in the first line of a panic's text, without the time and the words that every panic has.
+fn panic_reason(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default().trim();
+    line.split_once("Kernel panic - not syncing: ")
+        .map_or(line, |(_, reason)| reason)
 }
 
 /// Why a running machine did not do as told.

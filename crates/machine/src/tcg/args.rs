@@ -94,9 +94,9 @@ pub(crate) fn qemu_args(
         .extend(cpu_args(&spec.topology).into_iter().map(Into::into));
     args.socket("qmp", fds.qmp);
     args.add("-mon", "chardev=qmp,mode=control");
-    args.socket("com1", fds.com1);
+    args.serial("com1", fds.com1);
     args.add("-serial", "chardev:com1");
-    args.socket("com2", fds.com2);
+    args.serial("com2", fds.com2);
     args.add("-serial", "chardev:com2");
     args.add(
         "-device",
@@ -152,6 +152,11 @@ impl Args {
 
     fn socket(&mut self, id: &str, fd: RawFd) {
         self.add("-chardev", format!("socket,id={id},fd={fd}"));
+    }
+
+    /// A pipe can be named as a file only.
+    fn serial(&mut self, id: &str, fd: RawFd) {
+        self.add("-chardev", format!("file,id={id},path={}", fd_path(fd)));
     }
 }
 

@@ -1,18 +1,28 @@
-//! The socket pairs between us and QEMU.
+//! The socket pairs and pipes between us and QEMU.
+//!
+//! The serial ports are pipes. QEMU hands a guest's bytes on one by one, and a socket counts each of them as
+//! a packet: it is full after a few hundred, and what a kernel prints beyond that is lost when we don't get
+//! to read at once. A pipe counts bytes.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+
 use super::args::ChildFds;
 use crate::memory::RamFile;
+
+/// Room for what a guest prints while we are busy: the kernel's default limit (pipe(7)).
+const SERIAL_BYTES: i32 = 1 << 20;
 
 /// Our ends.
 #[derive(Debug)]
 pub(crate) struct HostEnds {
     pub(crate) qmp: UnixStream,
-    pub(crate) com1: UnixStream,
-    pub(crate) com2: UnixStream,
+    pub(crate) com1: OwnedFd,
+    pub(crate) com2: OwnedFd,
     pub(crate) stderr: UnixStream,
     pub(crate) frames: UnixStream,
     pub(crate) shell: Option<UnixStream>,
@@ -22,8 +32,8 @@ pub(crate) struct HostEnds {
 #[derive(Debug)]
 pub(crate) struct ChildEnds {
     qmp: UnixStream,
-    com1: UnixStream,
-    com2: UnixStream,
+    com1: OwnedFd,
+    com2: OwnedFd,
     frames: UnixStream,
     shell: Option<UnixStream>,
     stderr: UnixStream,
@@ -38,8 +48,8 @@ pub(crate) fn pairs(
     with_shell: bool,
 ) -> io::Result<(HostEnds, ChildEnds)> {
     let (qmp, child_qmp) = UnixStream::pair()?;
-    let (com1, child_com1) = UnixStream::pair()?;
-    let (com2, child_com2) = UnixStream::pair()?;
+    let (com1, child_com1) = serial()?;
+    let (com2, child_com2) = serial()?;
     let (stderr, child_stderr) = UnixStream::pair()?;
     let (frames, child_frames) = UnixStream::pair()?;
     let (shell, child_shell) = if with_shell {
@@ -67,6 +77,15 @@ pub(crate) fn pairs(
         initrd,
     };
     Ok((host, child))
+}
+
+/// A pipe from a serial port of QEMU's to us, which we read without waiting.
+fn serial() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    // The user may have used up what they may have in pipes; then the usual 64 KiB must do.
+    let _ = fcntl(&ours, FcntlArg::F_SETPIPE_SZ(SERIAL_BYTES));
+    Ok((ours, theirs))
 }
 
 impl ChildEnds {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{MsgFlags, recv};
+use nix::unistd::read;
 use serde_json::Value;
 
 use super::end::{Evidence, Shutdown};
@@ -120,8 +121,8 @@ impl fmt::Debug for Shared {
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(crate) qmp: UnixStream,
-    pub(crate) com1: UnixStream,
-    pub(crate) com2: UnixStream,
+    pub(crate) com1: OwnedFd,
+    pub(crate) com2: OwnedFd,
     pub(crate) stderr: UnixStream,
 }
 
@@ -261,19 +262,24 @@ impl Supervisor {
         })
     }
 
-    fn fds(&self) -> [&UnixStream; 4] {
+    fn fds(&self) -> [BorrowedFd<'_>; 4] {
         [
-            &self.streams.qmp,
-            &self.streams.com1,
-            &self.streams.com2,
-            &self.streams.stderr,
+            self.streams.qmp.as_fd(),
+            self.streams.com1.as_fd(),
+            self.streams.com2.as_fd(),
+            self.streams.stderr.as_fd(),
         ]
     }
 
     /// Reads what is there, at most a buffer full.
     fn read_once(&mut self, stream: usize, buffer: &mut [u8]) -> io::Result<Read> {
-        let fd = self.fds()[stream].as_raw_fd();
-        let len = match recv(fd, buffer, MsgFlags::MSG_DONTWAIT) {
+        let fd = self.fds()[stream];
+        let read = match stream {
+            // Pipes, which don't wait.
+            1 | 2 => read(fd, buffer),
+            _ => recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
+        };
+        let len = match read {
             Ok(0) | Err(Errno::ECONNRESET) => return Ok(Read::Ended),
             Ok(len) => len,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Read::Nothing),

@@ -46,6 +46,20 @@ impl Program {
             .bytes(&[0xeb, 0xe7]) // jmp next; done:
     }
 
+    /// Writes `text` to a serial port without asking whether it is ready, as a kernel does that has asked
+    /// for long enough (wait_for_lsr in drivers/tty/serial/8250/8250_port.c).
+    pub(crate) fn print_regardless(self, port: u16, text: &str) -> Self {
+        let len = u32::try_from(text.len() + 1).unwrap();
+        let [data_low, data_high] = port.to_le_bytes();
+        self.bytes(&[0xe8]) // call over the text, which leaves its address on the stack
+            .bytes(&len.to_le_bytes())
+            .bytes(text.as_bytes())
+            .bytes(&[0, 0x5e]) // end of text; pop esi
+            .bytes(&[0xac, 0x84, 0xc0, 0x74, 0x07]) // next: lodsb; test al, al; jz done
+            .bytes(&[0x66, 0xba, data_low, data_high, 0xee]) // mov dx, port; out dx, al
+            .bytes(&[0xeb, 0xf4]) // jmp next; done:
+    }
+
     /// Stores `value` at a guest-physical address.
     pub(crate) fn store(self, address: u32, value: u32) -> Self {
         self.bytes(&[0xc7, 0x05]) // mov dword [address], value

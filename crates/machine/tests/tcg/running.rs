@@ -90,6 +90,19 @@ fn a_paused_guest_says_nothing() {
 }
 
 #[test]
+fn what_a_guest_prints_in_one_go_arrives_whole() {
+    let text: String = (0..6000).map(|number| format!("{number}\n")).collect();
+    let guest = Guest::launch(
+        &Program::new()
+            .print_regardless(COM1, &text)
+            .print(COM1, "done")
+            .spin(),
+    );
+    guest.wait_for_com1("done");
+    assert!(guest.machine.com1().contents().contains(&text));
+}
+
+#[test]
 fn a_flood_is_counted_and_dropped() {
     let mut guest = Guest::launch(&Program::new().print(COM1, "start").flood());
     let com1 = guest.machine.com1().clone();

@@ -148,6 +148,33 @@ fn an_offline_cpu_fails_the_test_by_its_number() {
 }
 
 #[test]
+fn a_boot_that_dies_is_tried_once_more_and_counted() {
+    let reported = run("boot_dies");
+    let (sidecar, summary) = failed(&reported, FailureKind::Guest);
+    assert!(
+        summary.starts_with("the guest kernel panicked: "),
+        "{summary}"
+    );
+    assert_eq!(sidecar.boot_retries.len(), 1);
+    let first = &sidecar.boot_retries[0];
+    assert!(
+        first.end.starts_with("the guest kernel panicked: "),
+        "{}",
+        first.end
+    );
+    assert!(
+        first.console_tail.contains("Kernel panic"),
+        "{}",
+        first.console_tail
+    );
+    assert!(
+        reported.text.contains("1 failed boot before it"),
+        "{}",
+        reported.text
+    );
+}
+
+#[test]
 fn a_hanging_body_is_ended_and_the_consoles_end_is_in_the_report() {
     let reported = run("body_hangs");
     let (sidecar, summary) = failed(&reported, FailureKind::Guest);

@@ -165,6 +165,13 @@ fn module_does_not_load(_: &Ctx) -> Result<AssertResult> {
     Ok(AssertResult::default())
 }
 
+/// Too little memory for the kernel to unpack the initramfs.
+#[ktstr_test(memory_mib = 96)]
+#[ignore = "goes wrong on purpose"]
+fn boot_dies(_: &Ctx) -> Result<AssertResult> {
+    Ok(AssertResult::default())
+}
+
 #[ktstr_test(llcs = 64, cores = 64, threads = 2)]
 #[ignore = "goes wrong on purpose"]
 fn more_cpus_than_the_engine_has(_: &Ctx) -> Result<AssertResult> {
