@@ -77,7 +77,8 @@ impl CheckResult {
         holds: bool,
         word: &str,
     ) -> Self {
-        let outcome = match (value.is_finite(), holds) {
+        // Without a number on both sides there is nothing to compare.
+        let outcome = match (value.is_finite() && !bound.is_nan(), holds) {
             (false, _) => Outcome::Inconclusive,
             (true, true) => Outcome::Pass,
             (true, false) => Outcome::Fail,
@@ -175,5 +176,49 @@ impl AssertResult {
         self.checks
             .iter()
             .filter(move |check| check.outcome == outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_is_held_against_its_bound() {
+        let outcome = |value, bound| CheckResult::at_most("x", value, bound, "ms").outcome;
+        assert_eq!(outcome(1.0, 1.0), Outcome::Pass);
+        assert_eq!(outcome(1.1, 1.0), Outcome::Fail);
+        assert_eq!(
+            CheckResult::at_least("x", 0.9, 1.0, "").outcome,
+            Outcome::Fail
+        );
+        assert_eq!(
+            CheckResult::at_least("x", 1.0, 1.0, "").outcome,
+            Outcome::Pass
+        );
+    }
+
+    #[test]
+    fn what_is_no_number_is_inconclusive() {
+        for (value, bound) in [(f64::NAN, 1.0), (f64::INFINITY, 1.0), (1.0, f64::NAN)] {
+            assert_eq!(
+                CheckResult::at_most("x", value, bound, "").outcome,
+                Outcome::Inconclusive
+            );
+            assert_eq!(
+                CheckResult::at_least("x", value, bound, "").outcome,
+                Outcome::Inconclusive
+            );
+        }
+    }
+
+    #[test]
+    fn no_check_is_no_pass() {
+        assert_eq!(AssertResult::default().outcome(), Outcome::Inconclusive);
+        assert_eq!(AssertResult::skip("no").outcome(), Outcome::Skip);
+        let mut both = AssertResult::skip("no");
+        both.push(CheckResult::at_most("x", 2.0, 1.0, ""));
+        both.push(CheckResult::at_most("y", f64::NAN, 1.0, ""));
+        assert_eq!(both.outcome(), Outcome::Fail);
     }
 }
