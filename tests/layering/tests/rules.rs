@@ -19,6 +19,8 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/machine/src/tcg/process.rs",
     "crates/scenario/src/workload/shared.rs",
     "crates/scenario/src/workload/syscalls.rs",
+    "crates/vmm/src/kvm_run.rs",
+    "crates/vmm/src/memory.rs",
     "tests/e2e/tests/faults/victims.rs",
 ];
 

@@ -1,0 +1,14 @@
+//! RSDP: where the XSDT is (ACPI 6.5, section 5.2.5.3).
+
+use acpi_tables::Aml;
+use acpi_tables::rsdp::Rsdp;
+
+use super::OEM_ID;
+
+pub(super) const LEN_BYTES: usize = 36;
+
+pub(super) fn build(xsdt: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(LEN_BYTES);
+    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut bytes);
+    bytes
+}

@@ -1,0 +1,150 @@
+use std::io::{Seek, Write};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::memory::place;
+
+const RAM_BYTES: u64 = 32 << 20;
+const ENTRY: u64 = 0x100_0000;
+
+fn ram() -> GuestMemoryMmap {
+    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), usize::try_from(RAM_BYTES).unwrap())]).unwrap()
+}
+
+/// A file with `bytes` in it.
+fn file(bytes: &[u8]) -> File {
+    let fd =
+        nix::sys::memfd::memfd_create(c"image", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+    let mut file = File::from(fd);
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+/// An ELF kernel of one segment of `code` at [`ENTRY`].
+fn vmlinux(code: &[u8]) -> Vec<u8> {
+    let mut image = b"\x7fELF\x02\x01\x01".to_vec();
+    image.resize(16, 0);
+    image.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    image.extend(ENTRY.to_le_bytes());
+    image.extend(64_u64.to_le_bytes());
+    image.extend([0; 8]);
+    image.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    image.extend([1, 0, 0, 0, 7, 0, 0, 0]);
+    for word in [120, ENTRY, ENTRY, code.len() as u64, 0x10_0000, 0x1000] {
+        image.extend(word.to_le_bytes());
+    }
+    image.extend(code);
+    image
+}
+
+/// A bzImage of protocol 2.15 with one sector of setup code.
+fn bzimage(code: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; 1024];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0x1f1, &[1]);
+    put(0x1fe, &[0x55, 0xaa]);
+    put(0x202, b"HdrS");
+    put(0x206, &0x20f_u16.to_le_bytes());
+    put(0x211, &[1]);
+    put(0x214, &0x10_0000_u32.to_le_bytes());
+    put(0x22c, &0x7fff_ffff_u32.to_le_bytes());
+    put(0x236, &1_u16.to_le_bytes());
+    put(0x258, &ENTRY.to_le_bytes());
+    put(0x260, &0x20_0000_u32.to_le_bytes());
+    image.extend(code);
+    image
+}
+
+fn boot(
+    image: &[u8],
+    initrd: &[&[u8]],
+    cmdline: &str,
+) -> (GuestMemoryMmap, Result<u64, BootError>) {
+    let memory = ram();
+    let mut parts: Vec<_> = initrd
+        .iter()
+        .map(|bytes| InitrdPart::File(file(bytes)))
+        .collect();
+    let regions = place(&[RAM_BYTES]).unwrap();
+    let entry = load(&memory, &regions, &mut file(image), &mut parts, cmdline);
+    (memory, entry)
+}
+
+fn word(memory: &GuestMemoryMmap, at: u64) -> u32 {
+    memory.read_obj(GuestAddress(at)).unwrap()
+}
+
+#[test]
+fn both_forms_of_a_kernel_are_entered() {
+    let (memory, entry) = boot(&vmlinux(b"kernel"), &[], "");
+    assert_eq!(entry.unwrap(), ENTRY);
+    assert_eq!(word(&memory, ENTRY), u32::from_le_bytes(*b"kern"));
+    let (memory, entry) = boot(&bzimage(&[7; 600]), &[], "");
+    assert_eq!(entry.unwrap(), 0x10_0200);
+    assert_eq!(word(&memory, 0x10_0200), 0x0707_0707);
+}
+
+#[test]
+fn the_kernel_is_told_of_the_initramfs_and_the_options() {
+    let (memory, entry) = boot(&vmlinux(b"k"), &[b"first", b"second"], "quiet panic=-1");
+    entry.unwrap();
+    let start = u64::from(word(&memory, ZERO_PAGE + 0x218));
+    let len = u64::from(word(&memory, ZERO_PAGE + 0x21c));
+    assert_eq!(len, 8 + 6);
+    assert!(start >= ENTRY + 0x10_0000 && start + len <= RAM_BYTES);
+    let mut initrd = [0; 14];
+    memory.read_slice(&mut initrd, GuestAddress(start)).unwrap();
+    assert_eq!(&initrd, b"first\0\0\0second");
+    let mut cmdline = [0; 15];
+    memory
+        .read_slice(&mut cmdline, GuestAddress(CMDLINE))
+        .unwrap();
+    assert_eq!(&cmdline, b"quiet panic=-1\0");
+}
+
+#[test]
+fn what_can_not_be_booted_is_named() {
+    let error = |image: &[u8], initrd: &[&[u8]], cmdline: &str| {
+        boot(image, initrd, cmdline).1.unwrap_err().to_string()
+    };
+    let kernel = vmlinux(b"k");
+    assert!(error(b"", &[], "").contains("neither a bzImage nor an ELF"));
+    assert!(error(&[0; 4096], &[], "").contains("neither a bzImage nor an ELF"));
+    assert!(error(&kernel[..100], &[], "").contains("damaged"));
+    assert!(error(&kernel, &[], &"x".repeat(2048)).contains("2048 bytes"));
+    assert!(error(&kernel, &[], "a\0b").contains("NUL"));
+    assert!(error(&kernel, &[&vec![0; 24 << 20]], "").contains("initramfs has 25165824 bytes"));
+    let mut old = bzimage(&[0; 16]);
+    old[0x236] = 0;
+    assert!(error(&old, &[], "").contains("XLF_KERNEL_64"));
+    let mut elsewhere = kernel.clone();
+    elsewhere[24..32].copy_from_slice(&(ENTRY + 0x10_0000).to_le_bytes());
+    assert!(error(&elsewhere, &[], "").contains("outside of RAM"));
+    let mut large = bzimage(&[0; 16]);
+    large[0x263] = 0x7f;
+    assert!(error(&large, &[], "").contains("outside of RAM"));
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_image_is_refused_or_stays_within_ram(
+        elf in any::<bool>(),
+        changes in prop::collection::vec((0_usize..1100, any::<u8>()), 1..12),
+        len in 0_usize..1700,
+    ) {
+        let mut image = if elf { vmlinux(&[1; 1500]) } else { bzimage(&[1; 600]) };
+        for (at, byte) in changes {
+            // Half of the changes hit the headers.
+            let at = if at % 2 == 0 { at % 120 + if elf { 0 } else { 0x1f0 } } else { at };
+            if let Some(target) = image.get_mut(at) {
+                *target = byte;
+            }
+        }
+        image.truncate(len.max(64));
+        if let (_, Ok(entry)) = boot(&image, &[b"initrd"], "") {
+            prop_assert!((HIGH_RAM_START..RAM_BYTES).contains(&entry));
+        }
+    }
+}

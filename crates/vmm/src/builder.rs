@@ -1,0 +1,392 @@
+//! Building a machine and starting it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use ktstr_topology::Topology;
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use nix::sys::eventfd::{EfdFlags, EventFd as WakeEvent};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::acpi::{self, AcpiTooLarge};
+use crate::arch::x86_64::apic_id::ApicIds;
+use crate::arch::x86_64::boot::{self, BootError, InitrdPart};
+use crate::arch::x86_64::{cpuid, layout};
+use crate::devices::Devices;
+use crate::devices::pci::PciBus;
+use crate::devices::serial::SerialPort;
+use crate::devices::virtio::console::Console;
+use crate::devices::virtio::msix::MsiSink;
+use crate::devices::virtio::pci::VirtioPci;
+use crate::devices::virtio::worker::Worker;
+use crate::end::End;
+use crate::gate::Gate;
+use crate::guest_ram::GuestRam;
+use crate::machine::{MicroVm, SetupTimes, Streams};
+use crate::memory::{self, MemoryError, NodeMemory};
+use crate::vcpu::{self, VcpuError, VcpuThreads};
+
+/// Highest APIC id that a machine may have. The interrupt controllers in the kernel can send device
+/// interrupts to no higher one, and 255 means all CPUs.
+pub const MAX_APIC_ID: u32 = 254;
+
+/// Called exactly once, from a thread of the machine, when the machine has ended and nothing of it is left.
+pub type OnEnd = Box<dyn FnOnce(End) + Send>;
+
+/// Why a machine did not start. Nothing of it is left then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No memory for a node, or memory for none.
+    #[error("memory for {given} NUMA nodes is given, but the topology has {declared}")]
+    NodeCount {
+        /// Pieces of memory.
+        given: usize,
+        /// Nodes of the topology.
+        declared: u32,
+    },
+    /// More CPUs, or a sparser shape, than the interrupt controllers serve.
+    #[error(
+        "{topology} need APIC ids up to {highest}, but the highest possible is {MAX_APIC_ID}: declare fewer \
+         CPUs"
+    )]
+    TooManyCpus {
+        /// The shape.
+        topology: Topology,
+        /// The highest id it needs.
+        highest: u32,
+    },
+    /// More CPUs than this KVM allows.
+    #[error("{cpus} CPUs declared, but this host's KVM runs at most {max}")]
+    KvmCpus {
+        /// CPUs of the topology.
+        cpus: u32,
+        /// KVM's limit.
+        max: usize,
+    },
+    /// KVM refused.
+    #[error(
+        "KVM refused to {action}; `cargo ktstr doctor` tells whether this host's KVM is usable"
+    )]
+    Kvm {
+        /// What was tried.
+        action: &'static str,
+        /// Its answer.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// Guest RAM can't be had.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The kernel can't be entered.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// Too many CPUs for the tables.
+    #[error(transparent)]
+    Acpi(#[from] AcpiTooLarge),
+    /// A vCPU can't be set up.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The host refused.
+    #[error("can't {action}")]
+    Host {
+        /// What was tried.
+        action: &'static str,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a machine is made of.
+#[derive(Debug)]
+pub struct Builder {
+    topology: Topology,
+    nodes: Vec<NodeMemory>,
+    kernel: File,
+    initrd: Vec<InitrdPart>,
+    cmdline: String,
+    shell: bool,
+}
+
+impl Builder {
+    /// A machine of shape `topology` with one piece of memory for each NUMA node, which boots `kernel`: a
+    /// bzImage or an ELF vmlinux, told apart by their content.
+    pub fn new(topology: Topology, nodes: Vec<NodeMemory>, kernel: File) -> Self {
+        Self {
+            topology,
+            nodes,
+            kernel,
+            initrd: Vec::new(),
+            cmdline: String::new(),
+            shell: false,
+        }
+    }
+
+    /// Appends a part of the initramfs.
+    #[must_use]
+    pub fn initrd(mut self, part: InitrdPart) -> Self {
+        self.initrd.push(part);
+        self
+    }
+
+    /// The kernel command line, as it is: none of our own is added.
+    #[must_use]
+    pub fn cmdline(mut self, cmdline: impl Into<String>) -> Self {
+        self.cmdline = cmdline.into();
+        self
+    }
+
+    /// Whether the console has port 0, `/dev/hvc0`.
+    #[must_use]
+    pub fn shell(mut self, shell: bool) -> Self {
+        self.shell = shell;
+        self
+    }
+
+    /// Starts the machine. `on_end` is dropped uncalled when this fails.
+    pub fn start(mut self, on_end: OnEnd) -> Result<MicroVm, StartError> {
+        let mut times = SetupTimes::default();
+        let mut since = Instant::now();
+        let mut lap = || {
+            let now = Instant::now();
+            now.duration_since(std::mem::replace(&mut since, now))
+        };
+        let ids = self.check()?;
+        let kvm = Kvm::new().map_err(refused("open /dev/kvm"))?;
+        let cpus = self.topology.cpu_count();
+        let max = kvm.get_max_vcpus();
+        if cpus as usize > max || ids.highest() as usize >= kvm.get_max_vcpu_id() {
+            return Err(StartError::KvmCpus { cpus, max });
+        }
+        let vm = Arc::new(create_vm(&kvm)?);
+        times.vm = lap();
+
+        let lens: Vec<_> = self.nodes.iter().map(NodeMemory::len_bytes).collect();
+        let regions = memory::place(&lens)?;
+        let ram = memory::map(&self.nodes, &regions)?;
+        memory::give_to(&vm, &ram)?;
+        times.memory = lap();
+
+        let entry = boot::load(
+            &ram,
+            &regions,
+            &mut self.kernel,
+            &mut self.initrd,
+            &self.cmdline,
+        )?;
+        times.load = lap();
+
+        let tables = acpi::build(&ids, &regions)?;
+        ram.write_slice(&tables, GuestAddress(layout::ACPI))
+            .map_err(BootError::Parameters)?;
+        times.tables = lap();
+
+        let (devices, streams, worker) = self.devices(&vm, &ram)?;
+        times.devices = lap();
+
+        let vcpus = create_vcpus(&kvm, &vm, &ids, entry)?;
+        let gate = Arc::new(Gate::new(vcpus.len()));
+        let threads = VcpuThreads::start(vcpus, &gate, &devices)
+            .map(Arc::new)
+            .map_err(host("start the threads of the vCPUs"));
+        let threads = match threads {
+            Ok(threads) => threads,
+            Err(error) => {
+                worker.finish();
+                return Err(error);
+            }
+        };
+        times.vcpus = lap();
+        let mut machine = MicroVm {
+            gate,
+            threads,
+            vm,
+            ram: GuestRam::new(ram),
+            streams,
+            times,
+            paused_clock: None,
+            supervisor: None,
+        };
+        supervise(&mut machine, devices, worker, on_end)?;
+        Ok(machine)
+    }
+
+    fn check(&self) -> Result<ApicIds, StartError> {
+        let declared = self.topology.numa_nodes();
+        if self.nodes.len() != declared as usize {
+            return Err(StartError::NodeCount {
+                given: self.nodes.len(),
+                declared,
+            });
+        }
+        let ids = ApicIds::new(self.topology);
+        if ids.highest() > MAX_APIC_ID {
+            return Err(StartError::TooManyCpus {
+                topology: self.topology,
+                highest: ids.highest(),
+            });
+        }
+        Ok(ids)
+    }
+
+    /// All devices with our ends of their streams, and the console's thread.
+    fn devices(
+        &self,
+        vm: &Arc<VmFd>,
+        ram: &GuestMemoryMmap,
+    ) -> Result<(Arc<Devices>, Streams, Worker), StartError> {
+        let pair = || UnixStream::pair().map_err(host("make a stream for a port"));
+        let serial = |irq| -> Result<(Mutex<SerialPort>, UnixStream), StartError> {
+            let (guest, ours) = pair()?;
+            let event = EventFd::new(0).map_err(host("make an interrupt line"))?;
+            vm.register_irqfd(&event, irq)
+                .map_err(refused("connect an interrupt line"))?;
+            let port = SerialPort::new(event, guest).map_err(host("set up a serial port"))?;
+            Ok((Mutex::new(port), ours))
+        };
+        let (com1, com1_ours) = serial(layout::COM1_IRQ)?;
+        let (com2, com2_ours) = serial(layout::COM2_IRQ)?;
+        let (frames, frames_ours) = pair()?;
+        let (shell, shell_ours) = if self.shell {
+            let (guest, ours) = pair()?;
+            (Some(guest), Some(ours))
+        } else {
+            (None, None)
+        };
+        let console =
+            Console::new(shell, Some(frames)).map_err(host("set up the console's ports"))?;
+        let wake = WakeEvent::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map(Arc::new)
+            .map_err(|errno| host("make an event for the console")(errno.into()))?;
+        let sink = Box::new(KvmMsi(Arc::clone(vm)));
+        let console = Arc::new(Mutex::new(VirtioPci::new(console, sink, Arc::clone(&wake))));
+        let worker = Worker::start(Arc::clone(&console), ram.clone(), wake)
+            .map_err(host("start the console's thread"))?;
+        let devices = Arc::new(Devices {
+            com1,
+            com2,
+            pci: Mutex::new(PciBus::new()),
+            console,
+        });
+        let streams = Streams {
+            com1: Some(com1_ours),
+            com2: Some(com2_ours),
+            shell: shell_ours,
+            frames: Some(frames_ours),
+        };
+        Ok((devices, streams, worker))
+    }
+}
+
+fn refused(action: &'static str) -> impl Fn(kvm_ioctls::Error) -> StartError {
+    move |source| StartError::Kvm { action, source }
+}
+
+fn host(action: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Host { action, source }
+}
+
+/// A virtual machine with interrupt controllers and timer.
+fn create_vm(kvm: &Kvm) -> Result<VmFd, StartError> {
+    let vm = kvm
+        .create_vm()
+        .map_err(refused("create a virtual machine"))?;
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(refused("place its identity map"))?;
+    // A 32-bit host could not hold the address; there is no such host.
+    let tss = usize::try_from(layout::KVM_TSS).unwrap_or_default();
+    vm.set_tss_address(tss)
+        .map_err(refused("place its task state segment"))?;
+    vm.create_irq_chip()
+        .map_err(refused("create the interrupt controllers"))?;
+    // For kernels without kvmclock, which calibrate by it. The dummy answers at the speaker's port.
+    let pit = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..kvm_pit_config::default()
+    };
+    vm.create_pit2(pit)
+        .map_err(refused("create the interval timer"))?;
+    Ok(vm)
+}
+
+/// All vCPUs, ready to run; the first is the boot CPU.
+fn create_vcpus(
+    kvm: &Kvm,
+    vm: &VmFd,
+    ids: &ApicIds,
+    entry: u64,
+) -> Result<Vec<VcpuFd>, StartError> {
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(refused("tell the CPUID leaves that it supports"))?;
+    let mut vcpus = Vec::new();
+    for cpu in 0..ids.topology().cpu_count() {
+        // KVM takes the vCPU's id as its APIC id.
+        let fd = vm
+            .create_vcpu(u64::from(ids.id(cpu)))
+            .map_err(refused("create a vCPU"))?;
+        let leaves = cpuid::build(supported.as_slice(), ids, cpu);
+        vcpu::set_up(&fd, cpu, &leaves, (cpu == 0).then_some(entry))?;
+        vcpus.push(fd);
+    }
+    Ok(vcpus)
+}
+
+/// Starts the thread that waits for the end and cleans up after it.
+fn supervise(
+    machine: &mut MicroVm,
+    devices: Arc<Devices>,
+    worker: Worker,
+    on_end: OnEnd,
+) -> Result<(), StartError> {
+    let gate = Arc::clone(&machine.gate);
+    let threads = Arc::clone(&machine.threads);
+    let supervisor = thread::Builder::new()
+        .name("ktstr-vm".to_owned())
+        .spawn(move || {
+            let end = gate.wait_for_end();
+            threads.join();
+            worker.finish();
+            // The guest's ends of the streams: who reads ours sees them end.
+            drop(devices);
+            gate.finish();
+            on_end(end);
+        });
+    match supervisor {
+        Ok(supervisor) => {
+            machine.supervisor = Some(supervisor);
+            Ok(())
+        }
+        Err(error) => {
+            machine.gate.end(End::Killed);
+            machine.threads.join();
+            Err(host("start the thread that waits for the machine's end")(
+                error,
+            ))
+        }
+    }
+}
+
+/// Message-signalled interrupts go straight to KVM's local APICs.
+#[derive(Debug)]
+struct KvmMsi(Arc<VmFd>);
+
+impl MsiSink for KvmMsi {
+    fn send(&self, address: u64, data: u32) {
+        let msi = kvm_msi {
+            address_lo: (address & 0xffff_ffff) as u32,
+            address_hi: (address >> 32) as u32,
+            data,
+            ..kvm_msi::default()
+        };
+        // Fails for an address that is no CPU's; then the guest has asked for nothing.
+        let _ = self.0.signal_msi(msi);
+    }
+}

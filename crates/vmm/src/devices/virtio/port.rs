@@ -1,0 +1,210 @@
+//! One port of the console: a byte stream in both directions.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use virtio_queue::{DescriptorChain, Queue, QueueT, Reader, Writer};
+use vm_memory::GuestMemoryMmap;
+
+/// Bytes that are moved at once.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// Bytes of one chain that are sent in one go: a chain may name all of RAM many times over.
+const BYTES_AT_ONCE: usize = 1 << 20;
+
+/// Chains that are worked off in one go, so that a busy port leaves time for others.
+const CHAINS_AT_ONCE: usize = 64;
+
+/// What came of looking at a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// The guest got a buffer back.
+    pub(super) used: bool,
+    /// There is more to do at once.
+    pub(super) more: bool,
+}
+
+/// How much of a chain was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    All,
+    /// The host takes no more for now.
+    Blocked,
+    /// It is time for others.
+    Part,
+}
+
+/// Our side of a port.
+#[derive(Debug)]
+pub(super) struct Port {
+    stream: Arc<UnixStream>,
+    /// Bytes of the first chain of the transmit queue that the host has already got.
+    sent_bytes: usize,
+    /// The host's end takes no more at the moment.
+    blocked: bool,
+    /// The host's end is gone: what the guest sends is dropped.
+    broken: bool,
+    /// The host sends no more.
+    input_ended: bool,
+    /// The guest has given buffers for input.
+    has_room: bool,
+}
+
+impl Port {
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream: Arc::new(stream),
+            sent_bytes: 0,
+            blocked: false,
+            broken: false,
+            input_ended: false,
+            has_room: false,
+        })
+    }
+
+    pub(super) fn stream(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.stream)
+    }
+
+    /// Whether to wake up when the host's end takes bytes again.
+    pub(super) fn wants_write(&self) -> bool {
+        self.blocked && !self.broken
+    }
+
+    /// Whether to wake up when the host sends.
+    pub(super) fn wants_read(&self) -> bool {
+        self.has_room && !self.input_ended
+    }
+
+    /// The guest's driver starts afresh.
+    pub(super) fn reset(&mut self) {
+        self.sent_bytes = 0;
+        self.blocked = false;
+        self.has_room = false;
+    }
+
+    /// Guest to host. A host that reads slowly holds up the guest: its buffers stay in the queue.
+    pub(super) fn transmit(
+        &mut self,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Moved, virtio_queue::Error> {
+        let mut moved = Moved::default();
+        self.blocked = false;
+        for _ in 0..CHAINS_AT_ONCE {
+            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+                return Ok(moved);
+            };
+            let head = chain.head_index();
+            let sent = self.send(chain, memory);
+            if sent != Sent::All {
+                queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                self.blocked = sent == Sent::Blocked;
+                moved.more = sent == Sent::Part;
+                return Ok(moved);
+            }
+            self.sent_bytes = 0;
+            queue.add_used(memory, head, 0)?;
+            moved.used = true;
+        }
+        moved.more = true;
+        Ok(moved)
+    }
+
+    /// Sends what is left of a chain. One that doesn't lie in RAM has nothing to send.
+    fn send(&mut self, chain: DescriptorChain<&GuestMemoryMmap>, memory: &GuestMemoryMmap) -> Sent {
+        let rest = Reader::new(memory, chain).and_then(|mut all| all.split_at(self.sent_bytes));
+        let Ok(mut rest) = rest else {
+            return Sent::All;
+        };
+        let mut buffer = vec![0; CHUNK_BYTES.min(rest.available_bytes())];
+        for _ in 0..BYTES_AT_ONCE / CHUNK_BYTES {
+            let Ok(count @ 1..) = rest.read(&mut buffer) else {
+                return Sent::All;
+            };
+            let mut bytes = &buffer[..count];
+            while !bytes.is_empty() {
+                if self.broken {
+                    return Sent::All;
+                }
+                match self.stream.as_ref().write(bytes) {
+                    Ok(written) => {
+                        self.sent_bytes += written;
+                        bytes = &bytes[written..];
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Sent::Blocked,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => self.broken = true,
+                }
+            }
+        }
+        Sent::Part
+    }
+
+    /// Host to guest: fills the buffers that the guest gave.
+    pub(super) fn receive(
+        &mut self,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Moved, virtio_queue::Error> {
+        let mut moved = Moved::default();
+        self.has_room = false;
+        if self.input_ended {
+            return Ok(moved);
+        }
+        for _ in 0..CHAINS_AT_ONCE {
+            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+                return Ok(moved);
+            };
+            let head = chain.head_index();
+            match self.fill(chain, memory) {
+                Some(len) => {
+                    queue.add_used(memory, head, len)?;
+                    moved.used = true;
+                }
+                None => {
+                    queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                    self.has_room = true;
+                    return Ok(moved);
+                }
+            }
+        }
+        moved.more = true;
+        Ok(moved)
+    }
+
+    /// Fills a chain with what the host has sent, and gives the length; `None` if there is nothing.
+    fn fill(
+        &mut self,
+        chain: DescriptorChain<&GuestMemoryMmap>,
+        memory: &GuestMemoryMmap,
+    ) -> Option<u32> {
+        let Ok(mut writer) = Writer::new(memory, chain) else {
+            return Some(0);
+        };
+        let mut buffer = vec![0; CHUNK_BYTES.min(writer.available_bytes())];
+        if buffer.is_empty() {
+            return Some(0);
+        }
+        loop {
+            match self.stream.as_ref().read(&mut buffer) {
+                Ok(0) => {
+                    self.input_ended = true;
+                    return None;
+                }
+                Ok(count) => {
+                    let written = writer.write(&buffer[..count]).unwrap_or(0);
+                    return Some(u32::try_from(written).unwrap_or(0));
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(_) => {
+                    self.input_ended = true;
+                    return None;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How a machine ends.
+
+use std::fmt;
+
+/// Why a machine runs no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// The guest switched itself off, by ACPI.
+    PoweredOff,
+    /// The guest reset itself.
+    Reset,
+    /// A CPU faulted three times over: the guest has lost its own exception handling.
+    TripleFault {
+        /// The CPU, in the order of the topology.
+        vcpu: u32,
+    },
+    /// [`MicroVm::kill`](crate::MicroVm::kill), or the machine was dropped.
+    Killed,
+    /// KVM gave up on a CPU, or we don't know what it wants of us.
+    Broken {
+        /// The CPU, in the order of the topology.
+        vcpu: u32,
+        /// Where it was; `None` if KVM does not say.
+        rip: Option<u64>,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoweredOff => f.write_str("the guest powered off"),
+            Self::Reset => f.write_str("the guest reset itself"),
+            Self::TripleFault { vcpu } => write!(f, "triple fault on vCPU {vcpu}"),
+            Self::Killed => f.write_str("the machine was stopped"),
+            Self::Broken { vcpu, rip, reason } => {
+                write!(f, "vCPU {vcpu} broke down")?;
+                if let Some(rip) = rip {
+                    write!(f, " at RIP {rip:#x}")?;
+                }
+                write!(f, ": {reason}")
+            }
+        }
+    }
+}

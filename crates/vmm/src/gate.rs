@@ -1,0 +1,178 @@
+//! Where vCPU threads are stopped, paused and let go, and where their end is noted.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::end::End;
+use crate::vcpu::VcpuRegisters;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    #[default]
+    Running,
+    Paused,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mode: Mode,
+    /// By CPU: the registers of those that are parked.
+    parked: Vec<Option<VcpuRegisters>>,
+    end: Option<End>,
+    /// Everything is torn down.
+    finished: bool,
+}
+
+/// The one place that all vCPU threads pass between two runs of the guest.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whether the state must be looked at: false while the guest just runs.
+    closed: AtomicBool,
+}
+
+/// What a vCPU thread is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Run,
+    Park,
+    Stop,
+}
+
+impl Gate {
+    pub(crate) fn new(vcpus: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                parked: vec![None; vcpus],
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// What a thread is to do before it runs the guest.
+    pub(crate) fn order(&self) -> Order {
+        if !self.closed.load(Ordering::Acquire) {
+            return Order::Run;
+        }
+        let state = self.lock();
+        match (&state.end, state.mode) {
+            (Some(_), _) => Order::Stop,
+            (None, Mode::Paused) => Order::Park,
+            (None, Mode::Running) => Order::Run,
+        }
+    }
+
+    /// Waits while the machine is paused.
+    pub(crate) fn park(&self, vcpu: usize, registers: VcpuRegisters) {
+        let mut state = self.lock();
+        state.parked[vcpu] = Some(registers);
+        self.changed.notify_all();
+        while state.mode == Mode::Paused && state.end.is_none() {
+            state = self.wait(state);
+        }
+        state.parked[vcpu] = None;
+        self.changed.notify_all();
+    }
+
+    /// Asks all threads to park; they must be kicked as well.
+    pub(crate) fn close(&self) {
+        self.lock().mode = Mode::Paused;
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Lets the threads run on, and waits until they have left.
+    pub(crate) fn open(&self) {
+        let mut state = self.lock();
+        state.mode = Mode::Running;
+        if state.end.is_none() {
+            self.closed.store(false, Ordering::Release);
+        }
+        self.changed.notify_all();
+        while state.end.is_none() && state.parked.iter().any(Option::is_some) {
+            state = self.wait(state);
+        }
+    }
+
+    /// Whether the machine is paused.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().mode == Mode::Paused
+    }
+
+    /// Which CPUs are parked, after at most `timeout`; `None` when the machine has ended.
+    pub(crate) fn parked(&self, timeout: Duration) -> Option<Vec<Option<VcpuRegisters>>> {
+        let until = Instant::now() + timeout;
+        let mut state = self.lock();
+        while state.end.is_none() && state.parked.iter().any(Option::is_none) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.wait_timeout(state, left);
+        }
+        state.end.is_none().then(|| state.parked.clone())
+    }
+
+    /// Notes how the machine ended. The first who says so is right.
+    pub(crate) fn end(&self, end: End) {
+        let mut state = self.lock();
+        state.end.get_or_insert(end);
+        self.closed.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Waits until somebody has noted an end.
+    pub(crate) fn wait_for_end(&self) -> End {
+        let mut state = self.lock();
+        loop {
+            if let Some(end) = &state.end {
+                return end.clone();
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Notes that nothing of the machine is left.
+    pub(crate) fn finish(&self) {
+        self.lock().finished = true;
+        self.changed.notify_all();
+    }
+
+    /// How the machine ended, if nothing of it is left after at most `timeout`.
+    pub(crate) fn finished(&self, timeout: Duration) -> Option<End> {
+        let until = Instant::now().checked_add(timeout);
+        let mut state = self.lock();
+        while !state.finished {
+            state = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => self.wait(state),
+                Some(Duration::ZERO) => return None,
+                Some(left) => self.wait_timeout(state, left),
+            };
+        }
+        state.end.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_timeout<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, State> {
+        self.changed
+            .wait_timeout(state, timeout)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+}

@@ -1,0 +1,42 @@
+//! A KVM microVM: the machine that a test's guest runs in.
+//!
+//! A [`Builder`] takes a [`Topology`](ktstr_topology::Topology), memory for each NUMA node and a kernel, and
+//! starts a [`MicroVm`]: vCPUs in threads of this process, guest RAM in shared mappings, and byte streams
+//! for the two serial ports and the ports of a virtio console. It knows nothing of tests or schedulers.
+
+mod acpi;
+mod arch;
+mod builder;
+mod devices;
+mod end;
+mod gate;
+mod guest_ram;
+mod kvm_run;
+mod machine;
+mod memory;
+mod probe;
+mod vcpu;
+
+pub use acpi::AcpiTooLarge;
+pub use arch::x86_64::boot::{BootError, InitrdPart};
+pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError};
+pub use devices::virtio::console::FRAMES_PORT_NAME;
+pub use end::End;
+pub use guest_ram::{GuestRam, NotRam};
+pub use machine::{ControlError, MicroVm, SetupTimes, Stream};
+pub use memory::{MemoryError, NodeMemory, RamRegion, place};
+pub use probe::{ProbeStage, Unusable, Usable, probe};
+pub use vcpu::{VcpuError, VcpuRegisters};
+
+#[cfg(test)]
+mod test_topology {
+    use ktstr_topology::Topology;
+    use proptest::prelude::*;
+
+    /// Shapes of up to 240 CPUs.
+    pub(crate) fn any_topology() -> impl Strategy<Value = Topology> {
+        (1_u32..5, 1_u32..5, 1_u32..8, 1_u32..3).prop_map(|(nodes, llcs, cores, threads)| {
+            Topology::new(nodes, nodes * llcs, cores, threads).unwrap()
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! A machine that runs.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use kvm_bindings::kvm_clock_data;
+use kvm_ioctls::VmFd;
+
+use crate::end::End;
+use crate::gate::Gate;
+use crate::guest_ram::GuestRam;
+use crate::vcpu::{VcpuRegisters, VcpuThreads};
+
+/// How long vCPUs may take to stop. A vCPU that waits for a host that doesn't read a serial port is
+/// interrupted, so only a host that gives its threads no CPU time comes near.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A byte stream between guest and host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Output of the first serial port. What is written to it is not read.
+    Com1,
+    /// Output of the second serial port. What is written to it is not read.
+    Com2,
+    /// Port 0 of the console, `/dev/hvc0` in the guest. Only on machines that asked for it.
+    Shell,
+    /// Port 1 of the console, by name [`FRAMES_PORT_NAME`](crate::FRAMES_PORT_NAME).
+    Frames,
+}
+
+/// Our ends of the streams, until they are taken.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    pub(crate) com1: Option<UnixStream>,
+    pub(crate) com2: Option<UnixStream>,
+    pub(crate) shell: Option<UnixStream>,
+    pub(crate) frames: Option<UnixStream>,
+}
+
+/// Where the time went from the start of [`Builder::start`](crate::Builder::start) to the first
+/// instruction of the guest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetupTimes {
+    /// Opening KVM and making the virtual machine with its interrupt controllers.
+    pub vm: Duration,
+    /// Mapping guest RAM and giving it to KVM.
+    pub memory: Duration,
+    /// Copying kernel, initramfs and parameters into guest RAM.
+    pub load: Duration,
+    /// Building the ACPI tables.
+    pub tables: Duration,
+    /// Making the devices.
+    pub devices: Duration,
+    /// Making and setting up the vCPUs, and starting their threads.
+    pub vcpus: Duration,
+}
+
+impl SetupTimes {
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.vm + self.memory + self.load + self.tables + self.devices + self.vcpus
+    }
+}
+
+/// Why a running machine did not do as told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// It has ended.
+    #[error("can't {action}: the machine has ended")]
+    Ended {
+        /// What was asked for.
+        action: &'static str,
+    },
+    /// A vCPU could not be stopped.
+    #[error(
+        "can't {action}: vCPU {vcpu} did not stop within {} s; is the host out of CPU time?",
+        PAUSE_TIMEOUT.as_secs()
+    )]
+    Timeout {
+        /// What was asked for.
+        action: &'static str,
+        /// The first that did not stop.
+        vcpu: usize,
+    },
+    /// KVM refused.
+    #[error("can't {action}: KVM refused")]
+    Kvm {
+        /// What was asked for.
+        action: &'static str,
+        /// Its answer.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+}
+
+/// A machine that was started. Dropping it ends it.
+#[derive(Debug)]
+pub struct MicroVm {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) threads: Arc<VcpuThreads>,
+    pub(crate) vm: Arc<VmFd>,
+    pub(crate) ram: GuestRam,
+    pub(crate) streams: Streams,
+    pub(crate) times: SetupTimes,
+    pub(crate) paused_clock: Option<kvm_clock_data>,
+    pub(crate) supervisor: Option<JoinHandle<()>>,
+}
+
+impl MicroVm {
+    /// Guest RAM, readable while the guest runs and after it ended.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// Our end of `stream`; `None` the second time, or if the machine has no such stream. What the guest
+    /// sent before the machine ended can still be read, then the stream ends.
+    pub fn take_stream(&mut self, stream: Stream) -> Option<UnixStream> {
+        match stream {
+            Stream::Com1 => self.streams.com1.take(),
+            Stream::Com2 => self.streams.com2.take(),
+            Stream::Shell => self.streams.shell.take(),
+            Stream::Frames => self.streams.frames.take(),
+        }
+    }
+
+    /// Where the time of the set-up went.
+    pub fn setup_times(&self) -> &SetupTimes {
+        &self.times
+    }
+
+    /// Stops all vCPUs, and kvmclock with them. Does nothing if they are stopped.
+    pub fn pause(&mut self) -> Result<(), ControlError> {
+        const ACTION: &str = "pause";
+        if self.gate.is_closed() {
+            return self.stopped(ACTION).map(|_| ());
+        }
+        self.gate.close();
+        if let Err(error) = self.stopped(ACTION) {
+            self.gate.open();
+            return Err(error);
+        }
+        let clock = self.vm.get_clock().map_err(|source| ControlError::Kvm {
+            action: ACTION,
+            source,
+        });
+        match clock {
+            Ok(clock) => self.paused_clock = Some(clock),
+            Err(error) => {
+                self.gate.open();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the vCPUs run on. Does nothing if they run.
+    pub fn resume(&mut self) -> Result<(), ControlError> {
+        const ACTION: &str = "resume";
+        if self.end().is_some() {
+            return Err(ControlError::Ended { action: ACTION });
+        }
+        if let Some(clock) = self.paused_clock.take() {
+            let clock = kvm_clock_data {
+                clock: clock.clock,
+                ..kvm_clock_data::default()
+            };
+            self.vm
+                .set_clock(&clock)
+                .map_err(|source| ControlError::Kvm {
+                    action: ACTION,
+                    source,
+                })?;
+        }
+        self.gate.open();
+        Ok(())
+    }
+
+    /// Registers of every vCPU in CPU order. If the machine is not paused, all vCPUs are stopped for a
+    /// moment.
+    pub fn registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
+        const ACTION: &str = "read the registers";
+        if self.gate.is_closed() {
+            return self.stopped(ACTION);
+        }
+        self.gate.close();
+        let registers = self.stopped(ACTION);
+        self.gate.open();
+        registers
+    }
+
+    /// How it ended; `None` while anything of it is left.
+    pub fn end(&self) -> Option<End> {
+        self.gate.finished(Duration::ZERO)
+    }
+
+    /// Waits at most `timeout` until it has ended and nothing of it is left.
+    pub fn wait(&self, timeout: Duration) -> Option<End> {
+        self.gate.finished(timeout)
+    }
+
+    /// Ends it, and waits until nothing of it is left: for two seconds at most if nobody reads what the
+    /// guest had sent. Does nothing if it has ended.
+    pub fn kill(&mut self) {
+        self.gate.end(End::Killed);
+        let callback = |thread: &JoinHandle<()>| thread.thread().id() == thread::current().id();
+        if let Some(supervisor) = self.supervisor.take_if(|thread| !callback(thread)) {
+            // It panics only if the callback does.
+            let _ = supervisor.join();
+        }
+    }
+
+    /// Kicks until all vCPUs are parked.
+    fn stopped(&self, action: &'static str) -> Result<Vec<VcpuRegisters>, ControlError> {
+        let until = Instant::now() + PAUSE_TIMEOUT;
+        let mut patience = Duration::from_micros(500);
+        loop {
+            self.threads.kick();
+            let parked = self
+                .gate
+                .parked(patience)
+                .ok_or(ControlError::Ended { action })?;
+            let Some(vcpu) = parked.iter().position(Option::is_none) else {
+                return Ok(parked.into_iter().flatten().collect());
+            };
+            if Instant::now() >= until {
+                return Err(ControlError::Timeout { action, vcpu });
+            }
+            patience = (patience * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for MicroVm {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,275 @@
+//! Guest RAM: one memfd for each NUMA node, placed around the gap for devices.
+#![expect(
+    unsafe_code,
+    reason = "KVM is given the host addresses of guest RAM, and the kernel advice about them, here"
+)]
+
+use std::fs::File;
+use std::io;
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise};
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionCollectionError, GuestRegionMmap,
+};
+
+use crate::arch::x86_64::layout::{GAP_END, GAP_START, PAGE_BYTES};
+
+/// RAM of one NUMA node: a shared file, a memfd as a rule, that nobody shrinks while the machine lives.
+#[derive(Debug)]
+pub struct NodeMemory {
+    file: File,
+    len_bytes: u64,
+}
+
+impl NodeMemory {
+    /// A memfd of `len_bytes` zeros. Pages are taken from the host when they are first touched.
+    pub fn new(len_bytes: u64) -> io::Result<Self> {
+        let fd = memfd_create(
+            c"ktstr-ram",
+            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+        )?;
+        let file = File::from(fd);
+        file.set_len(len_bytes)?;
+        // A file that shrinks under a mapping means SIGBUS.
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(Self { file, len_bytes })
+    }
+
+    /// All of `file`, which holds zeros, and whose size must stay as it is while the machine lives. A memfd with `F_SEAL_SHRINK`
+    /// can't be shrunk by anybody.
+    pub fn from_file(file: File) -> io::Result<Self> {
+        let len_bytes = file.metadata()?.len();
+        Ok(Self { file, len_bytes })
+    }
+
+    /// Size in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+}
+
+/// Consecutive guest-physical addresses that lie consecutively in the memory of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamRegion {
+    /// First guest-physical address.
+    pub gpa: u64,
+    /// Length in bytes.
+    pub len_bytes: u64,
+    /// NUMA node that it belongs to.
+    pub node: u32,
+    /// Where it starts in the node's memory, in bytes.
+    pub offset_bytes: u64,
+}
+
+/// Why guest RAM can't be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The machine has no RAM, or a node of it is not made of whole pages.
+    #[error(
+        "{len_bytes} bytes of RAM for NUMA node {node}: give each node a multiple of 4096 bytes, and more \
+         than 0"
+    )]
+    Size {
+        /// The node.
+        node: usize,
+        /// Its size.
+        len_bytes: u64,
+    },
+    /// More RAM than addresses.
+    #[error("the machine's RAM has more than 2^46 bytes: declare less")]
+    TooMuch,
+    /// The host refused the mapping.
+    #[error("can't map {len_bytes} bytes of guest RAM at {gpa:#x}")]
+    Map {
+        /// Where in the guest.
+        gpa: u64,
+        /// How much.
+        len_bytes: u64,
+        /// Why not.
+        #[source]
+        source: MmapRegionError,
+    },
+    /// The regions don't fit together.
+    #[error("guest RAM can't be put together")]
+    Regions(#[source] GuestRegionCollectionError),
+    /// The host refused advice about the mapping.
+    #[error("can't exclude guest RAM from core dumps and child processes")]
+    Advise(#[source] io::Error),
+    /// KVM refused the memory.
+    #[error("KVM doesn't take {len_bytes} bytes of guest RAM at {gpa:#x}")]
+    Kvm {
+        /// Where in the guest.
+        gpa: u64,
+        /// How much.
+        len_bytes: u64,
+        /// Why not.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+}
+
+/// Most RAM of a machine: x86-64 with 4-level paging has 46 bits of physical addresses.
+const MAX_BYTES: u64 = 1 << 46;
+
+/// Where the RAM of nodes of `lens` bytes lies: node after node from address 0 on, skipping the gap.
+pub fn place(lens: &[u64]) -> Result<Vec<RamRegion>, MemoryError> {
+    let mut regions = Vec::new();
+    let mut gpa = 0;
+    for (node, &len_bytes) in lens.iter().enumerate() {
+        if len_bytes == 0 || !len_bytes.is_multiple_of(PAGE_BYTES) {
+            return Err(MemoryError::Size { node, len_bytes });
+        }
+        if len_bytes > MAX_BYTES - gpa.min(MAX_BYTES) {
+            return Err(MemoryError::TooMuch);
+        }
+        let mut offset_bytes = 0;
+        while offset_bytes < len_bytes {
+            if gpa == GAP_START {
+                gpa = GAP_END;
+            }
+            let left = len_bytes - offset_bytes;
+            let room = if gpa < GAP_START {
+                GAP_START - gpa
+            } else {
+                left
+            };
+            let now = left.min(room);
+            regions.push(RamRegion {
+                gpa,
+                len_bytes: now,
+                node: u32::try_from(node).map_err(|_| MemoryError::TooMuch)?,
+                offset_bytes,
+            });
+            gpa += now;
+            offset_bytes += now;
+        }
+    }
+    if regions.is_empty() {
+        return Err(MemoryError::Size {
+            node: 0,
+            len_bytes: 0,
+        });
+    }
+    Ok(regions)
+}
+
+/// Maps `nodes` where [`place`] put them.
+pub(crate) fn map(
+    nodes: &[NodeMemory],
+    regions: &[RamRegion],
+) -> Result<GuestMemoryMmap, MemoryError> {
+    let mut mapped = Vec::with_capacity(regions.len());
+    for region in regions {
+        let failed = |source| MemoryError::Map {
+            gpa: region.gpa,
+            len_bytes: region.len_bytes,
+            source,
+        };
+        let file = nodes[region.node as usize]
+            .file
+            .try_clone()
+            .map_err(|error| failed(MmapRegionError::Mmap(error)))?;
+        let len = usize::try_from(region.len_bytes).map_err(|_| MemoryError::TooMuch)?;
+        let mapping = MmapRegionBuilder::new(len)
+            .with_file_offset(FileOffset::new(file, region.offset_bytes))
+            .with_mmap_prot((ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).bits())
+            .with_mmap_flags((MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE).bits())
+            .build()
+            .map_err(failed)?;
+        let gpa = GuestAddress(region.gpa);
+        mapped.push(GuestRegionMmap::new(mapping, gpa).ok_or(MemoryError::TooMuch)?);
+    }
+    let memory = GuestMemoryMmap::from_regions(mapped).map_err(MemoryError::Regions)?;
+    advise(&memory).map_err(MemoryError::Advise)?;
+    Ok(memory)
+}
+
+fn advise(memory: &GuestMemoryMmap) -> io::Result<()> {
+    for region in memory.iter() {
+        let Some(start) = std::ptr::NonNull::new(region.as_ptr().cast()) else {
+            continue;
+        };
+        for advice in [MmapAdvise::MADV_DONTFORK, MmapAdvise::MADV_DONTDUMP] {
+            // SAFETY: the range is the mapping that the region owns, which no child process and no core
+            // dump needs; its content doesn't change by it.
+            unsafe { madvise(start, region.size(), advice) }?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives `memory` to the virtual machine. The caller keeps it mapped until the machine is closed.
+pub(crate) fn give_to(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let (gpa, len_bytes) = (region.start_addr().0, region.len());
+        let slot = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: gpa,
+            memory_size: len_bytes,
+            userspace_addr: region.as_ptr().addr() as u64,
+        };
+        // SAFETY: the range is a whole mapping of ours that outlives the virtual machine: both are owned by
+        // one `Vm`, which closes the machine first. Nothing else lives in the range.
+        unsafe { vm.set_user_memory_region(slot) }.map_err(|source| MemoryError::Kvm {
+            gpa,
+            len_bytes,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn regions_hold_all_ram_outside_the_gap(
+            pages in prop::collection::vec(1_u64..3 << 20, 1..6),
+        ) {
+            let lens: Vec<_> = pages.iter().map(|pages| pages * PAGE_BYTES).collect();
+            let regions = place(&lens).unwrap();
+            let mut end = 0;
+            for region in &regions {
+                prop_assert!(region.gpa >= end);
+                end = region.gpa + region.len_bytes;
+                prop_assert!(end <= GAP_START || region.gpa >= GAP_END);
+            }
+            for (node, len) in (0..).zip(&lens) {
+                let of_node = regions.iter().filter(|region| region.node == node);
+                let mut offset = 0;
+                for region in of_node {
+                    prop_assert_eq!(region.offset_bytes, offset);
+                    offset += region.len_bytes;
+                }
+                prop_assert_eq!(offset, *len);
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for lens in [
+            &[][..],
+            &[0],
+            &[4096, 0],
+            &[4095],
+            &[u64::MAX - 4095],
+            &[1 << 46, 4096],
+        ] {
+            assert!(place(lens).is_err(), "{lens:?}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The guest of the probe: its code, its memory, and how far it came.
+
+use std::fmt;
+
+use kvm_bindings::kvm_regs;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+use crate::arch::x86_64::layout::probe::{CODE, IDT, MAILBOX, SECOND_CPU, STACK_END};
+use crate::arch::x86_64::{paging, regs};
+
+/// Port to which the guest writes its verdict: 0 is good.
+pub(super) const VERDICT_PORT: u16 = 0x80;
+
+/// How far the guest came: the first byte of the mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProbeStage {
+    /// It did not run its first instruction.
+    Entry,
+    /// An `int3`, taken through its own interrupt table. Kernels patch their code with it.
+    Breakpoint,
+    /// A `cmpxchg16b`, with which kernels manage memory.
+    CompareExchange,
+    /// A loop of 200 000 rounds.
+    Loop,
+    /// A second CPU, started by INIT and SIPI.
+    SecondCpu,
+}
+
+impl fmt::Display for ProbeStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entry => "entering 64-bit mode",
+            Self::Breakpoint => "`int3` in ring 0",
+            Self::CompareExchange => "`cmpxchg16b` in ring 0",
+            Self::Loop => "a counted loop in ring 0",
+            Self::SecondCpu => "starting a second CPU",
+        })
+    }
+}
+
+/// The boot CPU, in 64-bit mode, with the address of the mailbox in R15.
+#[rustfmt::skip]
+const BOOT_CPU: [u8; 0x73] = [
+    0x41, 0xc6, 0x07, 0x01,             //       mov byte ptr [r15], 1
+    0xcc,                               //       int3
+    0x41, 0x80, 0x7f, 0x01, 0x01,       //       cmp byte ptr [r15 + 1], 1
+    0x75, 0x58,                         //       jne fail
+    0x41, 0xc6, 0x07, 0x02,             //       mov byte ptr [r15], 2
+    0x31, 0xc0,                         //       xor eax, eax
+    0x31, 0xd2,                         //       xor edx, edx
+    0x31, 0xc9,                         //       xor ecx, ecx
+    0xbb, 0x5a, 0x00, 0x00, 0x00,       //       mov ebx, 0x5a
+    0x49, 0x0f, 0xc7, 0x4f, 0x10,       //       cmpxchg16b [r15 + 16]
+    0x75, 0x42,                         //       jne fail
+    0x41, 0x80, 0x7f, 0x10, 0x5a,       //       cmp byte ptr [r15 + 16], 0x5a
+    0x75, 0x3b,                         //       jne fail
+    0x41, 0xc6, 0x07, 0x03,             //       mov byte ptr [r15], 3
+    0xb9, 0x40, 0x0d, 0x03, 0x00,       //       mov ecx, 200000
+    0xff, 0xc9,                         // 1:    dec ecx
+    0x75, 0xfc,                         //       jne 1b
+    0x41, 0xc6, 0x07, 0x04,             //       mov byte ptr [r15], 4
+    0xb9, 0x30, 0x08, 0x00, 0x00,       //       mov ecx, 0x830        (x2APIC interrupt command)
+    0xba, 0x01, 0x00, 0x00, 0x00,       //       mov edx, 1            (to APIC id 1)
+    0xb8, 0x00, 0x45, 0x00, 0x00,       //       mov eax, 0x4500       (INIT)
+    0x0f, 0x30,                         //       wrmsr
+    0xb8, 0x08, 0x46, 0x00, 0x00,       //       mov eax, 0x4608       (SIPI, vector 8)
+    0x0f, 0x30,                         //       wrmsr
+    0xb9, 0x80, 0x96, 0x98, 0x00,       //       mov ecx, 10000000
+    0x41, 0x80, 0x7f, 0x02, 0x01,       // 2:    cmp byte ptr [r15 + 2], 1
+    0x74, 0x0a,                         //       je 3f
+    0xf3, 0x90,                         //       pause
+    0xff, 0xc9,                         //       dec ecx
+    0x75, 0xf3,                         //       jne 2b
+    0xb0, 0x01,                         // fail: mov al, 1
+    0xeb, 0x02,                         //       jmp 4f
+    0x31, 0xc0,                         // 3:    xor eax, eax
+    0xba, 0x80, 0x00, 0x00, 0x00,       // 4:    mov edx, 0x80         (VERDICT_PORT)
+    0xee,                               //       out dx, al
+    0xf4,                               // 5:    hlt
+    0xeb, 0xfd,                         //       jmp 5b
+];
+
+/// The handler of `int3`.
+#[rustfmt::skip]
+const BREAKPOINT: [u8; 7] = [
+    0x41, 0xc6, 0x47, 0x01, 0x01,       //       mov byte ptr [r15 + 1], 1
+    0x48, 0xcf,                         //       iretq
+];
+
+/// The second CPU, in real mode: sets byte 2 of the mailbox.
+#[rustfmt::skip]
+const SECOND: [u8; 12] = [
+    0x31, 0xc0,                         //       xor ax, ax
+    0x8e, 0xd8,                         //       mov ds, ax
+    0xc6, 0x06, 0x02, 0x60, 0x01,       //       mov byte ptr [0x6002], 1
+    0xf4,                               // 1:    hlt
+    0xeb, 0xfd,                         //       jmp 1b
+];
+
+/// Vector of `int3`.
+const BREAKPOINT_VECTOR: u64 = 3;
+/// Size of a descriptor in long mode.
+const GATE_BYTES: u64 = 16;
+/// Where the handler is.
+const HANDLER: u64 = CODE + 0x100;
+
+/// Limit of the interrupt table: it ends with the breakpoint's descriptor.
+#[expect(clippy::cast_possible_truncation, reason = "63")]
+pub(super) const IDT_LIMIT: u16 = ((BREAKPOINT_VECTOR + 1) * GATE_BYTES - 1) as u16;
+
+pub(super) fn write(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
+    /// Present, ring 0, 64-bit interrupt gate (Intel SDM volume 3, section 6.14.1).
+    const INTERRUPT_GATE: u64 = 0x8e00;
+    paging::write_identity_map(memory)?;
+    regs::write_gdt(memory)?;
+    let gate = HANDLER & 0xffff
+        | u64::from(regs::BOOT_CS) << 16
+        | INTERRUPT_GATE << 32
+        | (HANDLER >> 16) << 48;
+    memory.write_obj(gate, GuestAddress(IDT + BREAKPOINT_VECTOR * GATE_BYTES))?;
+    memory.write_slice(&BOOT_CPU, GuestAddress(CODE))?;
+    memory.write_slice(&BREAKPOINT, GuestAddress(HANDLER))?;
+    memory.write_slice(&SECOND, GuestAddress(SECOND_CPU))
+}
+
+/// Registers with which the boot CPU starts.
+pub(super) fn registers() -> kvm_regs {
+    kvm_regs {
+        rsp: STACK_END,
+        r15: MAILBOX,
+        ..regs::entry(CODE, 0)
+    }
+}
+
+pub(super) fn stage(memory: &GuestMemoryMmap) -> ProbeStage {
+    match memory.read_obj::<u8>(GuestAddress(MAILBOX)) {
+        Ok(1) => ProbeStage::Breakpoint,
+        Ok(2) => ProbeStage::CompareExchange,
+        Ok(3) => ProbeStage::Loop,
+        Ok(4) => ProbeStage::SecondCpu,
+        _ => ProbeStage::Entry,
+    }
+}

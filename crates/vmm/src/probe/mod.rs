@@ -1,0 +1,296 @@
+//! Whether this host's KVM can run a kernel. That /dev/kvm opens says little: there are KVMs that emulate
+//! ring 0 in software and give up on instructions that every kernel needs.
+
+mod guest;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ktstr_topology::Topology;
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use vm_memory::{GuestMemoryError, GuestMemoryMmap};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
+
+use crate::arch::x86_64::apic_id::ApicIds;
+use crate::arch::x86_64::layout::probe::{IDT, RAM_BYTES};
+use crate::arch::x86_64::{cpuid, regs};
+use crate::kvm_run::internal_error;
+use crate::memory::{self, MemoryError, NodeMemory};
+use crate::vcpu::{self, VcpuError, install_kick_handler};
+
+pub use guest::ProbeStage;
+
+/// How long the guest may run. A real KVM needs a few milliseconds.
+const TIME_BOUND: Duration = Duration::from_millis(60);
+
+/// How long it may run when it is tried again: a busy host may have had no time for us.
+const SECOND_TIME_BOUND: Duration = Duration::from_millis(400);
+
+/// How long a vCPU may take to return after it was interrupted.
+const KICK_BOUND: Duration = Duration::from_millis(100);
+
+/// What a microVM can't do without.
+const CAPABILITIES: [(Cap, &str); 7] = [
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
+];
+
+/// A KVM that ran the probe's guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Usable {
+    /// Most vCPUs of a machine.
+    pub max_vcpus: usize,
+    /// Time that the guest took, from the first vCPU's start to its verdict.
+    pub guest_time: Duration,
+}
+
+/// Why this host's KVM can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// No access.
+    #[error("/dev/kvm can't be opened: {source}")]
+    Open {
+        /// Why not.
+        source: kvm_ioctls::Error,
+    },
+    /// Not the KVM that has been stable since Linux 2.6.22.
+    #[error("/dev/kvm speaks version {version} of its interface, not 12")]
+    Version {
+        /// What it said.
+        version: i32,
+    },
+    /// Something is missing.
+    #[error("/dev/kvm lacks {capability}")]
+    Capability {
+        /// Its name in linux/kvm.h.
+        capability: &'static str,
+    },
+    /// It refused to make a virtual machine.
+    #[error("KVM refused to {action}: {source}")]
+    Refused {
+        /// What was tried.
+        action: &'static str,
+        /// Its answer.
+        source: kvm_ioctls::Error,
+    },
+    /// It refused to set up a vCPU.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// No memory for the guest.
+    #[error("no memory for a tiny guest: {0}")]
+    Memory(#[from] MemoryError),
+    /// The guest's memory can't be written.
+    #[error("a tiny guest can't be loaded: {0}")]
+    Load(#[from] GuestMemoryError),
+    /// A thread can't be started.
+    #[error("a tiny guest can't be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The guest did not come through.
+    #[error("it can't run a kernel: {stage} failed ({reason})")]
+    Guest {
+        /// Where it stopped.
+        stage: ProbeStage,
+        /// What KVM said.
+        reason: String,
+    },
+    /// The guest took too long.
+    #[error("it can't run a kernel: {stage} was not done within {} ms", bound.as_millis())]
+    TooSlow {
+        /// Where it was.
+        stage: ProbeStage,
+        /// How long it was given.
+        bound: Duration,
+    },
+    /// A vCPU can't be interrupted. Its thread is left alone.
+    #[error("it can't run a kernel: a vCPU that was interrupted at {stage} does not return")]
+    Stuck {
+        /// Where it was.
+        stage: ProbeStage,
+    },
+}
+
+/// Runs a tiny guest in 64-bit mode, ring 0, on two vCPUs, and tells whether it came through. Answers within
+/// 100 ms on a KVM that works or gives up; one that is too slow is given a second chance of 400 ms.
+pub fn probe() -> Result<Usable, Unusable> {
+    let kvm = Kvm::new().map_err(|source| Unusable::Open { source })?;
+    let version = kvm.get_api_version();
+    if version != 12 {
+        return Err(Unusable::Version { version });
+    }
+    for (capability, name) in CAPABILITIES {
+        if !kvm.check_extension(capability) {
+            return Err(Unusable::Capability { capability: name });
+        }
+    }
+    let guest_time = match run(&kvm, TIME_BOUND) {
+        Err(Unusable::TooSlow { .. }) => run(&kvm, SECOND_TIME_BOUND)?,
+        result => result?,
+    };
+    Ok(Usable {
+        max_vcpus: kvm.get_max_vcpus(),
+        guest_time,
+    })
+}
+
+/// The guest's machine. Each thread holds it, so that a thread that can't be ended has its memory.
+struct Machine {
+    // Closed before the memory is unmapped: fields are dropped in this order.
+    _vm: VmFd,
+    memory: GuestMemoryMmap,
+    stop: AtomicBool,
+}
+
+fn run(kvm: &Kvm, bound: Duration) -> Result<Duration, Unusable> {
+    install_kick_handler()?;
+    let (machine, vcpus) = set_up(kvm)?;
+    let (verdict, verdicts) = mpsc::channel();
+    let start = Instant::now();
+    let mut threads = Vec::new();
+    for fd in vcpus {
+        let thread = thread::Builder::new()
+            .name("ktstr-probe".to_owned())
+            .spawn({
+                let machine = Arc::clone(&machine);
+                let verdict = verdict.clone();
+                move || run_vcpu(fd, &machine, &verdict)
+            });
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                stop(&machine, threads);
+                return Err(error.into());
+            }
+        }
+    }
+    drop(verdict);
+    let result = judge(&machine, &verdicts, bound);
+    let time = start.elapsed();
+    let stage = guest::stage(&machine.memory);
+    if !stop(&machine, threads) {
+        return Err(Unusable::Stuck { stage });
+    }
+    result.map(|()| time)
+}
+
+fn judge(
+    machine: &Machine,
+    verdicts: &Receiver<Result<(), String>>,
+    bound: Duration,
+) -> Result<(), Unusable> {
+    let verdict = verdicts.recv_timeout(bound);
+    let stage = guest::stage(&machine.memory);
+    match verdict {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(reason)) => Err(Unusable::Guest { stage, reason }),
+        Err(RecvTimeoutError::Timeout) => Err(Unusable::TooSlow { stage, bound }),
+        Err(RecvTimeoutError::Disconnected) => Err(Unusable::Guest {
+            stage,
+            reason: "its vCPUs ended without a word".to_owned(),
+        }),
+    }
+}
+
+fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
+    let refused = |action| move |source| Unusable::Refused { action, source };
+    let vm = kvm
+        .create_vm()
+        .map_err(refused("create a virtual machine"))?;
+    vm.create_irq_chip()
+        .map_err(refused("create the interrupt controllers"))?;
+    let nodes = [NodeMemory::new(RAM_BYTES)?];
+    let regions = memory::place(&[RAM_BYTES])?;
+    let memory = memory::map(&nodes, &regions)?;
+    memory::give_to(&vm, &memory)?;
+    guest::write(&memory)?;
+
+    let ids = ApicIds::new(Topology::new(1, 1, 2, 1).unwrap_or(Topology::SINGLE));
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(refused("tell the CPUID leaves that it supports"))?;
+    let mut vcpus = Vec::new();
+    for cpu in 0..ids.topology().cpu_count() {
+        let fd = vm
+            .create_vcpu(u64::from(ids.id(cpu)))
+            .map_err(refused("create a vCPU"))?;
+        let leaves = cpuid::build(supported.as_slice(), &ids, cpu);
+        vcpu::set_up(&fd, cpu, &leaves, None)?;
+        vcpus.push(fd);
+    }
+    if let Some(boot) = vcpus.first() {
+        /// `IA32_APIC_BASE`: x2APIC mode.
+        const X2APIC_ENABLE: u64 = 1 << 10;
+        boot.get_sregs()
+            .and_then(|mut sregs| {
+                regs::long_mode(&mut sregs);
+                sregs.idt.base = IDT;
+                sregs.idt.limit = guest::IDT_LIMIT;
+                sregs.apic_base |= X2APIC_ENABLE;
+                boot.set_sregs(&sregs)
+            })
+            .and_then(|()| boot.set_regs(&guest::registers()))
+            .map_err(refused("enter 64-bit mode"))?;
+    }
+    let machine = Machine {
+        _vm: vm,
+        memory,
+        stop: AtomicBool::new(false),
+    };
+    Ok((Arc::new(machine), vcpus))
+}
+
+/// Runs a vCPU until there is a verdict or it is stopped.
+fn run_vcpu(mut fd: VcpuFd, machine: &Machine, verdict: &Sender<Result<(), String>>) {
+    // As for the vCPUs of a machine.
+    let _ = unblock_signal(SIGRTMIN());
+    let failed = loop {
+        if machine.stop.load(Ordering::Acquire) {
+            return;
+        }
+        match fd.run() {
+            Ok(VcpuExit::IoOut(guest::VERDICT_PORT, &[0, ..])) => {
+                let _ = verdict.send(Ok(()));
+                return;
+            }
+            Ok(VcpuExit::IoOut(guest::VERDICT_PORT, _)) => {
+                break "the result of the instruction was wrong".to_owned();
+            }
+            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
+            Ok(VcpuExit::Shutdown) => break "triple fault".to_owned(),
+            Ok(VcpuExit::InternalError) => {
+                break internal_error(&mut fd).unwrap_or_else(|| "KVM internal error".to_owned());
+            }
+            Ok(exit) => break format!("unexpected exit {exit:?}"),
+            Err(error) if [nix::libc::EINTR, nix::libc::EAGAIN].contains(&error.errno()) => {}
+            Err(error) => break format!("KVM_RUN failed: {error}"),
+        }
+    };
+    // Nobody listens any more if the other vCPU was first.
+    let _ = verdict.send(Err(failed));
+}
+
+/// Ends the threads; `false` if one of them doesn't come back.
+fn stop(machine: &Machine, threads: Vec<JoinHandle<()>>) -> bool {
+    machine.stop.store(true, Ordering::Release);
+    let until = Instant::now() + KICK_BOUND;
+    while !threads.iter().all(JoinHandle::is_finished) {
+        if Instant::now() >= until {
+            return false;
+        }
+        for thread in threads.iter().filter(|thread| !thread.is_finished()) {
+            // Fails only for a thread that has just ended.
+            let _ = thread.kill(SIGRTMIN());
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    threads.into_iter().all(|thread| thread.join().is_ok())
+}

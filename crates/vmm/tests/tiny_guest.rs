@@ -1,0 +1,294 @@
+//! Machines with a guest of a few instructions: how they start, are looked into, and end. They need
+//! /dev/kvm, but no KVM that can run a kernel. Where it can't be opened, that is what starting one says.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on is to stop there"
+)]
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ktstr_topology::Topology;
+use ktstr_vmm::{Builder, ControlError, End, InitrdPart, MicroVm, NodeMemory, StartError, Stream};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+const RAM_BYTES: u64 = 32 << 20;
+/// Where the guest's code is.
+const ENTRY: u64 = 0x100_0000;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn file(bytes: &[u8]) -> File {
+    let mut file = File::from(memfd_create(c"image", MFdFlags::MFD_CLOEXEC).unwrap());
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+/// An ELF kernel of one segment.
+fn kernel(code: &[u8]) -> File {
+    let mut image = b"\x7fELF\x02\x01\x01".to_vec();
+    image.resize(16, 0);
+    image.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    image.extend(ENTRY.to_le_bytes());
+    image.extend(64_u64.to_le_bytes());
+    image.extend([0; 8]);
+    image.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    image.extend([1, 0, 0, 0, 7, 0, 0, 0]);
+    for word in [120, ENTRY, ENTRY, code.len() as u64, 0x1000, 0x1000] {
+        image.extend(word.to_le_bytes());
+    }
+    image.extend(code);
+    file(&image)
+}
+
+/// Starts a machine that runs `code`; `None` where there is no KVM.
+fn start(topology: Topology, code: &[u8]) -> Option<(MicroVm, Receiver<End>)> {
+    let nodes = (0..topology.numa_nodes())
+        .map(|_| NodeMemory::new(RAM_BYTES).unwrap())
+        .collect();
+    let (sender, ends) = mpsc::channel();
+    let on_end = Box::new(move |end| sender.send(end).unwrap());
+    let machine = Builder::new(topology, nodes, kernel(code)).start(on_end);
+    if File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok()
+    {
+        return Some((machine.unwrap(), ends));
+    }
+    let refused = machine.unwrap_err();
+    assert!(refused.to_string().contains("/dev/kvm"), "{refused}");
+    None
+}
+
+/// Runs `code` to its end; what COM1 said, and the end.
+fn run(code: &[u8]) -> Option<(String, End)> {
+    let (mut machine, ends) = start(Topology::SINGLE, code)?;
+    let mut com1 = machine.take_stream(Stream::Com1).unwrap();
+    assert!(machine.take_stream(Stream::Com1).is_none());
+    let end = machine.wait(DEADLINE).unwrap();
+    assert_eq!(ends.recv_timeout(DEADLINE).unwrap(), end);
+    assert_eq!(machine.end(), Some(end.clone()));
+    let mut said = String::new();
+    com1.read_to_string(&mut said).unwrap();
+    Some((said, end))
+}
+
+/// `mov dx, port; mov al, value; out dx, al`
+fn out(port: u16, value: u8) -> Vec<u8> {
+    let [low, high] = port.to_le_bytes();
+    vec![0x66, 0xba, low, high, 0xb0, value, 0xee]
+}
+
+/// `jmp .`
+const SPIN: [u8; 2] = [0xeb, 0xfe];
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Threads of this process that belong to machines.
+fn machine_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.starts_with("ktstr-")).count()
+}
+
+#[test]
+fn a_guest_speaks_and_powers_off() {
+    let code = [
+        out(0x3f8, b'o'),
+        out(0x3f8, b'k'),
+        out(0x600, 0x34),
+        SPIN.to_vec(),
+    ]
+    .concat();
+    if let Some(ended) = run(&code) {
+        assert_eq!(ended, ("ok".to_owned(), End::PoweredOff));
+    }
+}
+
+#[test]
+fn both_ways_of_a_reset_are_one() {
+    for code in [out(0xcf9, 6), out(0x64, 0xfe)] {
+        if let Some((_, end)) = run(&[code, SPIN.to_vec()].concat()) {
+            assert_eq!(end, End::Reset);
+        }
+    }
+}
+
+#[test]
+fn a_cpu_that_runs_into_nothing_is_named() {
+    // mov eax, 0xd0000000; jmp rax: no device and no RAM is there.
+    if let Some((_, end)) = run(&[0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0]) {
+        let End::Broken {
+            vcpu: 0,
+            rip: Some(0xd000_0000),
+            reason,
+        } = &end
+        else {
+            panic!("{end:?}");
+        };
+        assert!(reason.contains("could not emulate"), "{reason}");
+        assert!(
+            end.to_string()
+                .contains("vCPU 0 broke down at RIP 0xd0000000"),
+            "{end}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_without_exception_handlers_faults_three_times() {
+    // ud2
+    if let Some((_, end)) = run(&[0x0f, 0x0b]) {
+        assert_eq!(end, End::TripleFault { vcpu: 0 });
+    }
+}
+
+#[test]
+fn a_sleeping_guest_is_seen_to_sleep_and_killed() {
+    // hlt, with interrupts off.
+    let Some((mut machine, _ends)) = start(Topology::SINGLE, &[0xf4]) else {
+        return;
+    };
+    wait_until(|| machine.registers().unwrap()[0].halted);
+    assert_eq!(machine.registers().unwrap()[0].rip, ENTRY + 1);
+    machine.kill();
+    assert_eq!(machine.end(), Some(End::Killed));
+}
+
+#[test]
+fn the_callback_may_drop_the_machine() {
+    let code = [out(0x600, 0x34), SPIN.to_vec()].concat();
+    let held: Arc<Mutex<Option<MicroVm>>> = Arc::default();
+    let (sender, ends) = mpsc::channel();
+    let on_end = {
+        let held = Arc::clone(&held);
+        Box::new(move |end| {
+            drop(held.lock().unwrap().take());
+            sender.send(end).unwrap();
+        })
+    };
+    let mut slot = held.lock().unwrap();
+    let node = NodeMemory::new(RAM_BYTES).unwrap();
+    let machine = Builder::new(Topology::SINGLE, vec![node], kernel(&code)).start(on_end);
+    let Ok(machine) = machine else {
+        return;
+    };
+    *slot = Some(machine);
+    drop(slot);
+    assert_eq!(ends.recv_timeout(DEADLINE).unwrap(), End::PoweredOff);
+}
+
+#[test]
+fn a_spinning_guest_is_paused_looked_into_and_killed() {
+    let topology = Topology::new(1, 1, 2, 1).unwrap();
+    // mov dword ptr [0x1100000], 0x5a5a5a5a, then spin with interrupts off.
+    let store = [0xc7, 0x04, 0x25, 0, 0, 0x10, 0x01, 0x5a, 0x5a, 0x5a, 0x5a];
+    let Some((mut machine, ends)) = start(topology, &[&store[..], &SPIN].concat()) else {
+        return;
+    };
+    let mut word = [0; 4];
+    wait_until(|| {
+        machine.ram().read(0x110_0000, &mut word).unwrap();
+        word == [0x5a; 4]
+    });
+    for _ in 0..20 {
+        machine.pause().unwrap();
+        machine.pause().unwrap();
+        let registers = machine.registers().unwrap();
+        assert_eq!(registers.len(), 2);
+        assert_eq!(registers[0].rip, ENTRY + 11);
+        assert_eq!(registers[0].cr3, 0x9000);
+        assert!(!registers[0].halted);
+        machine.resume().unwrap();
+        assert_eq!(machine.registers().unwrap()[0].rip, ENTRY + 11);
+    }
+    assert_eq!(machine.end(), None);
+    assert_eq!(machine.wait(Duration::ZERO), None);
+    machine.pause().unwrap();
+    machine.kill();
+    assert_eq!(machine.end(), Some(End::Killed));
+    assert_eq!(ends.try_recv().unwrap(), End::Killed);
+    assert!(matches!(machine.resume(), Err(ControlError::Ended { .. })));
+    assert!(matches!(
+        machine.registers(),
+        Err(ControlError::Ended { .. })
+    ));
+    machine.ram().read(0x110_0000, &mut word).unwrap();
+    assert_eq!(word, [0x5a; 4]);
+}
+
+#[test]
+fn a_dropped_machine_leaves_no_thread() {
+    let Some((machine, ends)) = start(Topology::new(1, 2, 4, 1).unwrap(), &SPIN) else {
+        return;
+    };
+    // A thread names itself, so that may take a moment.
+    wait_until(|| machine_threads() >= 8);
+    drop(machine);
+    assert_eq!(ends.try_recv().unwrap(), End::Killed);
+    // Tests of this file that run beside this one in the same process have threads of their own.
+    wait_until(|| machine_threads() == 0);
+}
+
+#[test]
+fn memory_that_was_handed_in_is_the_guests() {
+    let ram = file(&[]);
+    ram.set_len(RAM_BYTES).unwrap();
+    let node = NodeMemory::from_file(ram.try_clone().unwrap()).unwrap();
+    let code = [out(0x600, 0x34), SPIN.to_vec()].concat();
+    let machine = Builder::new(Topology::SINGLE, vec![node], kernel(&code))
+        .initrd(InitrdPart::Bytes(b"archive".as_slice().into()))
+        .start(Box::new(|_| {}));
+    let mut bytes = [0; 7];
+    if let Ok(machine) = machine {
+        assert_eq!(machine.wait(DEADLINE), Some(End::PoweredOff));
+        ram.read_exact_at(&mut bytes, ENTRY).unwrap();
+        assert_eq!(bytes, code[..7]);
+        ram.read_exact_at(&mut bytes, RAM_BYTES - 4096).unwrap();
+        assert_eq!(&bytes, b"archive");
+    }
+}
+
+#[test]
+fn what_can_not_be_built_is_refused() {
+    let build = |topology, nodes: &[u64]| {
+        let nodes = nodes.iter().map(|&len| NodeMemory::new(len));
+        let nodes = nodes.collect::<io::Result<_>>().unwrap();
+        Builder::new(topology, nodes, kernel(&SPIN)).start(Box::new(|_| {}))
+    };
+    let two = Topology::new(2, 2, 1, 1).unwrap();
+    assert!(matches!(
+        build(two, &[RAM_BYTES]),
+        Err(StartError::NodeCount {
+            given: 1,
+            declared: 2
+        })
+    ));
+    let many = Topology::new(1, 1, 200, 2).unwrap();
+    let error = build(many, &[RAM_BYTES]).unwrap_err().to_string();
+    assert!(error.contains("APIC ids up to 399"), "{error}");
+}
+
+#[test]
+fn the_probe_answers_in_time_and_says_why_not() {
+    let start = Instant::now();
+    match ktstr_vmm::probe() {
+        Ok(usable) => assert!(usable.max_vcpus >= 2),
+        Err(unusable) => assert!(!unusable.to_string().is_empty()),
+    }
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
