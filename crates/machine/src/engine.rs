@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use ktstr_topology::Topology;
 
+use crate::kvm::KvmEngine;
 use crate::machine::{End, Machine};
 use crate::spec::{MachineSpec, SpecError};
 use crate::tcg::TcgEngine;
@@ -87,11 +88,14 @@ impl EngineOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The engine is planned, not there.
-    #[error("the `{kind}` engine is not built yet: use `--engine tcg`, which runs on any host")]
-    NotBuilt {
-        /// The engine asked for.
-        kind: EngineKind,
+    /// This host's KVM can't run a kernel.
+    #[error(
+        "the `kvm` engine can't run here: {source}; use `--engine tcg`, which runs on any host"
+    )]
+    KvmUnusable {
+        /// What the probe found.
+        #[source]
+        source: Box<ktstr_vmm::Unusable>,
     },
     /// QEMU is not installed.
     #[error(
@@ -147,6 +151,9 @@ pub enum LaunchError {
     /// The machine can't be built as specified.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// The microVM can't be started.
+    #[error(transparent)]
+    Vmm(#[from] Box<ktstr_vmm::StartError>),
     /// The host refused something the machine needs.
     #[error("can't {action}")]
     Host {
@@ -156,6 +163,12 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<ktstr_vmm::StartError> for LaunchError {
+    fn from(error: ktstr_vmm::StartError) -> Self {
+        Self::Vmm(Box::new(error))
+    }
 }
 
 impl LaunchError {
@@ -200,13 +213,19 @@ pub trait Engine: Send + Sync + fmt::Debug {
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError>;
 }
 
-/// The engine for `kind`.
+/// The engine for `kind`. `kvm` is taken when it is asked for and a tiny guest has shown that this host's
+/// KVM can run a kernel; `auto` is `tcg`. For `nested` it is the engine of the outer machine.
 pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
     match kind {
-        EngineKind::Auto | EngineKind::Tcg => {
+        EngineKind::Auto | EngineKind::Tcg | EngineKind::Nested => {
             Ok(Box::new(TcgEngine::find(options.qemu.as_deref())?))
         }
-        EngineKind::Kvm | EngineKind::Nested => Err(EngineError::NotBuilt { kind }),
+        EngineKind::Kvm => match KvmEngine::probe() {
+            Ok(engine) => Ok(Box::new(engine)),
+            Err(source) => Err(EngineError::KvmUnusable {
+                source: Box::new(source),
+            }),
+        },
     }
 }
 
@@ -214,7 +233,7 @@ pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Box<dyn Engin
 pub fn announce(kind: EngineKind, engine: &dyn Engine) -> Option<String> {
     (kind == EngineKind::Auto).then(|| {
         format!(
-            "engine: {} ({}); `kvm` is not built yet",
+            "engine: {} ({}); `kvm` by its name only",
             engine.name(),
             engine.describe()
         )

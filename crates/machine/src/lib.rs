@@ -4,11 +4,16 @@
 //! and gives a [`Machine`]: guest memory, byte streams, control, and how it ended. Above this crate
 //! nobody knows which engine runs.
 //!
-//! [`choose`] gives the engine for an [`EngineKind`]. The one built so far is `tcg`: QEMU as a child
-//! process, emulating the CPU in software.
+//! [`choose`] gives the engine for an [`EngineKind`]: `kvm`, our own microVM in this process, or `tcg`, QEMU
+//! as a child process, emulating the CPU in software.
 
+mod cmdline;
 mod console;
 mod engine;
+mod footprint;
+mod initrd;
+mod kvm;
+mod limits;
 mod machine;
 mod memory;
 mod panic_latch;

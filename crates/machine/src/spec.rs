@@ -29,6 +29,8 @@ pub struct MachineSpec {
     /// Whether a person will type at [`Port::Shell`](crate::Port::Shell). Without it the machine has no
     /// such port.
     pub interactive_console: bool,
+    /// Whether the guest shall have a virtualisation extension, for a KVM of its own.
+    pub nested_virtualization: bool,
 }
 
 impl MachineSpec {
@@ -41,6 +43,7 @@ impl MachineSpec {
             initrd: Vec::new(),
             cmdline: Vec::new(),
             interactive_console: false,
+            nested_virtualization: false,
         }
     }
 
@@ -77,6 +80,13 @@ impl BootKernel {
             }),
             (None, None) => Err(SpecError::NoKernel),
         }
+    }
+
+    /// The file an engine loads that enters either kind by itself: the ELF, which needs no decompression,
+    /// if there is one.
+    pub(crate) fn any_file(&self) -> Result<&Path, SpecError> {
+        let file = self.vmlinux.as_deref().or(self.bzimage.as_deref());
+        file.ok_or(SpecError::NoKernel)
     }
 }
 

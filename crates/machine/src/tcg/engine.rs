@@ -1,7 +1,6 @@
 //! Finding QEMU, and starting machines on it.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,15 +11,17 @@ use ktstr_topology::Topology;
 
 use super::args::{kernel_cmdline, qemu_args};
 use super::machine::TcgMachine;
+use super::process;
 use super::streams::{self, ChildEnds};
 use super::supervisor::{Shared, Streams, Supervisor};
 use super::topology::ram_regions;
 use super::version::{OLDEST, Version};
-use super::{initrd, process};
 use crate::engine::{Engine, EngineError, LaunchError, OnEnd, TimingQuality};
+use crate::initrd;
+use crate::limits::check_memory;
 use crate::machine::Machine;
 use crate::memory::{GuestMemory, RamFile};
-use crate::spec::{MIN_NODE_MEMORY_MIB, MachineSpec, SpecError, open_input};
+use crate::spec::{MachineSpec, SpecError, open_input};
 
 const NAME: &str = "tcg";
 
@@ -32,9 +33,6 @@ const MAX_CPUS: u32 = 255;
 
 /// `MAX_NODES` in QEMU (include/sysemu/numa.h).
 const MAX_NODES: u32 = 128;
-
-/// What a kernel needs beside its initramfs and the files unpacked from it, in MiB.
-const KERNEL_MIB: u64 = 64;
 
 /// With one emulation thread QEMU lets the next vCPU run at the latest after this
 /// (`TCG_KICK_PERIOD`, accel/tcg/tcg-accel-ops-rr.c).
@@ -215,32 +213,6 @@ fn check_counts(spec: &MachineSpec) -> Result<(), SpecError> {
     Ok(())
 }
 
-fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), SpecError> {
-    let memory_mib = spec.memory_mib;
-    let nodes = spec.topology.numa_nodes();
-    if memory_mib / u64::from(nodes) < MIN_NODE_MEMORY_MIB {
-        return Err(SpecError::TooLittleMemory { memory_mib, nodes });
-    }
-    let available_mib = host_available_mib().unwrap_or(u64::MAX);
-    if memory_mib > available_mib {
-        return Err(SpecError::TooMuchMemory {
-            memory_mib,
-            available_mib,
-        });
-    }
-    let initrd_mib = initrd_bytes.div_ceil(1 << 20);
-    // The archive and its files are in memory together for a while.
-    let needed_mib = initrd_mib.saturating_mul(2).saturating_add(KERNEL_MIB);
-    if initrd_bytes > 0 && needed_mib > memory_mib {
-        return Err(SpecError::InitrdTooLarge {
-            initrd_mib,
-            memory_mib,
-            needed_mib,
-        });
-    }
-    Ok(())
-}
-
 /// All vCPUs take turns on one host thread. The gap is the longest possible; a vCPU's timer interrupts
 /// usually end the turns of the others within a tick, so that in practice it stands still for 8 to 14 ms
 /// for each of the others. The spread is at least twice what equal spinning CPUs show (6 % with 2 CPUs, 15 %
@@ -268,14 +240,4 @@ fn shared_host(cpus: u64, host_cpus: u64) -> TimingQuality {
         spread_slack_pct: if waiting > 0 { 25.0 } else { 10.0 },
         why: format!("QEMU emulates {cpus} CPUs on {host_cpus} CPUs of the host"),
     }
-}
-
-/// `MemAvailable` of the host.
-fn host_available_mib() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024)
 }

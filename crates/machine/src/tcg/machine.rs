@@ -1,6 +1,5 @@
 //! The handle of a machine on QEMU.
 
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -13,8 +12,9 @@ use serde_json::{Value, json};
 use super::supervisor::Shared;
 use super::{qmp, registers};
 use crate::console::ConsoleLog;
+use crate::footprint;
 use crate::machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
-use crate::memory::{GuestMemory, RAM_NAME};
+use crate::memory::GuestMemory;
 
 /// How long QEMU may take to answer. Its main loop shares a lock with emulated devices, and the host may be
 /// busy.
@@ -155,9 +155,7 @@ impl Machine for TcgMachine {
         if self.end().is_some() {
             return Err(ControlError::Ended { action });
         }
-        let smaps = fs::read_to_string(format!("/proc/{}/smaps", self.pid))
-            .map_err(|source| ControlError::Io { action, source })?;
-        Ok(footprint_kib(&smaps) * 1024)
+        footprint::bytes(self.pid).map_err(|source| ControlError::Io { action, source })
     }
 }
 
@@ -172,47 +170,5 @@ impl Drop for TcgMachine {
             // A panic there is one of `on_end`, which has been printed.
             let _ = thread.join();
         }
-    }
-}
-
-/// Sum of `Pss` over all mappings in `/proc/PID/smaps` but guest RAM, in KiB: what is shared with other
-/// processes, such as QEMU's code, counts in part.
-fn footprint_kib(smaps: &str) -> u64 {
-    let ram_name = RAM_NAME.to_string_lossy();
-    let mut in_ram = false;
-    let mut sum = 0;
-    for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("Pss:") if !in_ram => {
-                sum += words.next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
-            }
-            // A mapping's first line starts with its addresses, all others with `Name:`.
-            Some(first) if !first.ends_with(':') => in_ram = line.contains(&*ram_name),
-            _ => {}
-        }
-    }
-    sum
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_footprint_leaves_guest_ram_out() {
-        let smaps = "\
-55d0c0a00000-55d0c0e00000 r-xp 00000000 08:01 1234 /usr/bin/qemu-system-x86_64
-Size:               4096 kB
-Rss:                2000 kB
-Pss:                1000 kB
-Pss_Dirty:             7 kB
-VmFlags: rd ex mr mw me
-7f0000000000-7f0020000000 rw-s 00000000 00:01 77 /memfd:ktstr-ram (deleted)
-Pss:              400000 kB
-7f0030000000-7f0030001000 rw-p 00000000 00:00 0
-Pss:                 234 kB
-";
-        assert_eq!(footprint_kib(smaps), 1234);
     }
 }

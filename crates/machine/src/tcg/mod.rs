@@ -6,7 +6,6 @@
 mod args;
 mod end;
 mod engine;
-mod initrd;
 mod machine;
 mod process;
 mod qmp;

@@ -1,0 +1,135 @@
+//! Starting microVMs.
+
+use std::fs::File;
+use std::io;
+use std::thread;
+
+use ktstr_topology::Topology;
+use ktstr_vmm::{Builder, MAX_APIC_ID, NodeMemory, StartError, Unusable, place};
+
+use super::machine::KvmMachine;
+use super::watcher::{Shared, Watcher};
+use crate::cmdline;
+use crate::engine::{Engine, LaunchError, OnEnd, TimingQuality};
+use crate::initrd;
+use crate::limits::check_memory;
+use crate::machine::Machine;
+use crate::memory::{GuestMemory, RamFile, Region};
+use crate::spec::{MachineSpec, SpecError, open_input};
+
+const NAME: &str = "kvm";
+
+/// How long the host's own scheduler may keep a vCPU's thread waiting, for each round of vCPUs that share
+/// its CPUs.
+const HOST_SLACK_MS: u64 = 50;
+
+/// Options that every guest gets. As for `tcg`, but for what an emulated clock needs.
+const BASE_OPTIONS: &[&str] = &[
+    // The console, and what is printed on it: warnings and worse, so that WARN and BUG arrive.
+    "console=ttyS0",
+    "loglevel=5",
+    // A panic ends the machine at once, by the keyboard controller's reset line.
+    "panic=-1",
+    "reboot=k",
+    "cryptomgr.notests",
+];
+
+/// The host's KVM, known to run a kernel.
+#[derive(Debug)]
+pub(crate) struct KvmEngine {
+    max_vcpus: u32,
+}
+
+impl KvmEngine {
+    /// Probes the host's KVM with a tiny guest.
+    pub(crate) fn probe() -> Result<Self, Unusable> {
+        let usable = ktstr_vmm::probe()?;
+        Ok(Self {
+            max_vcpus: u32::try_from(usable.max_vcpus).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+impl Engine for KvmEngine {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "our own microVM on this host's KVM, up to {} CPUs",
+            self.max_vcpus
+        )
+    }
+
+    fn timing(&self, topology: &Topology) -> TimingQuality {
+        let cpus = u64::from(topology.cpu_count());
+        let host_cpus = thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let waiting = cpus.div_ceil(host_cpus) - 1;
+        TimingQuality {
+            gap_slack_ms: HOST_SLACK_MS * (waiting + 1),
+            spread_slack_pct: if waiting > 0 { 25.0 } else { 5.0 },
+            why: format!("KVM runs {cpus} CPUs on {host_cpus} CPUs of the host"),
+        }
+    }
+
+    fn check(&self, spec: &MachineSpec) -> Result<(), SpecError> {
+        let cpus = spec.topology.cpu_count();
+        let max = self.max_vcpus.min(MAX_APIC_ID);
+        if cpus > max {
+            return Err(SpecError::TooManyCpus {
+                cpus,
+                engine: NAME,
+                max,
+            });
+        }
+        open_input("the kernel", spec.kernel.any_file()?)?;
+        check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
+        cmdline::join(BASE_OPTIONS, spec).map(drop)
+    }
+
+    fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
+        self.check(spec)?;
+        let (kernel, _) = open_input("the kernel", spec.kernel.any_file()?)?;
+        let host = |action: &'static str| move |source| LaunchError::host(action, source);
+        let lens: Vec<u64> = spec.node_memory_mib().iter().map(|mib| mib << 20).collect();
+        let files = lens
+            .iter()
+            .map(|&len| RamFile::new(len))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(host("set up guest RAM"))?;
+        let memory = GuestMemory::map(&files, regions(&lens)?).map_err(host("map guest RAM"))?;
+        let nodes = files
+            .into_iter()
+            .map(|file| NodeMemory::from_file(File::from(file.fd)))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(host("give guest RAM to the machine"))?;
+        let mut builder = Builder::new(spec.topology, nodes, kernel)
+            .cmdline(cmdline::join(BASE_OPTIONS, spec)?)
+            .shell(spec.interactive_console);
+        if let Some(initrd) = initrd::concatenate(&spec.initrd)? {
+            builder = builder.initrd(ktstr_vmm::InitrdPart::File(File::from(initrd)));
+        }
+        let (sender, ended) = std::sync::mpsc::channel();
+        let vm = builder
+            // The watcher has gone only if this machine's start failed.
+            .start(Box::new(move |end| drop(sender.send(end))))
+            .map_err(LaunchError::from)?;
+        let shared = Shared::new(vm);
+        let thread =
+            Watcher::start(&shared, ended, on_end).map_err(host("start the machine's thread"))?;
+        Ok(Box::new(KvmMachine::new(memory, shared, thread)))
+    }
+}
+
+/// Where the machine puts the RAM of nodes of these sizes.
+fn regions(lens: &[u64]) -> Result<Vec<Region>, LaunchError> {
+    let placed = place(lens).map_err(|error| LaunchError::from(StartError::Memory(error)))?;
+    let region = |region: &ktstr_vmm::RamRegion| Region {
+        gpa: region.gpa,
+        len: region.len_bytes,
+        file: region.node as usize,
+        offset: region.offset_bytes,
+    };
+    Ok(placed.iter().map(region).collect())
+}

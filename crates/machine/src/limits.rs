@@ -1,0 +1,45 @@
+//! What every engine asks of a machine's memory.
+
+use std::fs;
+
+use crate::spec::{MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};
+
+/// What a kernel needs beside its initramfs and the files unpacked from it, in MiB.
+const KERNEL_MIB: u64 = 64;
+
+/// Whether the memory is enough for the machine, and not too much for the host.
+pub(crate) fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), SpecError> {
+    let memory_mib = spec.memory_mib;
+    let nodes = spec.topology.numa_nodes();
+    if memory_mib / u64::from(nodes) < MIN_NODE_MEMORY_MIB {
+        return Err(SpecError::TooLittleMemory { memory_mib, nodes });
+    }
+    let available_mib = host_available_mib().unwrap_or(u64::MAX);
+    if memory_mib > available_mib {
+        return Err(SpecError::TooMuchMemory {
+            memory_mib,
+            available_mib,
+        });
+    }
+    let initrd_mib = initrd_bytes.div_ceil(1 << 20);
+    // The archive and its files are in memory together for a while.
+    let needed_mib = initrd_mib.saturating_mul(2).saturating_add(KERNEL_MIB);
+    if initrd_bytes > 0 && needed_mib > memory_mib {
+        return Err(SpecError::InitrdTooLarge {
+            initrd_mib,
+            memory_mib,
+            needed_mib,
+        });
+    }
+    Ok(())
+}
+
+/// `MemAvailable` of the host.
+fn host_available_mib() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
+}
