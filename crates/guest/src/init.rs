@@ -18,8 +18,9 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid};
 
 use crate::link::Link;
+use crate::nested::NestedRun;
 use crate::test::TestLookup;
-use crate::{command, crash, modules, mounts, test};
+use crate::{command, crash, modules, mounts, nested, test};
 
 /// Whether this process is PID 1 of a machine that the host side set up.
 pub fn is_guest() -> bool {
@@ -27,9 +28,9 @@ pub fn is_guest() -> bool {
 }
 
 /// Runs the guest to its end: the machine is off when this would return.
-pub fn run(tests: TestLookup) -> ! {
+pub fn run(tests: TestLookup, nested: NestedRun) -> ! {
     crash::install();
-    let error = match set_up_and_fork(tests) {
+    let error = match set_up_and_fork(tests, nested) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -37,7 +38,7 @@ pub fn run(tests: TestLookup) -> ! {
     power_off()
 }
 
-fn set_up_and_fork(tests: TestLookup) -> anyhow::Result<Infallible> {
+fn set_up_and_fork(tests: TestLookup, nested: NestedRun) -> anyhow::Result<Infallible> {
     let mounted = mounts::mount_all();
     let job = fs::read(Job::PATH).with_context(|| format!("reading {}", Job::PATH))?;
     let job = Job::decode(&job)?;
@@ -63,7 +64,7 @@ fn set_up_and_fork(tests: TestLookup) -> anyhow::Result<Infallible> {
     }
     // SAFETY: PID 1 has one thread up to here, so the child's copy of the process is complete.
     match unsafe { fork() }.context("forking the test process")? {
-        ForkResult::Child => test_process(job, link, tests),
+        ForkResult::Child => test_process(job, link, tests, nested),
         ForkResult::Parent { child } => {
             // The link is the test process's alone: two numberings on one stream would not fit.
             drop(link);
@@ -73,7 +74,7 @@ fn set_up_and_fork(tests: TestLookup) -> anyhow::Result<Infallible> {
     }
 }
 
-fn test_process(job: Job, link: Link, tests: TestLookup) -> ! {
+fn test_process(job: Job, link: Link, tests: TestLookup, nested_run: NestedRun) -> ! {
     for (name, value) in &job.environment {
         // SAFETY: this process has one thread up to here; nobody else reads the environment.
         unsafe { std::env::set_var(name, value) };
@@ -83,6 +84,7 @@ fn test_process(job: Job, link: Link, tests: TestLookup) -> ! {
             ref name,
             ref slack,
         } => test::run(&job, name, slack, link, tests),
+        Task::Nested(ref test) => nested::run(test, link, nested_run),
         Task::Shell { argv, interactive } => command::run(&argv, interactive, link),
     };
     if let Err(error) = ended {

@@ -17,8 +17,10 @@ mod init;
 mod link;
 mod modules;
 mod mounts;
+mod nested;
 mod output;
 mod test;
 
 pub use init::{is_guest, run};
+pub use nested::NestedRun;
 pub use test::{TestCase, TestLookup};

@@ -37,6 +37,8 @@ pub(crate) struct Record {
     pub(crate) phase: Option<Phase>,
     /// How the test's body ended.
     pub(crate) result: Option<TestEnd>,
+    /// The sidecar of a test that the guest ran as a host.
+    pub(crate) sidecar: Option<Vec<u8>>,
     /// Why the guest could not be made ready.
     pub(crate) setup_failed: Option<Vec<String>>,
     /// Exit status of the command.
@@ -212,6 +214,7 @@ impl Driver<'_> {
             }
             Message::SetupFailed(chain) => record.setup_failed = Some(chain),
             Message::Result(end) => record.result = Some(end),
+            Message::Sidecar(json) => record.sidecar = Some(json),
             Message::Exit(status) => record.exit = Some(status),
             Message::Bye => record.said_bye = true,
         }
@@ -266,6 +269,7 @@ fn empty_record() -> Record {
         release: None,
         phase: None,
         result: None,
+        sidecar: None,
         setup_failed: None,
         exit: None,
         said_bye: false,

@@ -8,6 +8,7 @@
 mod drive;
 pub mod initramfs;
 mod link;
+mod nested;
 mod outcome;
 mod plan;
 mod session;
@@ -15,7 +16,8 @@ mod shell;
 mod sidecar;
 mod text;
 
-pub use ktstr_machine::EngineOptions;
+pub use ktstr_machine::{EngineKind, EngineOptions};
+pub use ktstr_wire::{NestedTest, TimingSlack};
 pub use plan::TestPlan;
 pub use session::{Session, SessionError, Settings};
 pub use shell::{ShellEnd, ShellError, ShellPlan};

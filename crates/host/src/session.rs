@@ -30,6 +30,8 @@ pub struct Settings {
     pub cache: Option<PathBuf>,
     /// `LD_LIBRARY_PATH` of this process.
     pub library_path: Option<String>,
+    /// What a machine around this host adds to the engine's own timing.
+    pub outer_slack: TimingSlack,
     /// `RUST_BACKTRACE` and others that the guest's process shall have too.
     pub environment: Vec<(String, String)>,
 }
@@ -88,6 +90,11 @@ pub(crate) enum SetUpError {
     Kernel(#[from] ktstr_kernels::CacheError),
     #[error(transparent)]
     Modules(#[from] ktstr_kernels::ModuleError),
+    #[error("listing the kernel's files in {folder}")]
+    KernelFiles {
+        folder: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the initramfs can't be packed")]
     Initramfs(#[from] InitramfsError),
     #[error(transparent)]
@@ -148,6 +155,14 @@ impl Session {
         self.engine.as_ref()
     }
 
+    /// The word for where tests run: the engine's name, or `nested`.
+    pub fn engine_name(&self) -> &'static str {
+        match self.settings.engine {
+            EngineKind::Nested => EngineKind::Nested.name(),
+            _ => self.engine.name(),
+        }
+    }
+
     /// Runs one test in a machine of its own. Whatever happens ends up in the sidecar.
     pub fn run_test(&self, plan: &TestPlan) -> Sidecar {
         let started = Instant::now();
@@ -158,10 +173,14 @@ impl Session {
             source: self.kernel.source().to_owned(),
         });
         sidecar.engine = Some(EngineInfo {
-            name: self.engine.name().to_owned(),
+            name: self.engine_name().to_owned(),
             detail: self.engine.describe(),
         });
-        if let Err(error) = self.fill(plan, started, &mut sidecar) {
+        let filled = match self.settings.engine {
+            EngineKind::Nested => self.fill_nested(plan, &mut sidecar),
+            _ => self.fill(plan, started, &mut sidecar),
+        };
+        if let Err(error) = filled {
             match error {
                 SetUpError::Spec(error) if is_beyond_host(&error) => {
                     sidecar.outcome = Outcome::Skip;
@@ -183,14 +202,9 @@ impl Session {
         started: Instant,
         sidecar: &mut Sidecar,
     ) -> Result<(), SetUpError> {
-        let timing = self.engine.timing(&plan.topology);
         let task = Task::Test {
             name: plan.name.clone(),
-            slack: TimingSlack {
-                gap_ms: timing.gap_slack_ms,
-                spread_pct: timing.spread_slack_pct,
-                why: timing.why,
-            },
+            slack: self.slack(&plan.topology),
         };
         let contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
         let memory_mib = sidecar.memory_mib;
@@ -223,6 +237,21 @@ impl Session {
         };
         conclude(sidecar, record, limits);
         Ok(())
+    }
+
+    /// How far the engine, and a machine around this host, may stretch the guest's time.
+    pub(crate) fn slack(&self, topology: &Topology) -> TimingSlack {
+        let timing = self.engine.timing(topology);
+        let outer = &self.settings.outer_slack;
+        let why = match outer.why.as_str() {
+            "" => timing.why,
+            outer => format!("{}, and {outer}", timing.why),
+        };
+        TimingSlack {
+            gap_ms: timing.gap_slack_ms + outer.gap_ms,
+            spread_pct: timing.spread_slack_pct + outer.spread_pct,
+            why,
+        }
     }
 
     /// What the base part of the initramfs holds, with the running binary as `/init`.
@@ -288,6 +317,7 @@ impl Session {
             initrd: vec![base, InitrdPart::Bytes(initramfs::pack_job(&job)?.into())],
             cmdline,
             interactive_console: false,
+            nested_virtualization: false,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use ktstr_machine::{End, Port};
+use ktstr_machine::{End, EngineKind, Port};
 use ktstr_report::Failure;
 use ktstr_topology::Topology;
 use ktstr_wire::{Stream, Task};
@@ -47,6 +47,11 @@ pub struct ShellEnd {
 /// The command did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ShellError {
+    /// A shell has no use for a machine around its machine.
+    #[error(
+        "the `nested` engine runs tests only: use `--engine tcg`, or `--engine kvm` where there is a KVM"
+    )]
+    Nested,
     /// The machine could not be set up.
     #[error("{}{}", .0.summary, detail(.0))]
     SetUp(Failure),
@@ -83,6 +88,9 @@ impl Session {
         on_output: &mut dyn FnMut(Stream, &[u8]),
         on_terminal: OnTerminal<'_>,
     ) -> Result<ShellEnd, ShellError> {
+        if self.settings.engine == EngineKind::Nested {
+            return Err(ShellError::Nested);
+        }
         let limits = Limits {
             boot: boot_limit(&plan.topology),
             run: plan.timeout,

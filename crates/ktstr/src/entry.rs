@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use ktstr_host::{Session, TestPlan, blank_sidecar};
+use anyhow::Context as _;
+use ktstr_host::{EngineKind, NestedTest, Session, Settings, TestPlan, blank_sidecar};
 use ktstr_report::{Failure, FailureKind, Outcome, Palette, Renderer, RunId, RunStore, Sidecar};
 
 use crate::registry::TestEntry;
@@ -20,7 +21,7 @@ fn before_main() {
 /// otherwise does nothing. Every binary that links this crate calls it before `main`.
 pub fn enter_guest_if_pid1() {
     if ktstr_guest::is_guest() {
-        ktstr_guest::run(registry::guest_case);
+        ktstr_guest::run(registry::guest_case, run_nested);
     }
 }
 
@@ -56,20 +57,7 @@ fn run_entry(entry: &TestEntry) -> (Sidecar, Option<String>) {
         Ok(id) => (id, None),
         Err(error) => (RunId::generate(SystemTime::now()), Some(error.to_string())),
     };
-    let plan = TestPlan {
-        name: entry.name.to_owned(),
-        run_id: run_id.to_string(),
-        topology: entry.topology,
-        memory_mib: entry.memory_mib,
-        duration: Duration::from_millis(entry.duration_ms),
-        timeout: entry.timeout_ms.map(Duration::from_millis),
-        modules: entry
-            .modules
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect(),
-        includes: Vec::new(),
-    };
+    let plan = plan(entry, run_id.to_string());
     let sidecar = match session() {
         Ok(session) => session.run_test(&plan),
         Err(failure) => Sidecar {
@@ -94,4 +82,37 @@ fn session() -> Result<&'static Session, &'static Failure> {
             .map_err(|error| error.to_failure())
     });
     opened.as_ref()
+}
+
+fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
+    TestPlan {
+        name: entry.name.to_owned(),
+        run_id,
+        topology: entry.topology,
+        memory_mib: entry.memory_mib,
+        duration: Duration::from_millis(entry.duration_ms),
+        timeout: entry.timeout_ms.map(Duration::from_millis),
+        modules: entry
+            .modules
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect(),
+        includes: Vec::new(),
+    }
+}
+
+/// The host side once more, in a machine that has a KVM of its own and the kernel in a cache.
+fn run_nested(test: &NestedTest) -> anyhow::Result<Vec<u8>> {
+    let entry = registry::find(&test.name)
+        .with_context(|| format!("the test {} is not in this binary's registry", test.name))?;
+    let settings = Settings {
+        kernel: Some(test.kernel.parse()?),
+        engine: EngineKind::Kvm,
+        cache: Some(NestedTest::CACHE.into()),
+        outer_slack: test.slack.clone(),
+        ..environment::settings_from_environment()?
+    };
+    let session = Session::open(settings, &ktstr_kernels::Quiet)?;
+    let sidecar = session.run_test(&plan(entry, test.run_id.clone()));
+    Ok(sidecar.to_json()?)
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use ktstr_host::{EngineOptions, Settings};
+use ktstr_host::{EngineOptions, Settings, TimingSlack};
 
 /// Variables that the guest's process gets too.
 const PASSED_ON: [&str; 2] = ["RUST_BACKTRACE", "RUST_LOG"];
@@ -25,6 +25,7 @@ pub fn settings_from_environment() -> Result<Settings, SettingsError> {
         engine_options: EngineOptions::from_env(),
         cache: path("KTSTR_CACHE_DIR"),
         library_path: env::var("LD_LIBRARY_PATH").ok(),
+        outer_slack: TimingSlack::default(),
         environment: PASSED_ON
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))

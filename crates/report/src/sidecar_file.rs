@@ -79,6 +79,11 @@ impl Sidecar {
         serde_json::from_slice(&bytes).map_err(damaged)
     }
 
+    /// Reads what [`Sidecar::to_json`] of the same build wrote.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
     /// The sidecar as it is written to disk: JSON with one field a line, and a final newline.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = serde_json::to_vec_pretty(self)?;

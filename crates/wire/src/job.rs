@@ -26,9 +26,29 @@ pub struct Module {
     pub path: String,
 }
 
+/// A test to be run by the guest as a host, in a machine of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NestedTest {
+    /// Its full name in the binary's own registry.
+    pub name: String,
+    /// Key of the kernel in the cache at [`NestedTest::CACHE`].
+    pub kernel: String,
+    /// The run that it belongs to.
+    pub run_id: String,
+    /// How far the guest's own timing can be trusted.
+    pub slack: TimingSlack,
+}
+
+impl NestedTest {
+    /// Where the guest finds the kernel cache.
+    pub const CACHE: &'static str = "/ktstr/cache";
+}
+
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
+    /// A test in a machine inside this one.
+    Nested(NestedTest),
     /// The test of this name in the binary's own registry.
     Test {
         /// Its full name.

@@ -21,6 +21,8 @@ pub enum Phase {
     Judging,
     /// Running a command or a shell.
     Command,
+    /// Running a test in a machine inside this one.
+    Nested,
 }
 
 impl Phase {
@@ -30,6 +32,7 @@ impl Phase {
             Self::Body => "in the body of the test",
             Self::Judging => "judging the state of the machine after the body",
             Self::Command => "running the command",
+            Self::Nested => "running the test in a machine inside this one",
         }
     }
 }
@@ -66,6 +69,8 @@ pub enum Message {
     Result(TestEnd),
     /// The command or shell ended, with this exit status (128 + signal if a signal ended it).
     Exit(u8),
+    /// The sidecar of a test that the guest ran as a host, as JSON.
+    Sidecar(#[serde(with = "bulk")] Vec<u8>),
     /// The guest has nothing more to say. The machine may be ended.
     Bye,
 }
@@ -82,6 +87,7 @@ impl Message {
             Self::Result(_) => 6,
             Self::Exit(_) => 7,
             Self::Bye => 8,
+            Self::Sidecar(_) => 9,
         }
     }
 
@@ -101,6 +107,7 @@ impl Message {
             6 => "result",
             7 => "exit",
             8 => "bye",
+            9 => "sidecar",
             _ => "unknown",
         }
     }

@@ -1,0 +1,125 @@
+//! A test in a machine inside a machine: the outer one emulated, with a real KVM in it.
+//!
+//! The outer guest is this binary again, as a host with the `kvm` engine and the kernel that travels with
+//! it. Its sidecar becomes ours, marked as nested.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use ktstr_report::{EngineInfo, Sidecar};
+use ktstr_topology::Topology;
+use ktstr_wire::{NestedTest, Task};
+
+use crate::drive::{Limits, drive};
+use crate::initramfs::Include;
+use crate::plan::{TestPlan, boot_limit};
+use crate::session::{Session, SetUpError};
+use crate::sidecar::conclude;
+
+/// CPUs of the outer machine. With more, on one emulation thread, inner vCPUs that wait for each other do so
+/// until the turns of the outer ones change, and a boot takes minutes.
+const OUTER_TOPOLOGY: Topology = Topology::SINGLE;
+
+/// Memory of the outer machine beyond that of the inner one: kernel, both initramfs with the files unpacked
+/// from them, and the kernel image for the inner machine.
+const OUTER_MIB: u64 = 1536;
+
+/// The modules of a KVM on AMD-V, which is what QEMU emulates.
+const KVM_MODULES: [&str; 1] = ["kvm_amd"];
+
+/// How much longer than on a real machine the inner host may take for everything.
+const OUTER_LIMIT: Duration = Duration::from_secs(180);
+
+impl Session {
+    pub(crate) fn fill_nested(
+        &self,
+        plan: &TestPlan,
+        sidecar: &mut Sidecar,
+    ) -> Result<(), SetUpError> {
+        let topology = OUTER_TOPOLOGY;
+        let modules = KVM_MODULES.map(str::to_owned);
+        let contents = self.base_contents(self.kernel_files()?, &modules)?;
+        let task = Task::Nested(NestedTest {
+            name: plan.name.clone(),
+            kernel: self.kernel.key().to_owned(),
+            run_id: plan.run_id.clone(),
+            slack: self.slack(&topology),
+        });
+        let memory_mib = sidecar.memory_mib + OUTER_MIB;
+        let mut spec =
+            self.machine_spec(topology, memory_mib, &contents, task, &mut sidecar.remarks)?;
+        spec.nested_virtualization = true;
+        // They protect nothing here, and cost every exit of the inner machine dearly.
+        spec.cmdline.push("mitigations=off".to_owned());
+        self.engine.check(&spec)?;
+        let limits = Limits {
+            boot: boot_limit(&topology),
+            run: Some(plan.limits().boot + plan.limits().run.unwrap_or_default() + OUTER_LIMIT),
+        };
+        let record = drive(
+            self.engine.as_ref(),
+            &spec,
+            limits,
+            &mut |_| {},
+            &mut |_, _| {},
+        )?;
+        let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));
+        match inner {
+            Some(Ok(inner)) => *sidecar = marked(inner, sidecar, &self.engine.describe()),
+            Some(Err(error)) => {
+                let remark = format!("the inner host's sidecar can't be read: {error}");
+                conclude(sidecar, record, limits);
+                sidecar.remarks.push(remark);
+            }
+            None => conclude(sidecar, record, limits),
+        }
+        Ok(())
+    }
+
+    /// The kernel's entry in the cache, without its modules' files, for the cache of the inner host.
+    fn kernel_files(&self) -> Result<Vec<Include>, SetUpError> {
+        let folder = self.kernel.dir();
+        let lists =
+            ["modules/modules.builtin", "modules/modules.dep"].map(|name| folder.join(name));
+        let entries = fs::read_dir(folder).map_err(|source| SetUpError::KernelFiles {
+            folder: folder.to_owned(),
+            source,
+        })?;
+        let files = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .chain(lists)
+            .filter(|path| path.is_file());
+        Ok(files
+            .filter_map(|path| self.in_inner_cache(folder, path.as_path()))
+            .collect())
+    }
+
+    fn in_inner_cache(&self, folder: &Path, file: &Path) -> Option<Include> {
+        let name = file.strip_prefix(folder).ok()?;
+        let guest = Path::new(NestedTest::CACHE)
+            .join("kernels")
+            .join(self.kernel.key())
+            .join(name);
+        Some(Include {
+            host: file.to_owned(),
+            guest: guest.to_str()?.to_owned(),
+        })
+    }
+}
+
+/// The inner host's sidecar as ours.
+fn marked(inner: Sidecar, ours: &Sidecar, outer: &str) -> Sidecar {
+    let engine = inner.engine.unwrap_or_default();
+    Sidecar {
+        engine: Some(EngineInfo {
+            name: "nested".to_owned(),
+            detail: format!("{} ({}) in {outer}", engine.name, engine.detail),
+        }),
+        kernel: ours.kernel.clone(),
+        started_unix_ms: ours.started_unix_ms,
+        remarks: [ours.remarks.as_slice(), &inner.remarks].concat(),
+        ..inner
+    }
+}
