@@ -46,7 +46,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
         .args(&args.filters)
         .args(&args.nextest_args)
         .env("KTSTR_KERNEL", session.kernel().key())
-        .env("KTSTR_ENGINE", session.engine().name())
+        .env("KTSTR_ENGINE", session.engine_name())
         .env(RUN_ID_ENV, run_id.as_str())
         .env(RUNS_DIR_ENV, store.root());
     for (name, path) in absolute_paths(qemu)? {
@@ -145,7 +145,7 @@ fn announce(session: &Session, asked: EngineKind) -> Result<(), Refusal> {
     let kernel = session.kernel();
     let engine = session.engine();
     let engine = ktstr_machine::announce(asked, engine)
-        .unwrap_or_else(|| format!("engine: {} ({})", engine.name(), engine.describe()));
+        .unwrap_or_else(|| format!("engine: {} ({})", session.engine_name(), engine.describe()));
     output::say(&format!(
         "kernel: {} ({}; key {})",
         kernel.release(),
