@@ -69,6 +69,23 @@ impl CheckResult {
         )
     }
 
+    /// Judges a test's own observation: it holds if what was `seen` of `what` is what was `wanted`.
+    pub fn equal(check: impl Into<String>, what: &str, seen: &str, wanted: &str) -> Self {
+        Self {
+            check: check.into(),
+            outcome: if seen == wanted {
+                Outcome::Pass
+            } else {
+                Outcome::Fail
+            },
+            value: None,
+            bound: None,
+            unit: String::new(),
+            subject: Subject::default(),
+            detail: format!("{what} is `{seen}`, wanted is `{wanted}`"),
+        }
+    }
+
     fn bounded(
         check: String,
         value: f64,
@@ -210,6 +227,17 @@ mod tests {
                 Outcome::Inconclusive
             );
         }
+    }
+
+    #[test]
+    fn what_is_seen_must_be_what_is_wanted() {
+        assert_eq!(
+            CheckResult::equal("x", "the text", "a", "a").outcome,
+            Outcome::Pass
+        );
+        let other = CheckResult::equal("x", "the text", "a", "b");
+        assert_eq!(other.outcome, Outcome::Fail);
+        assert_eq!(other.detail, "the text is `a`, wanted is `b`");
     }
 
     #[test]

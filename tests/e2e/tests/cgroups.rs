@@ -17,19 +17,7 @@ fn read(ctx: &Ctx, cgroup: &str, file: &str) -> Result<String> {
 
 /// A check that holds if the kernel says what it was told.
 fn equal(result: &mut AssertResult, what: &str, seen: &str, wanted: &str) {
-    result.push(CheckResult {
-        check: "witness".to_owned(),
-        outcome: if seen == wanted {
-            Outcome::Pass
-        } else {
-            Outcome::Fail
-        },
-        value: None,
-        bound: None,
-        unit: String::new(),
-        subject: Subject::default(),
-        detail: format!("{what} is `{seen}`, wanted is `{wanted}`"),
-    });
+    result.push(CheckResult::equal("witness", what, seen, wanted));
 }
 
 #[ktstr_test(cores = 2)]

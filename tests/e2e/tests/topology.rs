@@ -14,19 +14,8 @@ impl Sysfs {
     fn equal(&mut self, path: &str, declared: &str) {
         let seen = fs::read_to_string(Path::new("/sys/devices/system").join(path));
         let seen = seen.map_or_else(|error| error.to_string(), |text| text.trim().to_owned());
-        self.result.push(CheckResult {
-            check: "topology".to_owned(),
-            outcome: if seen == declared {
-                Outcome::Pass
-            } else {
-                Outcome::Fail
-            },
-            value: None,
-            bound: None,
-            unit: String::new(),
-            subject: Subject::default(),
-            detail: format!("{path} is `{seen}`, declared is `{declared}`"),
-        });
+        self.result
+            .push(CheckResult::equal("topology", path, &seen, declared));
     }
 }
 
