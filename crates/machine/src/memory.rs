@@ -284,9 +284,10 @@ mod tests {
             match (gpa..gpa + len as u64).find(|at| !is_ram(at)) {
                 None => {
                     memory.read(gpa, &mut into).unwrap();
-                    let file_at = if gpa >= 16 * PAGE { gpa - 13 * PAGE } else { gpa };
-                    let file_at = usize::try_from(file_at).unwrap();
-                    prop_assert_eq!(&into[..], &bytes[file_at..file_at + len]);
+                    let file_at = |gpa| if gpa >= 16 * PAGE { gpa - 13 * PAGE } else { gpa };
+                    for (gpa, byte) in (gpa..).zip(&into) {
+                        prop_assert_eq!(*byte, bytes[usize::try_from(file_at(gpa)).unwrap()]);
+                    }
                 }
                 Some(first) => {
                     let error = memory.read(gpa, &mut into).unwrap_err();
@@ -301,6 +302,7 @@ mod tests {
         let (memory, _) = two_nodes();
         assert!(memory.read(u64::MAX, &mut [0; 16]).is_err());
         assert!(memory.read(u64::MAX, &mut []).is_ok());
+        assert!(memory.read(5 * PAGE, &mut []).is_ok());
     }
 
     #[test]
