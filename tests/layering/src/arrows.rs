@@ -74,10 +74,14 @@ pub const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What a crate's tests may use beyond [`ARROWS`].
-const TEST_ARROWS: &[(&str, &[&str])] = &[(
-    "e2e",
-    &["ktstr-host", "ktstr-machine", "ktstr-kernels", "ktstr-wire"],
-)];
+const TEST_ARROWS: &[(&str, &[&str])] = &[
+    (
+        "e2e",
+        &["ktstr-host", "ktstr-machine", "ktstr-kernels", "ktstr-wire"],
+    ),
+    // Its readers are tried on images of real kernels.
+    ("ktstr-introspect", &["ktstr-kernels"]),
+];
 
 /// Dependencies between crates of the workspace that [`ARROWS`] does not allow.
 pub fn forbidden_arrows(packages: &[Package]) -> Vec<String> {

@@ -1,0 +1,11 @@
+//! Every reader over made-up bytes: what they give for what is right, and that nothing hostile makes them
+//! panic or run on.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on is to stop there"
+)]
+
+mod btf;
+mod btf_builder;
+mod kallsyms;
+mod kallsyms_builder;
