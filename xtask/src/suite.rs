@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::deny;
 use crate::process::cargo;
-use crate::setup::{self, Tool};
+use crate::setup;
 use crate::steps::Steps;
 
 /// Tests that need no virtual machine; .config/nextest.toml says which do.
@@ -23,7 +23,7 @@ pub(crate) struct Options {
 /// Runs all steps, whatever becomes of the ones before, and says whether none failed.
 pub(crate) fn test(options: &Options) -> Result<bool> {
     let needed = if options.without_vms {
-        vec![Tool::Nextest, Tool::CargoDeny]
+        setup::WITHOUT_VMS.to_vec()
     } else {
         setup::EVERYTHING.to_vec()
     };

@@ -70,6 +70,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("boot-bench", &["ktstr", "ktstr-kernels", "ktstr-machine"]),
     ("e2e", &["ktstr", "ktstr-report", "ktstr-topology"]),
     ("layering", &[]),
+    ("scx-ktstr", &[]),
     ("xtask", &[]),
 ];
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::plan::Evidence;
 use super::{Tool, cargo_home};
 
 /// What decides on the set-up. Found out without running a program.
@@ -25,11 +26,15 @@ impl Facts {
             .unwrap_or_default();
         folders.extend(cargo_home().map(|home| home.join("bin")));
         let has = |program: &str| folders.iter().any(|dir| is_program(&dir.join(program)));
+        let seen = |evidence: &Evidence| match evidence {
+            Evidence::Program(name) => has(name),
+            Evidence::Header(name) => Path::new("/usr/include").join(name).is_file(),
+        };
         Self {
             missing: needed
                 .iter()
                 .copied()
-                .filter(|tool| !has(tool.program()))
+                .filter(|tool| !tool.evidence().iter().all(seen))
                 .collect(),
             has_apt: has("apt-get"),
             // The folder belongs to the effective user of the process, see proc_pid(5).

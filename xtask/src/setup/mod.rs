@@ -23,6 +23,8 @@ pub(crate) enum Tool {
     Qemu,
     /// The shell of `cargo ktstr shell`.
     Busybox,
+    /// Compiles the BPF part of schedulers/scx-ktstr, with what libbpf needs beside it.
+    BpfToolchain,
     /// Runs the tests.
     Nextest,
     /// Checks the dependencies.
@@ -33,8 +35,16 @@ pub(crate) enum Tool {
 pub(crate) const FOR_DEMO: [Tool; 3] = [Tool::Qemu, Tool::Busybox, Tool::Nextest];
 
 /// What the project's tests need.
-pub(crate) const EVERYTHING: [Tool; 4] =
-    [Tool::Qemu, Tool::Busybox, Tool::Nextest, Tool::CargoDeny];
+pub(crate) const EVERYTHING: [Tool; 5] = [
+    Tool::Qemu,
+    Tool::Busybox,
+    Tool::BpfToolchain,
+    Tool::Nextest,
+    Tool::CargoDeny,
+];
+
+/// What is needed to build all of the workspace and run the tests that boot nothing.
+pub(crate) const WITHOUT_VMS: [Tool; 3] = [Tool::BpfToolchain, Tool::Nextest, Tool::CargoDeny];
 
 /// apt's own question whether it could install takes a moment, not minutes.
 const SIMULATION_WITHIN: Duration = Duration::from_secs(60);
@@ -51,7 +61,7 @@ pub(crate) fn setup(tools: &[Tool]) -> Result<()> {
     }
     let still_missing = Facts::gather(tools).missing;
     if !still_missing.is_empty() {
-        bail!("installed, but still not found on PATH: {still_missing:?}");
+        bail!("installed, but still not found: {still_missing:?}");
     }
     Ok(())
 }

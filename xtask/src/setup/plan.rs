@@ -6,8 +6,8 @@ use super::{Tool, facts::Facts};
 
 /// How a tool is come by.
 enum Source {
-    /// A package of Debian and its relatives.
-    Apt { package: &'static str },
+    /// Packages of Debian and its relatives.
+    Apt { packages: &'static [&'static str] },
     /// A crate. Pinned, so that it builds with the project's own Rust; raise it with the toolchain.
     Cargo {
         krate: &'static str,
@@ -15,25 +15,56 @@ enum Source {
     },
 }
 
+/// What shows that a tool is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Evidence {
+    /// A program on PATH.
+    Program(&'static str),
+    /// A file in the system's folder of headers.
+    Header(&'static str),
+}
+
+use Evidence::{Header, Program};
+
 impl Tool {
-    /// Name of its program.
-    pub(super) fn program(self) -> &'static str {
+    /// Its name.
+    fn name(self) -> &'static str {
         match self {
             Self::Qemu => "qemu-system-x86_64",
             Self::Busybox => "busybox",
+            Self::BpfToolchain => "the BPF toolchain",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
+        }
+    }
+
+    /// It is there if all of these are.
+    pub(super) fn evidence(self) -> &'static [Evidence] {
+        match self {
+            Self::Qemu => &[Program("qemu-system-x86_64")],
+            Self::Busybox => &[Program("busybox")],
+            Self::BpfToolchain => &[
+                Program("clang-19"),
+                Program("pkg-config"),
+                Header("libelf.h"),
+                Header("zlib.h"),
+            ],
+            Self::Nextest => &[Program("cargo-nextest")],
+            Self::CargoDeny => &[Program("cargo-deny")],
         }
     }
 
     fn source(self) -> Source {
         match self {
             Self::Qemu => Source::Apt {
-                package: "qemu-system-x86",
+                packages: &["qemu-system-x86"],
             },
             // The one without libraries: it runs in a guest that has nothing else.
             Self::Busybox => Source::Apt {
-                package: "busybox-static",
+                packages: &["busybox-static"],
+            },
+            Self::BpfToolchain => Source::Apt {
+                packages: &["clang-19", "libelf-dev", "zlib1g-dev", "pkg-config"],
             },
             Self::Nextest => Source::Cargo {
                 krate: "cargo-nextest",
@@ -50,6 +81,7 @@ impl Tool {
         match self {
             Self::Qemu => "boots the virtual machines",
             Self::Busybox => "the shell in a virtual machine",
+            Self::BpfToolchain => "builds schedulers/scx-ktstr",
             Self::Nextest => "runs the tests",
             Self::CargoDeny => "checks the dependencies",
         }
@@ -84,7 +116,8 @@ pub(super) enum CannotInstall {
     },
     #[error(
         "{} missing, and this machine has no apt to install from. Install it with the package manager of \
-         this system (QEMU's system emulator for x86-64, a static busybox), so that it is on PATH, then run this again",
+         this system (QEMU's system emulator for x86-64; a static busybox; clang-19, pkg-config and the headers of \
+         libelf and zlib), then run this again",
         are(tools)
     )]
     NoApt { tools: Vec<Tool> },
@@ -97,9 +130,9 @@ pub(super) fn plan(facts: &Facts) -> Result<Vec<Install>, CannotInstall> {
     let mut installs = Vec::new();
     for &tool in &facts.missing {
         match tool.source() {
-            Source::Apt { package } => {
+            Source::Apt { packages: needed } => {
                 tools.push(tool);
-                packages.push(package);
+                packages.extend_from_slice(needed);
             }
             Source::Cargo { krate, version } => installs.push(Install::Cargo {
                 tool,
@@ -142,7 +175,7 @@ fn apt_command(packages: &[&str]) -> String {
 
 /// `x and y are`, `x is`.
 fn are(tools: &[Tool]) -> String {
-    let names: Vec<&str> = tools.iter().map(|tool| tool.program()).collect();
+    let names: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
     let verb = if names.len() == 1 { "is" } else { "are" };
     format!("{} {verb}", names.join(" and "))
 }
@@ -204,10 +237,16 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_its_command_packages_first() {
-        let every = [Tool::CargoDeny, Tool::Nextest, Tool::Qemu, Tool::Busybox];
+        let every = [
+            Tool::CargoDeny,
+            Tool::Nextest,
+            Tool::Qemu,
+            Tool::Busybox,
+            Tool::BpfToolchain,
+        ];
         let all = facts(&every, true, true);
         insta::assert_snapshot!(said(&all), @r"
-        qemu-system-x86_64 and busybox are missing (boots the virtual machines, the shell in a virtual machine); installing: apt-get install -y --no-install-recommends qemu-system-x86 busybox-static
+        qemu-system-x86_64 and busybox and the BPF toolchain are missing (boots the virtual machines, the shell in a virtual machine, builds schedulers/scx-ktstr); installing: apt-get install -y --no-install-recommends qemu-system-x86 busybox-static clang-19 libelf-dev zlib1g-dev pkg-config
         cargo-deny is missing (checks the dependencies); installing: cargo install cargo-deny --version 0.20.2 --locked --debug
         cargo-nextest is missing (runs the tests); installing: cargo install cargo-nextest --version 0.9.143 --locked --debug
         ");
@@ -226,7 +265,8 @@ mod tests {
 
     #[test]
     fn without_apt_it_says_what_to_look_for() {
-        insta::assert_snapshot!(said(&facts(&[Tool::Qemu], false, true)), @"error: qemu-system-x86_64 is missing, and this machine has no apt to install from. Install it with the package manager of this system (QEMU's system emulator for x86-64, a static busybox), so that it is on PATH, then run this again");
+        insta::assert_snapshot!(said(&facts(&[Tool::Qemu], false, true)), @"error: qemu-system-x86_64 is missing, and this machine has no apt to install from. Install it with the package manager of this system (QEMU's system emulator for x86-64; a static busybox; clang-19, pkg-config and the headers of \
+         libelf and zlib), then run this again");
     }
 
     #[test]
