@@ -23,3 +23,9 @@ pub(crate) fn uint(bytes: &[u8]) -> Option<u64> {
     wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(u64::from_le_bytes(wide))
 }
+
+/// The text before the first NUL. What is no UTF-8 is replaced.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0);
+    String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
+}

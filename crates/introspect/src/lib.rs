@@ -1,7 +1,16 @@
 //! A read-only view of a running kernel, from its image and the guest's physical memory.
 //!
-//! [`btf`] tells layouts and [`symbols`] addresses, both from the kernel's image.
+//! [`btf`] tells layouts and [`symbols`] addresses, both from the kernel's image ([`KernelImage`]). [`memory`]
+//! reads a running kernel's memory by virtual address, over a reader of guest-physical memory that the caller
+//! has ([`memory::PhysRead`]).
+//!
+//! A guest's memory is read while it runs, and nothing in it is trusted: walks are bounded, and what can't be
+//! read is an error.
 
 pub mod btf;
 mod bytes;
+mod image;
+pub mod memory;
 pub mod symbols;
+
+pub use image::{ImageError, KernelImage};

@@ -7,5 +7,7 @@
 
 mod btf;
 mod btf_builder;
+mod fake_kernel;
 mod kallsyms;
 mod kallsyms_builder;
+mod memory;
