@@ -25,6 +25,8 @@ pub(crate) enum Tool {
     Busybox,
     /// Compiles the BPF part of schedulers/scx-ktstr, with what libbpf needs beside it.
     BpfToolchain,
+    /// Judges ACPI tables, in tests of the microVM.
+    Iasl,
     /// Runs the tests.
     Nextest,
     /// Checks the dependencies.
@@ -35,10 +37,11 @@ pub(crate) enum Tool {
 pub(crate) const FOR_DEMO: [Tool; 3] = [Tool::Qemu, Tool::Busybox, Tool::Nextest];
 
 /// What the project's tests need.
-pub(crate) const EVERYTHING: [Tool; 5] = [
+pub(crate) const EVERYTHING: [Tool; 6] = [
     Tool::Qemu,
     Tool::Busybox,
     Tool::BpfToolchain,
+    Tool::Iasl,
     Tool::Nextest,
     Tool::CargoDeny,
 ];

@@ -33,6 +33,7 @@ impl Tool {
             Self::Qemu => "qemu-system-x86_64",
             Self::Busybox => "busybox",
             Self::BpfToolchain => "the BPF toolchain",
+            Self::Iasl => "iasl",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
         }
@@ -49,6 +50,7 @@ impl Tool {
                 Header("libelf.h"),
                 Header("zlib.h"),
             ],
+            Self::Iasl => &[Program("iasl")],
             Self::Nextest => &[Program("cargo-nextest")],
             Self::CargoDeny => &[Program("cargo-deny")],
         }
@@ -66,6 +68,9 @@ impl Tool {
             Self::BpfToolchain => Source::Apt {
                 packages: &["clang-19", "libelf-dev", "zlib1g-dev", "pkg-config"],
             },
+            Self::Iasl => Source::Apt {
+                packages: &["acpica-tools"],
+            },
             Self::Nextest => Source::Cargo {
                 krate: "cargo-nextest",
                 version: "0.9.143",
@@ -82,6 +87,7 @@ impl Tool {
             Self::Qemu => "boots the virtual machines",
             Self::Busybox => "the shell in a virtual machine",
             Self::BpfToolchain => "builds schedulers/scx-ktstr",
+            Self::Iasl => "judges ACPI tables",
             Self::Nextest => "runs the tests",
             Self::CargoDeny => "checks the dependencies",
         }
@@ -117,7 +123,7 @@ pub(super) enum CannotInstall {
     #[error(
         "{} missing, and this machine has no apt to install from. Install it with the package manager of \
          this system (QEMU's system emulator for x86-64; a static busybox; clang-19, pkg-config and the headers of \
-         libelf and zlib), then run this again",
+         libelf and zlib; ACPICA's tools), then run this again",
         are(tools)
     )]
     NoApt { tools: Vec<Tool> },
@@ -243,10 +249,11 @@ mod tests {
             Tool::Qemu,
             Tool::Busybox,
             Tool::BpfToolchain,
+            Tool::Iasl,
         ];
         let all = facts(&every, true, true);
         insta::assert_snapshot!(said(&all), @r"
-        qemu-system-x86_64 and busybox and the BPF toolchain are missing (boots the virtual machines, the shell in a virtual machine, builds schedulers/scx-ktstr); installing: apt-get install -y --no-install-recommends qemu-system-x86 busybox-static clang-19 libelf-dev zlib1g-dev pkg-config
+        qemu-system-x86_64 and busybox and the BPF toolchain and iasl are missing (boots the virtual machines, the shell in a virtual machine, builds schedulers/scx-ktstr, judges ACPI tables); installing: apt-get install -y --no-install-recommends qemu-system-x86 busybox-static clang-19 libelf-dev zlib1g-dev pkg-config acpica-tools
         cargo-deny is missing (checks the dependencies); installing: cargo install cargo-deny --version 0.20.2 --locked --debug
         cargo-nextest is missing (runs the tests); installing: cargo install cargo-nextest --version 0.9.143 --locked --debug
         ");
@@ -266,7 +273,7 @@ mod tests {
     #[test]
     fn without_apt_it_says_what_to_look_for() {
         insta::assert_snapshot!(said(&facts(&[Tool::Qemu], false, true)), @"error: qemu-system-x86_64 is missing, and this machine has no apt to install from. Install it with the package manager of this system (QEMU's system emulator for x86-64; a static busybox; clang-19, pkg-config and the headers of \
-         libelf and zlib), then run this again");
+         libelf and zlib; ACPICA's tools), then run this again");
     }
 
     #[test]
