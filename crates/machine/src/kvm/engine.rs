@@ -1,6 +1,6 @@
 //! Starting microVMs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::thread;
 
@@ -34,10 +34,23 @@ const BASE_OPTIONS: &[&str] = &[
     "cryptomgr.notests",
 ];
 
+/// For a guest that shares a host CPU with others: its CPUs come up one after the other. In parallel, which
+/// is the default, all of them spin until it is their turn, and take their time from the one they wait for.
+const SERIAL_BRING_UP: &str = "cpuhp.parallel=0";
+
+/// For a guest on a host that trusts its own time-stamp counter: so can the guest. By itself a kernel
+/// takes the counters of several packages for unsynchronized where the CPU does not say otherwise.
+const TRUSTED_TSC: &str = "tsc=reliable";
+
+/// What the host keeps its time by.
+const HOST_CLOCK: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
 /// The host's KVM, known to run a kernel.
 #[derive(Debug)]
 pub(crate) struct KvmEngine {
     max_vcpus: u32,
+    /// Whether the host keeps its time by its time-stamp counter.
+    trusts_tsc: bool,
 }
 
 impl KvmEngine {
@@ -46,7 +59,20 @@ impl KvmEngine {
         let usable = ktstr_vmm::probe()?;
         Ok(Self {
             max_vcpus: u32::try_from(usable.max_vcpus).unwrap_or(u32::MAX),
+            trusts_tsc: fs::read_to_string(HOST_CLOCK).is_ok_and(|clock| clock.trim() == "tsc"),
         })
+    }
+
+    /// The kernel command line: the options for the guest on this host, then the machine's own.
+    fn cmdline(&self, spec: &MachineSpec) -> Result<String, SpecError> {
+        let mut options = BASE_OPTIONS.to_vec();
+        if spec.topology.cpu_count() > host_cpus() {
+            options.push(SERIAL_BRING_UP);
+        }
+        if self.trusts_tsc {
+            options.push(TRUSTED_TSC);
+        }
+        cmdline::join(&options, spec)
     }
 }
 
@@ -64,7 +90,7 @@ impl Engine for KvmEngine {
 
     fn timing(&self, topology: &Topology) -> TimingQuality {
         let cpus = u64::from(topology.cpu_count());
-        let host_cpus = thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let host_cpus = u64::from(host_cpus());
         let waiting = cpus.div_ceil(host_cpus) - 1;
         TimingQuality {
             gap_slack_ms: HOST_SLACK_MS * (waiting + 1),
@@ -85,7 +111,7 @@ impl Engine for KvmEngine {
         }
         open_input("the kernel", spec.kernel.any_file()?)?;
         check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
-        cmdline::join(BASE_OPTIONS, spec).map(drop)
+        self.cmdline(spec).map(drop)
     }
 
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
@@ -105,7 +131,7 @@ impl Engine for KvmEngine {
             .collect::<io::Result<Vec<_>>>()
             .map_err(host("give guest RAM to the machine"))?;
         let mut builder = Builder::new(spec.topology, nodes, kernel)
-            .cmdline(cmdline::join(BASE_OPTIONS, spec)?)
+            .cmdline(self.cmdline(spec)?)
             .shell(spec.interactive_console);
         if let Some(initrd) = initrd::concatenate(&spec.initrd)? {
             builder = builder.initrd(ktstr_vmm::InitrdPart::File(File::from(initrd)));
@@ -120,6 +146,12 @@ impl Engine for KvmEngine {
             Watcher::start(&shared, ended, on_end).map_err(host("start the machine's thread"))?;
         Ok(Box::new(KvmMachine::new(memory, shared, thread)))
     }
+}
+
+/// CPUs of the host that this process may use.
+fn host_cpus() -> u32 {
+    thread::available_parallelism()
+        .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
 }
 
 /// Where the machine puts the RAM of nodes of these sizes.

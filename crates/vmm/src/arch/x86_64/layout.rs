@@ -38,8 +38,12 @@ pub(crate) const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI tables, the RSDP first: in the BIOS area, where a kernel that isn't told looks for it as well
 /// (ACPI 6.5, section 5.2.5.1).
 pub(crate) const ACPI: u64 = 0xe_0000;
-/// Room for them: a CPU takes 16 to 24 bytes in each of MADT and SRAT.
-pub(crate) const ACPI_BYTES: u64 = RESET_VECTOR - ACPI;
+/// Room for them, up to where a kernel takes the system's ROM to be: a CPU takes 24 to 40 bytes in MADT and
+/// SRAT together.
+pub(crate) const ACPI_BYTES: u64 = SYSTEM_ROM - ACPI;
+
+/// The system's ROM (`system_rom_resource` of arch/x86/kernel/probe_roms.c). Only the reset vector is used.
+pub(crate) const SYSTEM_ROM: u64 = 0xf_0000;
 
 /// Where a kernel jumps in real mode to have the BIOS reset the machine, 16 bytes.
 pub(crate) const RESET_VECTOR: u64 = 0xf_fff0;

@@ -4,7 +4,7 @@ use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header
 
 use super::layout::{
     ACPI, ACPI_BYTES, CMDLINE, CMDLINE_MAX_BYTES, HIGH_RAM_START, LOW_RAM_END, PCI_ECAM,
-    PCI_ECAM_BYTES, RESET_VECTOR,
+    PCI_ECAM_BYTES, SYSTEM_ROM,
 };
 use crate::memory::RamRegion;
 
@@ -73,7 +73,7 @@ fn e820(regions: &[RamRegion]) -> Vec<boot_e820_entry> {
         entry(0, LOW_RAM_END, E820_RAM),
         entry(LOW_RAM_END, ACPI, E820_RESERVED),
         entry(ACPI, ACPI + ACPI_BYTES, E820_ACPI),
-        entry(RESET_VECTOR, HIGH_RAM_START, E820_RESERVED),
+        entry(SYSTEM_ROM, HIGH_RAM_START, E820_RESERVED),
     ];
     let mut ram: Vec<(u64, u64)> = Vec::new();
     for region in regions {
