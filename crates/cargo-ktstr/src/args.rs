@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use ktstr_kernels::KernelSpec;
-use ktstr_machine::EngineKind;
-use ktstr_topology::Topology;
+use ktstr_machine::{EngineKind, MIN_NODE_MEMORY_MIB};
+use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
 
 /// Name of the file that cargo looks for when it is asked for `cargo ktstr`.
 pub(crate) const BINARY: &str = "cargo-ktstr";
@@ -193,6 +193,15 @@ pub(crate) struct ShellArgs {
     /// Memory of the machine in MiB, at least 128
     #[arg(long, value_name = "M", default_value_t = 512, value_parser = clap::value_parser!(u64).range(MIN_MEMORY_MIB..))]
     pub(crate) memory_mib: u64,
+    /// Memory of each NUMA node in MiB, such as 768,256, instead of shares of --memory-mib
+    #[arg(long, value_name = "M,M", value_delimiter = ',', conflicts_with = "memory_mib", value_parser = clap::value_parser!(u64).range(MIN_NODE_MEMORY_MIB..))]
+    pub(crate) node_memory_mib: Vec<u64>,
+    /// NUMA nodes without CPUs after the others: memory of each in MiB
+    #[arg(long, value_name = "M,M", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(MIN_NODE_MEMORY_MIB..))]
+    pub(crate) memory_only_node_mib: Vec<u64>,
+    /// Distances between NUMA nodes, a row from each, such as 10,30/30,10
+    #[arg(long, value_name = "ROW/ROW")]
+    pub(crate) node_distances: Option<DistancesArg>,
     /// File to have in the machine, at GUEST_PATH or in /root; may be repeated
     #[arg(long, value_name = "FILE[:GUEST_PATH]")]
     pub(crate) include: Vec<IncludeArg>,
@@ -208,6 +217,21 @@ pub(crate) struct ShellArgs {
 }
 
 impl ShellArgs {
+    /// The memory of the machine's NUMA nodes.
+    pub(crate) fn numa(&self) -> Result<NumaMemory, NumaError> {
+        let spec = NumaSpec {
+            node_memory_mib: self.node_memory_mib.clone(),
+            memory_only_node_mib: self.memory_only_node_mib.clone(),
+            node_distances: self
+                .node_distances
+                .as_ref()
+                .map(|distances| distances.0.clone())
+                .unwrap_or_default(),
+            ..NumaSpec::default()
+        };
+        spec.resolve(&self.topology.0, self.memory_mib)
+    }
+
     const EXEC_TIMEOUT_S: u64 = 120;
 
     /// How long the command or the shell may take once the machine has booted.
@@ -233,6 +257,26 @@ impl FromStr for TopologyArg {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
+    }
+}
+
+/// `10,30/30,10`.
+#[derive(Clone, Debug)]
+pub(crate) struct DistancesArg(pub(crate) Vec<Vec<u8>>);
+
+impl FromStr for DistancesArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let distance = |part: &str| {
+            part.trim().parse::<u8>().map_err(|_| {
+                format!("`{part}` is no distance: write a row for each node, such as 10,30/30,10")
+            })
+        };
+        let rows = text.split('/');
+        rows.map(|row| row.split(',').map(distance).collect())
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
                        with `--exec CMD` instead";
         return Err(Refusal::message(Code::Usage, message));
     }
+    let numa = args.numa().or_exit(Code::Usage)?;
     let includes = shell_plan::includes(&args.include).or_exit(Code::Usage)?;
     let mut settings = session::settings(&args.target)?;
     let busybox = shell_plan::busybox().or_exit(Code::HostUnfit)?;
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
     } else {
         None
     };
-    let plan = shell_plan::plan(args, includes, busybox, window);
+    let plan = shell_plan::plan(args, numa, includes, busybox, window);
     let terminal_kind = env::var("TERM").ok().filter(|_| interactive);
     settings
         .environment

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use ktstr_host::ShellPlan;
 use ktstr_host::initramfs::Include;
+use ktstr_topology::NumaMemory;
 
 use crate::args::{IncludeArg, ShellArgs};
 use crate::terminal::WindowSize;
@@ -47,6 +48,7 @@ pub(crate) fn includes(args: &[IncludeArg]) -> anyhow::Result<Vec<Include>> {
 /// The plan. `window` is the size of the user's terminal, if a person is to type there.
 pub(crate) fn plan(
     args: &ShellArgs,
+    numa: NumaMemory,
     mut includes: Vec<Include>,
     busybox: PathBuf,
     window: Option<WindowSize>,
@@ -57,7 +59,7 @@ pub(crate) fn plan(
     });
     ShellPlan {
         topology: args.topology.0,
-        memory_mib: args.memory_mib,
+        numa,
         argv: argv(args.exec.as_deref(), window),
         interactive: args.exec.is_none(),
         includes,

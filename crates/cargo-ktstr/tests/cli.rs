@@ -133,6 +133,25 @@ fn an_impossible_topology_is_explained() {
 }
 
 #[test]
+fn impossible_numa_nodes_are_explained() {
+    let refused = |nodes: &[&str]| {
+        let shell = ["shell", "--exec", "true", "--topology", "2,2,1,1"];
+        refused(&[&shell, nodes].concat())
+    };
+    assert!(
+        refused(&["--node-distances", "10,30/20,10"])
+            .contains("30 from NUMA node 0 to node 1, but 20 from node 1 to node 0")
+    );
+    assert!(refused(&["--node-distances", "10,x/20,10"]).contains("`x` is no distance"));
+    assert!(refused(&["--node-memory-mib", "512"]).contains("2 are needed"));
+    assert!(
+        refused(&["--node-memory-mib", "512,512", "--memory-mib", "512"])
+            .contains("cannot be used with")
+    );
+    assert!(refused(&["--memory-only-node-mib", "1"]).contains("1 is not in 16.."));
+}
+
+#[test]
 fn a_kernel_spec_of_no_known_form_is_refused_before_anything_is_done() {
     assert!(refused(&["kernel", "get", "what is this"]).contains("debian/SUITE"));
     assert!(refused(&["shell", "--kernel", "6.14.2", "--exec", "true"]).contains("kernel.org"));

@@ -68,7 +68,17 @@ fn run_body(
     link.send(&Message::Phase(Phase::Body))?;
     let returned = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)
         .map_err(anyhow::Error::from)
-        .map(|cgroups| Ctx::new(job.topology, cgroups, case.duration, case.assert, timing))
+        .map(|cgroups| {
+            let numa = job.numa.clone();
+            Ctx::new(
+                job.topology,
+                numa,
+                cgroups,
+                case.duration,
+                case.assert,
+                timing,
+            )
+        })
         .and_then(|ctx| (case.body)(&ctx));
     link.send(&Message::Phase(Phase::Judging))?;
     let (mut result, error) = match returned {

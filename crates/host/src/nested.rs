@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ktstr_report::{EngineInfo, Sidecar};
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{NestedTest, Task};
 
 use crate::drive::{Limits, drive};
@@ -37,6 +37,8 @@ impl Session {
         plan: &TestPlan,
         sidecar: &mut Sidecar,
     ) -> Result<(), SetUpError> {
+        // A shape that can't be is refused before the outer machine boots.
+        let inner = plan.numa_memory()?;
         let topology = OUTER_TOPOLOGY;
         let modules = KVM_MODULES.map(str::to_owned);
         let contents = self.base_contents(self.kernel_files()?, &modules)?;
@@ -46,9 +48,8 @@ impl Session {
             run_id: plan.run_id.clone(),
             slack: self.slack(&topology),
         });
-        let memory_mib = sidecar.memory_mib + OUTER_MIB;
-        let mut spec =
-            self.machine_spec(topology, memory_mib, &contents, task, &mut sidecar.remarks)?;
+        let numa = NumaMemory::uniform(&topology, inner.total_mib().saturating_add(OUTER_MIB));
+        let mut spec = self.machine_spec(topology, numa, &contents, task, &mut sidecar.remarks)?;
         spec.nested_virtualization = true;
         // They protect nothing here, and cost every exit of the inner machine dearly.
         spec.cmdline.push("mitigations=off".to_owned());

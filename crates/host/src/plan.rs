@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
 
 use crate::drive::Limits;
 use crate::initramfs;
@@ -16,8 +16,10 @@ pub struct TestPlan {
     pub run_id: String,
     /// Shape of the machine.
     pub topology: Topology,
-    /// Memory of the machine, 512 MiB if unset.
+    /// Memory that the NUMA nodes with CPUs share, 512 MiB if unset.
     pub memory_mib: Option<u64>,
+    /// What is special about the NUMA nodes.
+    pub numa: NumaSpec,
     /// How long its scenario holds.
     pub duration: Duration,
     /// How long it may take from the guest's first message to its last; if unset, thirty seconds, twice
@@ -29,7 +31,16 @@ pub struct TestPlan {
     pub includes: Vec<initramfs::Include>,
 }
 
+/// Memory of a machine whose test doesn't say.
+const DEFAULT_MEMORY_MIB: u64 = 512;
+
 impl TestPlan {
+    /// The memory of its machine.
+    pub(crate) fn numa_memory(&self) -> Result<NumaMemory, NumaError> {
+        let memory_mib = self.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB);
+        self.numa.resolve(&self.topology, memory_mib)
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         let cpus = self.topology.cpu_count();
         let default = Duration::from_secs(30) + 2 * self.duration + Duration::from_secs(1) * cpus;

@@ -9,7 +9,7 @@ use ktstr_machine::{
     BootKernel, End, Engine, EngineKind, EngineOptions, InitrdPart, MachineSpec, SpecError,
 };
 use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaError, NumaMemory, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
 use crate::drive::{DriveError, drive};
@@ -97,6 +97,8 @@ pub(crate) enum SetUpError {
     },
     #[error("the initramfs can't be packed")]
     Initramfs(#[from] InitramfsError),
+    #[error(transparent)]
+    Numa(#[from] NumaError),
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
@@ -207,14 +209,8 @@ impl Session {
             slack: self.slack(&plan.topology),
         };
         let contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
-        let memory_mib = sidecar.memory_mib;
-        let spec = self.machine_spec(
-            plan.topology,
-            memory_mib,
-            &contents,
-            task,
-            &mut sidecar.remarks,
-        )?;
+        let numa = plan.numa_memory()?;
+        let spec = self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
         self.engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
         let limits = plan.limits();
@@ -279,7 +275,7 @@ impl Session {
     pub(crate) fn machine_spec(
         &self,
         topology: Topology,
-        memory_mib: u64,
+        numa: NumaMemory,
         contents: &BaseContents,
         task: Task,
         remarks: &mut Vec<String>,
@@ -302,13 +298,14 @@ impl Session {
         }
         let job = Job {
             topology,
+            numa: numa.clone(),
             modules: contents.guest_modules(),
             environment,
             task,
         };
         Ok(MachineSpec {
             topology,
-            memory_mib,
+            numa,
             kernel: BootKernel {
                 bzimage: self.kernel.bzimage().map(Into::into),
                 vmlinux: Some(self.kernel.vmlinux().into()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ktstr_machine::{End, EngineKind, Port};
 use ktstr_report::Failure;
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{Stream, Task};
 
 use crate::drive::{Limits, drive};
@@ -22,7 +22,7 @@ pub struct ShellPlan {
     /// Shape of the machine.
     pub topology: Topology,
     /// Memory of the machine.
-    pub memory_mib: u64,
+    pub numa: NumaMemory,
     /// Program and arguments.
     pub argv: Vec<String>,
     /// Whether a person talks to it.
@@ -130,8 +130,8 @@ impl Session {
             argv: plan.argv.clone(),
             interactive: plan.interactive,
         };
-        let mut spec =
-            self.machine_spec(plan.topology, plan.memory_mib, &contents, task, remarks)?;
+        let numa = plan.numa.clone();
+        let mut spec = self.machine_spec(plan.topology, numa, &contents, task, remarks)?;
         spec.interactive_console = plan.interactive;
         self.engine.check(&spec)?;
         let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {

@@ -3,13 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ktstr_report::{Failure, FailureKind, Outcome, SCHEMA_VERSION, Sidecar, Timings};
+use ktstr_topology::{NumaMemory, NumaSpec};
 
 use crate::drive::{Limits, Record};
 use crate::outcome::{judge, numbered};
 use crate::plan::TestPlan;
-
-/// Memory of a machine whose test doesn't say.
-const DEFAULT_MEMORY_MIB: u64 = 512;
 
 /// Lines of the console that a report keeps.
 const CONSOLE_LINES: usize = 60;
@@ -25,6 +23,7 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
+    let numa = plan.numa_memory().ok();
     Sidecar {
         schema: SCHEMA_VERSION,
         run_id: plan.run_id.clone(),
@@ -35,7 +34,8 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
         kernel: None,
         engine: None,
         topology: plan.topology,
-        memory_mib: plan.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB),
+        memory_mib: numa.as_ref().map_or(0, NumaMemory::total_mib),
+        numa: numa.filter(|_| plan.numa != NumaSpec::default()),
         started_unix_ms: millis(since_epoch),
         timings: Timings::default(),
         engine_memory_bytes: None,

@@ -90,6 +90,7 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
         run_id,
         topology: entry.topology,
         memory_mib: entry.memory_mib,
+        numa: entry.numa.to_spec(),
         duration: Duration::from_millis(entry.duration_ms),
         timeout: entry.timeout_ms.map(Duration::from_millis),
         modules: entry

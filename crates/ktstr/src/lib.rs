@@ -35,6 +35,11 @@ mod registry;
 /// | `cores` | cores in each LLC | 1 |
 /// | `threads` | hardware threads on each core, 1 or 2 | 1 |
 /// | `memory_mib` | memory, shared out evenly among the nodes | 512 |
+/// | `node_memory_mib` | instead of `memory_mib`: memory of each node, such as `[768, 256]` | even |
+/// | `memory_only_node_mib` | nodes without CPUs, numbered after the others: memory of each, such as `[256]` | none |
+/// | `node_distances` | a row for each node, from it to every node: 10 to itself, 11 to 254 to others, the same both ways, such as `[[10, 30], [30, 10]]` | 10 and 20 |
+/// | `node_latency_ns` | for each node, the time of an access to its memory from its nearest CPUs, as the kernel is told (HMAT) | 100; 300 without CPUs |
+/// | `node_bandwidth_mb_s` | the same of its bandwidth, in MB/s | 51200; 20480 without CPUs |
 /// | `duration_s` | how long a scenario holds its load | 2 |
 /// | `timeout_s` | how long the guest may take from its first message to its last | 30 + 2 × `duration_s` + 1 a CPU |
 /// | `modules` | kernel modules to load, by name, such as `["veth"]` | none |
@@ -73,7 +78,7 @@ pub use ktstr_macros::ktstr_test;
 pub use ktstr_report::{AssertResult, CheckResult, ExitCode, Outcome, WorkerReport};
 pub use ktstr_scenario as scenario;
 pub use ktstr_scenario::{Assert, Ctx};
-pub use ktstr_topology::{CpuSet, Topology};
+pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 
 pub use entry::enter_guest_if_pid1;
 pub use environment::{SettingsError, settings_from_environment};
@@ -91,5 +96,5 @@ pub mod __private {
     pub use linkme;
 
     pub use crate::entry::run;
-    pub use crate::registry::{TESTS, TestEntry, topology};
+    pub use crate::registry::{NumaEntry, TESTS, TestEntry, topology};
 }

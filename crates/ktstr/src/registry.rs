@@ -5,7 +5,7 @@ use std::time::Duration;
 use ktstr_guest::TestCase;
 use ktstr_report::AssertResult;
 use ktstr_scenario::{Assert, Ctx};
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaSpec, Topology};
 
 /// All tests of this binary, gathered by the linker.
 #[linkme::distributed_slice]
@@ -18,8 +18,10 @@ pub struct TestEntry {
     pub name: &'static str,
     /// Shape of the machine.
     pub topology: Topology,
-    /// Memory of the machine, if declared.
+    /// Memory that the NUMA nodes with CPUs share, if declared.
     pub memory_mib: Option<u64>,
+    /// What is special about the NUMA nodes.
+    pub numa: NumaEntry,
     /// How long the scenario holds.
     pub duration_ms: u64,
     /// How long the guest may take, if declared.
@@ -30,6 +32,33 @@ pub struct TestEntry {
     pub assert: Assert,
     /// The body.
     pub body: fn(&Ctx) -> anyhow::Result<AssertResult>,
+}
+
+/// A [`NumaSpec`] in a static.
+#[derive(Clone, Copy, Debug)]
+pub struct NumaEntry {
+    /// [`NumaSpec::node_memory_mib`].
+    pub node_memory_mib: &'static [u64],
+    /// [`NumaSpec::memory_only_node_mib`].
+    pub memory_only_node_mib: &'static [u64],
+    /// [`NumaSpec::node_distances`].
+    pub node_distances: &'static [&'static [u8]],
+    /// [`NumaSpec::node_latency_ns`].
+    pub node_latency_ns: &'static [u32],
+    /// [`NumaSpec::node_bandwidth_mb_s`].
+    pub node_bandwidth_mb_s: &'static [u32],
+}
+
+impl NumaEntry {
+    pub(crate) fn to_spec(self) -> NumaSpec {
+        NumaSpec {
+            node_memory_mib: self.node_memory_mib.to_vec(),
+            memory_only_node_mib: self.memory_only_node_mib.to_vec(),
+            node_distances: self.node_distances.iter().map(|row| row.to_vec()).collect(),
+            node_latency_ns: self.node_latency_ns.to_vec(),
+            node_bandwidth_mb_s: self.node_bandwidth_mb_s.to_vec(),
+        }
+    }
 }
 
 /// A shape that the attribute has already found possible.

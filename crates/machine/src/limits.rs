@@ -9,11 +9,20 @@ const KERNEL_MIB: u64 = 64;
 
 /// Whether the memory is enough for the machine, and not too much for the host.
 pub(crate) fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), SpecError> {
-    let memory_mib = spec.memory_mib;
-    let nodes = spec.topology.numa_nodes();
-    if memory_mib / u64::from(nodes) < MIN_NODE_MEMORY_MIB {
-        return Err(SpecError::TooLittleMemory { memory_mib, nodes });
+    let (described, declared) = (spec.numa.cpu_nodes(), spec.topology.numa_nodes());
+    if described != declared {
+        return Err(SpecError::NodeCount {
+            described,
+            declared,
+        });
     }
+    for (node, memory) in spec.numa.nodes().iter().enumerate() {
+        let memory_mib = memory.memory_mib;
+        if memory_mib < MIN_NODE_MEMORY_MIB {
+            return Err(SpecError::TooLittleMemory { memory_mib, node });
+        }
+    }
+    let memory_mib = spec.numa.total_mib();
     let available_mib = host_available_mib().unwrap_or(u64::MAX);
     if memory_mib > available_mib {
         return Err(SpecError::TooMuchMemory {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 
 /// Least memory per NUMA node, in MiB. A distribution kernel with its initramfs does not boot in less
 /// than about this on node 0.
@@ -16,8 +16,8 @@ pub const MIN_NODE_MEMORY_MIB: u64 = 16;
 pub struct MachineSpec {
     /// Its CPUs, caches and nodes.
     pub topology: Topology,
-    /// Guest RAM in MiB, shared out among the NUMA nodes in whole MiB; the first nodes get the rest.
-    pub memory_mib: u64,
+    /// Guest RAM, and NUMA nodes that have nothing else.
+    pub numa: NumaMemory,
     /// What to boot.
     pub kernel: BootKernel,
     /// Archives that make up the initramfs, handed over one after the other, each aligned to 4 bytes. The
@@ -34,11 +34,11 @@ pub struct MachineSpec {
 }
 
 impl MachineSpec {
-    /// A machine without initramfs or further options.
+    /// A machine without initramfs or further options, whose NUMA nodes share `memory_mib` evenly.
     pub fn new(topology: Topology, memory_mib: u64, kernel: BootKernel) -> Self {
         Self {
             topology,
-            memory_mib,
+            numa: NumaMemory::uniform(&topology, memory_mib),
             kernel,
             initrd: Vec::new(),
             cmdline: Vec::new(),
@@ -49,11 +49,8 @@ impl MachineSpec {
 
     /// Memory of each NUMA node in MiB, in node order.
     pub fn node_memory_mib(&self) -> Vec<u64> {
-        let nodes = u64::from(self.topology.numa_nodes());
-        let (share, rest) = (self.memory_mib / nodes, self.memory_mib % nodes);
-        (0..nodes)
-            .map(|node| share + u64::from(node < rest))
-            .collect()
+        let nodes = self.numa.nodes().iter();
+        nodes.map(|node| node.memory_mib).collect()
     }
 }
 
@@ -157,14 +154,24 @@ pub enum SpecError {
     },
     /// A node would get no usable memory.
     #[error(
-        "{memory_mib} MiB for {nodes} NUMA nodes is too little: each node needs at least \
+        "{memory_mib} MiB for NUMA node {node} is too little: each node needs at least \
          {MIN_NODE_MEMORY_MIB} MiB; raise memory_mib"
     )]
     TooLittleMemory {
-        /// Guest RAM declared.
+        /// Memory of the node.
         memory_mib: u64,
-        /// NUMA nodes declared.
-        nodes: u32,
+        /// The node.
+        node: usize,
+    },
+    /// The memory is that of another shape.
+    #[error(
+        "memory for {described} NUMA nodes with CPUs is described, but the topology has {declared}"
+    )]
+    NodeCount {
+        /// Nodes with CPUs that memory is described for.
+        described: u32,
+        /// Nodes of the topology.
+        declared: u32,
     },
     /// More than the host can give.
     #[error(

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaSpec, Topology};
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
-use syn::{Error, Expr, Ident, Lit, LitFloat, LitInt, LitStr, Result, Token};
+use syn::{Error, Expr, ExprArray, Ident, Lit, LitFloat, LitInt, LitStr, Result, Token};
+
+use crate::numa;
 
 /// One `name = value`, or a bare `name` for `name = true`.
 pub(crate) struct Argument {
@@ -15,13 +17,15 @@ pub(crate) struct Argument {
     value: Value,
 }
 
-enum Value {
+pub(crate) enum Value {
     Bool(bool),
     Int(LitInt),
     Float(LitFloat),
     /// The word `off`.
     Off,
     Texts(Vec<LitStr>),
+    Numbers(Vec<LitInt>),
+    Rows(Vec<Vec<LitInt>>),
 }
 
 impl Parse for Argument {
@@ -37,7 +41,7 @@ impl Parse for Argument {
         let expression: Expr = input.parse()?;
         let value = Value::read(&expression).ok_or_else(|| {
             let message = format!(
-                "the value of `{name}` must be a literal (a number, `true`, `false`, or a list of texts) or `off`: \
+                "the value of `{name}` must be a literal (a number, `true`, `false`, or a list of texts or numbers) or `off`: \
                  it is checked at compile time"
             );
             Error::new(expression.span(), message)
@@ -56,14 +60,34 @@ impl Value {
                 _ => None,
             },
             Expr::Path(path) if path.path.is_ident("off") => Some(Self::Off),
-            Expr::Array(array) => array
-                .elems
-                .iter()
-                .map(text)
-                .collect::<Option<_>>()
-                .map(Self::Texts),
+            Expr::Array(array) => list(array, text)
+                .map(Self::Texts)
+                .or_else(|| list(array, number).map(Self::Numbers))
+                .or_else(|| list(array, row).map(Self::Rows)),
             _ => None,
         }
+    }
+}
+
+/// All elements, if each is what `read` wants.
+fn list<T>(array: &ExprArray, read: impl Fn(&Expr) -> Option<T>) -> Option<Vec<T>> {
+    array.elems.iter().map(read).collect()
+}
+
+fn row(expression: &Expr) -> Option<Vec<LitInt>> {
+    match expression {
+        Expr::Array(array) => list(array, number),
+        _ => None,
+    }
+}
+
+fn number(expression: &Expr) -> Option<LitInt> {
+    match expression {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Int(number) => Some(number.clone()),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -105,12 +129,17 @@ const CHECKS: [(&str, Bound); 10] = [
 /// Checks with a bound that hold without being asked for.
 const ON_BY_DEFAULT: [&str; 2] = ["max_gap_ms", "max_spread_pct"];
 
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 13] = [
     "numa_nodes",
     "llcs",
     "cores",
     "threads",
     "memory_mib",
+    numa::NAMES[0],
+    numa::NAMES[1],
+    numa::NAMES[2],
+    numa::NAMES[3],
+    numa::NAMES[4],
     "duration_s",
     "timeout_s",
     "modules",
@@ -120,6 +149,8 @@ const SETTINGS: [&str; 8] = [
 pub(crate) struct Attributes {
     /// `(numa_nodes, llcs, cores, threads)`, known to be possible.
     pub(crate) topology: [u32; 4],
+    /// Known to be possible with it.
+    pub(crate) numa: NumaSpec,
     pub(crate) memory_mib: Option<u64>,
     pub(crate) duration_ms: u64,
     pub(crate) timeout_ms: Option<u64>,
@@ -147,8 +178,10 @@ impl Attributes {
                 return Err(Error::new(span, format!("`{name}` is given twice")));
             }
         }
+        let (counts, topology) = topology(&given)?;
         Ok(Self {
-            topology: topology(&given)?,
+            topology: counts,
+            numa: numa::read(&given, &topology)?,
             memory_mib: whole(&given, "memory_mib", 64..=1 << 20)?,
             duration_ms: seconds(&given, "duration_s")?.unwrap_or(DEFAULT_DURATION_MS),
             timeout_ms: seconds(&given, "timeout_s")?,
@@ -171,7 +204,7 @@ fn unknown(name: &str) -> String {
     )
 }
 
-fn topology(given: &BTreeMap<String, Argument>) -> Result<[u32; 4]> {
+fn topology(given: &BTreeMap<String, Argument>) -> Result<([u32; 4], Topology)> {
     let names = ["numa_nodes", "llcs", "cores", "threads"];
     let mut counts = [1; 4];
     for (count, name) in counts.iter_mut().zip(names) {
@@ -184,7 +217,7 @@ fn topology(given: &BTreeMap<String, Argument>) -> Result<[u32; 4]> {
         counts[1] = counts[0];
     }
     match Topology::new(counts[0], counts[1], counts[2], counts[3]) {
-        Ok(_) => Ok(counts),
+        Ok(topology) => Ok((counts, topology)),
         Err(error) => {
             let text = error.to_string();
             let culprit = names
@@ -201,7 +234,11 @@ fn topology(given: &BTreeMap<String, Argument>) -> Result<[u32; 4]> {
 }
 
 impl Argument {
-    fn value_span(&self) -> Span {
+    pub(crate) fn value(&self) -> &Value {
+        &self.value
+    }
+
+    pub(crate) fn value_span(&self) -> Span {
         match &self.value {
             Value::Int(value) => value.span(),
             Value::Float(value) => value.span(),
@@ -209,7 +246,7 @@ impl Argument {
         }
     }
 
-    fn wants(&self, what: &str) -> Error {
+    pub(crate) fn wants(&self, what: &str) -> Error {
         Error::new(self.value_span(), format!("`{}` takes {what}", self.name))
     }
 }

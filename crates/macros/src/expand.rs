@@ -8,6 +8,7 @@ use syn::spanned::Spanned as _;
 use syn::{Error, ItemFn, Result, Token};
 
 use crate::attributes::{Argument, Attributes};
+use crate::numa;
 
 pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let arguments = Punctuated::<Argument, Token![,]>::parse_terminated.parse2(attributes)?;
@@ -49,6 +50,7 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
     };
     let memory_mib = option(attributes.memory_mib);
     let timeout_ms = option(attributes.timeout_ms);
+    let numa = numa::to_tokens(&attributes.numa);
     let (duration_ms, modules, assert) = (
         attributes.duration_ms,
         &attributes.modules,
@@ -59,6 +61,7 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
             name: #full_name,
             topology: ::ktstr::__private::topology(#numa_nodes, #llcs, #cores, #threads),
             memory_mib: #memory_mib,
+            numa: #numa,
             duration_ms: #duration_ms,
             timeout_ms: #timeout_ms,
             modules: &[#(#modules),*],
@@ -139,7 +142,8 @@ mod tests {
             ("isolation = 3", "`true`, `false` or `off`", "3"),
             ("max_gap_ms = 1.5", "a whole number or `off`", "1.5"),
             ("cores = N", "must be a literal", "N"),
-            ("modules = [1]", "must be a literal", "[1]"),
+            ("modules = [N]", "must be a literal", "[N]"),
+            ("modules = [1]", "a list of module names", "modules"),
             ("modules = 1", "a list of module names", "1"),
         ] {
             let (error, place) = refused(attributes, BODY);
@@ -170,6 +174,76 @@ mod tests {
                 error.ends_with("`fn name(ctx: &Ctx) -> Result<AssertResult>`"),
                 "{item}: {error}"
             );
+        }
+    }
+
+    #[test]
+    fn impossible_nodes_are_refused_where_they_stand() {
+        for (attributes, part, at) in [
+            (
+                "numa_nodes = 2, node_distances = [[10, 30], [21, 10]]",
+                "asymmetric: 30 from NUMA node 0 to node 1, but 21 from node 1 to node 0",
+                "30",
+            ),
+            (
+                "numa_nodes = 2, node_distances = [[10, 30], [30, 11]]",
+                "from NUMA node 1 to itself is 11",
+                "11",
+            ),
+            (
+                "numa_nodes = 2, node_distances = [[10, 9], [9, 10]]",
+                "from NUMA node 0 to node 1 is 9",
+                "9",
+            ),
+            (
+                "numa_nodes = 2, node_distances = [[10, 256], [256, 10]]",
+                "whole numbers from 10 to 254",
+                "256",
+            ),
+            (
+                "memory_only_node_mib = [64], node_distances = [[10, 20], [20]]",
+                "row 1 of `node_distances` has 1 entries, but 2 are needed",
+                "20",
+            ),
+            ("node_distances = [10]", "a row for each", "node_distances"),
+            (
+                "numa_nodes = 2, node_memory_mib = [64]",
+                "`node_memory_mib` has 1 entries, but 2 are needed",
+                "node_memory_mib",
+            ),
+            ("node_memory_mib = [8]", "from 16 to 1048576", "8"),
+            (
+                "memory_mib = 512, node_memory_mib = [512]",
+                "leave out `memory_mib`",
+                "node_memory_mib",
+            ),
+            (
+                "memory_only_node_mib = [64], node_latency_ns = [100, 65535]",
+                "`node_latency_ns` of NUMA node 1 is 65535",
+                "65535",
+            ),
+        ] {
+            let (error, place) = refused(attributes, BODY);
+            assert!(error.contains(part), "{attributes}: {error}");
+            assert_eq!(place, at, "{attributes}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_declared_as_given() {
+        let code = expanded(
+            "numa_nodes = 2, node_memory_mib = [768, 256], memory_only_node_mib = [128], \
+             node_distances = [[10, 30, 40], [30, 10, 50], [40, 50, 10]], node_latency_ns = [90, 110, 350]",
+        )
+        .replace(' ', "");
+        for part in [
+            "node_memory_mib:&[768u64,256u64]",
+            "memory_only_node_mib:&[128u64]",
+            "node_distances:&[&[10u8,30u8,40u8],&[30u8,10u8,50u8],&[40u8,50u8,10u8]]",
+            "node_latency_ns:&[90u32,110u32,350u32]",
+            "node_bandwidth_mb_s:&[]",
+        ] {
+            assert!(code.contains(part), "{code}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod expand;
+mod numa;
 
 use proc_macro::TokenStream;
 

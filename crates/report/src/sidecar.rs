@@ -1,6 +1,6 @@
 //! The sidecar: one JSON file a test, with everything that its report needs.
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
 use crate::{AssertResult, Outcome};
@@ -101,6 +101,9 @@ pub struct Sidecar {
     pub topology: Topology,
     /// Memory of the machine.
     pub memory_mib: u64,
+    /// Memory of its NUMA nodes, where something other than its size was declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa: Option<NumaMemory>,
     /// Start of the test, in milliseconds since 1970-01-01 UTC.
     pub started_unix_ms: u64,
     /// Where the time went.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
 use crate::{Assert, CgroupManager};
@@ -34,6 +34,8 @@ impl Timing {
 pub struct Ctx {
     /// Shape of the machine, as declared. All of its CPUs may be used.
     pub topo: Topology,
+    /// Memory of the NUMA nodes, as declared. Nodes without CPUs come after those that `topo` counts.
+    pub numa: NumaMemory,
     /// Makes, changes and removes the test's cgroups.
     pub cgroups: CgroupManager,
     /// How long load is held on the machine.
@@ -48,6 +50,7 @@ impl Ctx {
     /// Joins the parts.
     pub fn new(
         topo: Topology,
+        numa: NumaMemory,
         cgroups: CgroupManager,
         duration: Duration,
         assert: Assert,
@@ -56,6 +59,7 @@ impl Ctx {
         let cgroups = cgroups.with_slack(timing.stretch(Duration::ZERO));
         Self {
             topo,
+            numa,
             cgroups,
             duration,
             assert,

@@ -28,7 +28,7 @@ pub use ktstr_report::{
     AssertResult, CgroupReport, CheckResult, NotChecked, Outcome, Subject, WakeLatency, WorkerExit,
     WorkerReport,
 };
-pub use ktstr_topology::{CpuSet, Topology};
+pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use workload::{
     AffinityIntent, CloneMode, SchedPolicy, WorkSpec, WorkType, WorkerControl, WorkloadConfig,
     WorkloadHandle,

@@ -11,14 +11,9 @@ use crate::CpuSet;
 /// `MAXSMP`, arch/x86/Kconfig); emulators and KVM stop far below, so an engine has its own, lower limit.
 pub const MAX_CPUS: u32 = 8192;
 
-/// SLIT distance of a NUMA node to itself (ACPI 6.5, section 5.2.17).
-pub const LOCAL_DISTANCE: u8 = 10;
-
-/// SLIT distance between two different NUMA nodes, unless a test declares another.
-pub const REMOTE_DISTANCE: u8 = 20;
-
 /// A machine's shape: every LLC has the same number of cores, every core the same number of threads,
-/// every NUMA node the same number of LLCs.
+/// every NUMA node the same number of LLCs. What memory the nodes have, and nodes without CPUs, are in
+/// [`NumaMemory`](crate::NumaMemory).
 ///
 /// CPUs are numbered in the order in which the guest kernel finds them: the threads of a core next to
 /// each other, then the cores of an LLC, then the LLCs of a node, then the nodes.
@@ -121,7 +116,7 @@ impl Topology {
         }
     }
 
-    /// NUMA nodes in the machine.
+    /// NUMA nodes with CPUs.
     pub const fn numa_nodes(&self) -> u32 {
         self.numa_nodes
     }
@@ -185,15 +180,6 @@ impl Topology {
     /// CPUs on the same core as `cpu`, itself included; empty if the machine has no such CPU.
     pub fn thread_siblings(&self, cpu: u32) -> CpuSet {
         self.group(cpu / self.threads, self.llcs * self.cores, self.threads)
-    }
-
-    /// SLIT distance from node `from` to node `to`.
-    pub const fn distance(&self, from: u32, to: u32) -> u8 {
-        if from == to {
-            LOCAL_DISTANCE
-        } else {
-            REMOTE_DISTANCE
-        }
     }
 
     fn group(&self, index: u32, count: u32, size: u32) -> CpuSet {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use nix::sys::eventfd::{EfdFlags, EventFd as WakeEvent};
@@ -44,10 +44,18 @@ pub type OnEnd = Box<dyn FnOnce(End) + Send>;
 #[non_exhaustive]
 pub enum StartError {
     /// No memory for a node, or memory for none.
-    #[error("memory for {given} NUMA nodes is given, but the topology has {declared}")]
+    #[error("memory for {given} NUMA nodes is given, but the machine has {declared}")]
     NodeCount {
         /// Pieces of memory.
         given: usize,
+        /// Nodes of the machine.
+        declared: usize,
+    },
+    /// A description of nodes that is that of another shape.
+    #[error("{described} NUMA nodes with CPUs are described, but the topology has {declared}")]
+    CpuNodeCount {
+        /// Nodes with CPUs in the description.
+        described: u32,
         /// Nodes of the topology.
         declared: u32,
     },
@@ -108,6 +116,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Builder {
     topology: Topology,
+    numa: NumaMemory,
     nodes: Vec<NodeMemory>,
     kernel: File,
     initrd: Vec<InitrdPart>,
@@ -121,12 +130,21 @@ impl Builder {
     pub fn new(topology: Topology, nodes: Vec<NodeMemory>, kernel: File) -> Self {
         Self {
             topology,
+            numa: NumaMemory::uniform(&topology, 0),
             nodes,
             kernel,
             initrd: Vec::new(),
             cmdline: String::new(),
             shell: false,
         }
+    }
+
+    /// How far the NUMA nodes are from each other and how fast they are, and nodes without CPUs. How much
+    /// memory they have is told by the memory itself. Without this all are equal.
+    #[must_use]
+    pub fn numa(mut self, numa: NumaMemory) -> Self {
+        self.numa = numa;
+        self
     }
 
     /// Appends a part of the initramfs.
@@ -183,7 +201,7 @@ impl Builder {
         )?;
         times.load = lap();
 
-        let tables = acpi::build(&ids, &regions)?;
+        let tables = acpi::build(&ids, &self.numa, &regions)?;
         ram.write_slice(&tables, GuestAddress(layout::ACPI))
             .map_err(BootError::Parameters)?;
         times.tables = lap();
@@ -219,8 +237,15 @@ impl Builder {
     }
 
     fn check(&self) -> Result<ApicIds, StartError> {
-        let declared = self.topology.numa_nodes();
-        if self.nodes.len() != declared as usize {
+        let (described, declared) = (self.numa.cpu_nodes(), self.topology.numa_nodes());
+        if described != declared {
+            return Err(StartError::CpuNodeCount {
+                described,
+                declared,
+            });
+        }
+        let declared = self.numa.nodes().len();
+        if self.nodes.len() != declared {
             return Err(StartError::NodeCount {
                 given: self.nodes.len(),
                 declared,

@@ -1,6 +1,6 @@
 //! What the guest is told to do.
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
 /// The virtio-console port that carries an interactive shell: port 0, which the kernel shows as this tty.
@@ -70,6 +70,8 @@ pub enum Task {
 pub struct Job {
     /// Declared shape of the machine.
     pub topology: Topology,
+    /// Memory of its NUMA nodes.
+    pub numa: NumaMemory,
     /// Modules, in load order.
     pub modules: Vec<Module>,
     /// Environment of the test, beyond the kernel's own.

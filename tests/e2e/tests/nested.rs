@@ -1,9 +1,6 @@
 //! Our own microVM on a real KVM: that of an emulated machine with AMD-V, in which this binary is the host.
 
-use std::process::Command;
-
 use ktstr::prelude::*;
-use ktstr_report::{RunStore, Sidecar};
 
 /// The guest's own view of its machine, and a load on all of its CPUs.
 fn load_and_look(ctx: &Ctx) -> Result<AssertResult> {
@@ -50,49 +47,21 @@ fn kernel_panics(_: &Ctx) -> Result<AssertResult> {
     bail!("the kernel goes on");
 }
 
-/// Runs one of the tests above on the `nested` engine.
-fn nested(name: &str) -> Sidecar {
-    let runs = tempfile::tempdir().expect("a folder");
-    let ended = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--ignored", "--exact", "--nocapture", name])
-        .env("KTSTR_ENGINE", "nested")
-        .env("KTSTR_RUNS_DIR", runs.path())
-        .env_remove("KTSTR_RUN_ID")
-        .output()
-        .expect("this binary runs");
-    let store = RunStore::new(runs.path());
-    let mut run = store
-        .latest_run()
-        .expect("a readable store")
-        .expect("a run");
-    let sidecar = run.sidecars.pop().expect("a sidecar").sidecar;
-    let text = String::from_utf8_lossy(&ended.stdout);
-    let engine = sidecar.engine.as_ref().expect("an engine");
-    assert_eq!(engine.name, "nested", "{text}");
-    assert!(engine.detail.starts_with("kvm (our own microVM"), "{text}");
-    assert_eq!(
-        ended.status.success(),
-        sidecar.outcome == Outcome::Pass,
-        "{text}"
-    );
-    sidecar
-}
-
 #[test]
 fn a_test_passes_on_one_cpu() {
-    let sidecar = nested("one_cpu");
+    let sidecar = e2e::run_nested("one_cpu");
     assert_eq!(sidecar.outcome, Outcome::Pass, "{sidecar:#?}");
 }
 
 #[test]
 fn a_test_passes_on_two_nodes_with_an_llc_each() {
-    let sidecar = nested("two_nodes");
+    let sidecar = e2e::run_nested("two_nodes");
     assert_eq!(sidecar.outcome, Outcome::Pass, "{sidecar:#?}");
 }
 
 #[test]
 fn a_kernel_panic_is_reported_from_within() {
-    let sidecar = nested("kernel_panics");
+    let sidecar = e2e::run_nested("kernel_panics");
     let failure = sidecar.failure.expect("a failure");
     assert_eq!(
         failure.summary,

@@ -131,6 +131,7 @@ impl Engine for KvmEngine {
             .collect::<io::Result<Vec<_>>>()
             .map_err(host("give guest RAM to the machine"))?;
         let mut builder = Builder::new(spec.topology, nodes, kernel)
+            .numa(spec.numa.clone())
             .cmdline(self.cmdline(spec)?)
             .shell(spec.interactive_console);
         if let Some(initrd) = initrd::concatenate(&spec.initrd)? {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use super::topology::cpu_args;
+use super::topology::{cpu_args, machine_option};
 use crate::cmdline;
 use crate::machine::Port;
 use crate::spec::{MachineSpec, SpecError};
@@ -58,7 +58,7 @@ pub(crate) fn qemu_args(
     args.flag("-no-user-config");
     args.flag("-no-reboot");
     args.add("-display", "none");
-    args.add("-M", MACHINE);
+    args.add("-M", format!("{MACHINE}{}", machine_option(&spec.numa)));
     args.add("-accel", format!("tcg,thread={threads}"));
     args.add(
         "-cpu",
@@ -68,7 +68,7 @@ pub(crate) fn qemu_args(
             CPU
         },
     );
-    args.add("-m", format!("{}M", spec.memory_mib));
+    args.add("-m", format!("{}M", spec.numa.total_mib()));
     for ((node, mib), fd) in (0..).zip(spec.node_memory_mib()).zip(&fds.ram) {
         let node: u32 = node;
         args.add(
@@ -79,8 +79,11 @@ pub(crate) fn qemu_args(
             ),
         );
     }
-    args.0
-        .extend(cpu_args(&spec.topology).into_iter().map(Into::into));
+    args.0.extend(
+        cpu_args(&spec.topology, &spec.numa)
+            .into_iter()
+            .map(Into::into),
+    );
     args.socket("qmp", fds.qmp);
     args.add("-mon", "chardev=qmp,mode=control");
     args.serial("com1", fds.com1);
@@ -156,6 +159,7 @@ impl Args {
 mod tests {
     use super::*;
     use crate::spec::BootKernel;
+    use ktstr_topology::NumaSpec;
 
     fn fds(nodes: u32, initrd: bool, shell: bool) -> ChildFds {
         ChildFds {
@@ -201,6 +205,19 @@ mod tests {
         spec.interactive_console = true;
         spec.cmdline = vec!["sched_verbose".to_owned()];
         insta::assert_snapshot!(show(&spec, true, &fds(2, true, true)));
+    }
+
+    #[test]
+    fn a_node_without_cpus() {
+        let mut spec = spec("2,2,1,1", 0);
+        let numa = NumaSpec {
+            node_memory_mib: vec![768, 256],
+            memory_only_node_mib: vec![128],
+            node_distances: vec![vec![10, 20, 60], vec![20, 10, 30], vec![60, 30, 10]],
+            ..NumaSpec::default()
+        };
+        spec.numa = numa.resolve(&spec.topology, 0).unwrap();
+        insta::assert_snapshot!(show(&spec, false, &fds(3, false, false)));
     }
 
     #[test]

@@ -202,7 +202,7 @@ fn check_counts(spec: &MachineSpec) -> Result<(), SpecError> {
             max: MAX_CPUS,
         });
     }
-    let nodes = spec.topology.numa_nodes();
+    let nodes = u32::try_from(spec.numa.nodes().len()).unwrap_or(u32::MAX);
     if nodes > MAX_NODES {
         return Err(SpecError::TooManyNodes {
             nodes,

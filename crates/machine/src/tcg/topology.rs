@@ -1,6 +1,6 @@
 //! The topology in QEMU's words, and where RAM lies in guest-physical addresses.
 
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 
 use crate::memory::Region;
 
@@ -17,7 +17,7 @@ const LOW_RAM: u64 = 0x8000_0000;
 ///
 /// An LLC is a socket: every CPU model shows the guest that the L3 is shared by a socket, while dies need
 /// an Intel model (before QEMU 10). CPUs are numbered in the same order as by [`Topology`].
-pub(crate) fn cpu_args(topology: &Topology) -> Vec<String> {
+pub(crate) fn cpu_args(topology: &Topology, numa: &NumaMemory) -> Vec<String> {
     let mut args = vec![
         "-smp".to_owned(),
         format!(
@@ -28,24 +28,51 @@ pub(crate) fn cpu_args(topology: &Topology) -> Vec<String> {
             topology.threads_per_core()
         ),
     ];
-    let nodes = topology.numa_nodes();
-    for node in 0..nodes {
-        args.push("-numa".to_owned());
-        args.push(format!("node,nodeid={node},memdev=ram{node}"));
+    let mut numa_arg = |arg: String| args.extend(["-numa".to_owned(), arg]);
+    for (node, nearest) in numa.nearest_cpu_nodes().iter().enumerate() {
+        let initiator = if numa.tells_performance() {
+            format!(",initiator={nearest}")
+        } else {
+            String::new()
+        };
+        numa_arg(format!("node,nodeid={node},memdev=ram{node}{initiator}"));
     }
     for llc in 0..topology.llcs() {
         let node = llc / topology.llcs_per_node();
-        args.push("-numa".to_owned());
-        args.push(format!("cpu,node-id={node},socket-id={llc}"));
+        numa_arg(format!("cpu,node-id={node},socket-id={llc}"));
     }
-    for from in 0..nodes {
-        for to in (0..nodes).filter(|&to| to != from) {
-            let distance = topology.distance(from, to);
-            args.push("-numa".to_owned());
-            args.push(format!("dist,src={from},dst={to},val={distance}"));
+    for (from, row) in numa.distances().iter().enumerate() {
+        for (to, distance) in row.iter().enumerate().filter(|&(to, _)| to != from) {
+            numa_arg(format!("dist,src={from},dst={to},val={distance}"));
+        }
+    }
+    if numa.tells_performance() {
+        for from in 0..numa.cpu_nodes() {
+            for (to, (latency_ns, bandwidth_mb_s)) in (0..).zip(numa.performance_from(from)) {
+                let to: u32 = to;
+                let of = |data: &str| {
+                    format!(
+                        "hmat-lb,initiator={from},target={to},hierarchy=memory,data-type={data}"
+                    )
+                };
+                numa_arg(format!("{},latency={latency_ns}", of("access-latency")));
+                numa_arg(format!(
+                    "{},bandwidth={bandwidth_mb_s}M",
+                    of("access-bandwidth")
+                ));
+            }
         }
     }
     args
+}
+
+/// What `-M` needs for the values of `-numa`.
+pub(crate) fn machine_option(numa: &NumaMemory) -> &'static str {
+    if numa.tells_performance() {
+        ",hmat=on"
+    } else {
+        ""
+    }
 }
 
 /// Where the nodes' RAM lies, one backing file a node: from 0 on, with a hole for PCI below 4 GiB.

@@ -7,7 +7,7 @@ use ktstr_machine::{
     BootKernel, End, EngineError, EngineKind, EngineOptions, InitrdPart, MachineSpec, SpecError,
     choose,
 };
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 
 use crate::guest::Program;
 use crate::{Guest, tcg};
@@ -77,6 +77,10 @@ fn machines_that_can_not_be() {
     let all = [
         refusal(|spec, _| spec.topology = Topology::new(1, 2, 128, 1).unwrap()),
         refusal(|spec, _| spec.topology = Topology::new(8, 8, 1, 1).unwrap()),
+        refusal(|spec, _| {
+            spec.topology = Topology::new(8, 8, 1, 1).unwrap();
+            spec.numa = NumaMemory::uniform(&spec.topology, 64);
+        }),
         refusal(|spec, _| spec.kernel = BootKernel::default()),
         refusal(|spec, _| spec.kernel.pvh = false),
         refusal(|spec, dir| spec.kernel.vmlinux = Some(dir.join("missing"))),
@@ -90,7 +94,7 @@ fn machines_that_can_not_be() {
 
 #[test]
 fn more_memory_than_the_host_has() {
-    let text = refusal(|spec, _| spec.memory_mib = 1 << 40);
+    let text = refusal(|spec, _| spec.numa = NumaMemory::uniform(&spec.topology, 1 << 40));
     assert!(text.contains("1099511627776 MiB declared"), "{text}");
 }
 

@@ -3,6 +3,7 @@
 
 mod dsdt;
 mod fadt;
+mod hmat;
 mod madt;
 mod mcfg;
 mod rsdp;
@@ -11,6 +12,7 @@ mod srat;
 mod xsdt;
 
 use acpi_tables::sdt::Sdt;
+use ktstr_topology::NumaMemory;
 
 use crate::arch::x86_64::apic_id::ApicIds;
 use crate::arch::x86_64::layout::{ACPI, ACPI_BYTES};
@@ -49,7 +51,11 @@ fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// All tables, to be written to [`ACPI`].
-pub(crate) fn build(ids: &ApicIds, regions: &[RamRegion]) -> Result<Vec<u8>, AcpiTooLarge> {
+pub(crate) fn build(
+    ids: &ApicIds,
+    numa: &NumaMemory,
+    regions: &[RamRegion],
+) -> Result<Vec<u8>, AcpiTooLarge> {
     const ALIGN: usize = 16;
     let mut image = vec![0; rsdp::LEN_BYTES];
     let mut put = |table: &[u8]| {
@@ -64,9 +70,12 @@ pub(crate) fn build(ids: &ApicIds, regions: &[RamRegion]) -> Result<Vec<u8>, Acp
         put(&madt::build(ids)),
         put(&mcfg::build()),
     ];
-    if ids.topology().numa_nodes() > 1 {
+    if numa.nodes().len() > 1 || numa.tells_performance() {
         tables.push(put(&srat::build(ids, regions)));
-        tables.push(put(&slit::build(ids.topology())));
+        tables.push(put(&slit::build(numa)));
+    }
+    if numa.tells_performance() {
+        tables.push(put(&hmat::build(numa)));
     }
     let xsdt = put(&xsdt::build(&tables));
     image[..rsdp::LEN_BYTES].copy_from_slice(&rsdp::build(xsdt));

@@ -1,14 +1,12 @@
 //! SLIT: distances between NUMA nodes (ACPI 6.5, section 5.2.17).
 
-use ktstr_topology::Topology;
+use ktstr_topology::NumaMemory;
 
 use super::table;
 
-pub(super) fn build(topology: &Topology) -> Vec<u8> {
-    let nodes = topology.numa_nodes();
-    let mut body = u64::from(nodes).to_le_bytes().to_vec();
-    for from in 0..nodes {
-        body.extend((0..nodes).map(|to| topology.distance(from, to)));
-    }
+pub(super) fn build(numa: &NumaMemory) -> Vec<u8> {
+    let rows = numa.distances();
+    let mut body = (rows.len() as u64).to_le_bytes().to_vec();
+    body.extend(rows.iter().flatten());
     table(*b"SLIT", 1, &body)
 }

@@ -1,4 +1,4 @@
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaSpec, Topology};
 use proptest::prelude::*;
 
 use super::*;
@@ -57,8 +57,24 @@ fn structures(table: &[u8], skip: usize) -> Vec<&[u8]> {
 fn image_of(topology: Topology) -> (ApicIds, Vec<RamRegion>, Vec<u8>) {
     let ids = ApicIds::new(topology);
     let regions = place(&vec![1 << 30; topology.numa_nodes() as usize]).unwrap();
-    let image = build(&ids, &regions).unwrap();
+    let numa = NumaMemory::uniform(&topology, 0);
+    let image = build(&ids, &numa, &regions).unwrap();
     (ids, regions, image)
+}
+
+/// The table `name` of a machine with one CPU in each of two nodes and memory only in a third.
+fn table_of_three_nodes(name: &[u8; 4]) -> Vec<u8> {
+    let topology = Topology::new(2, 2, 1, 1).unwrap();
+    let spec = NumaSpec {
+        memory_only_node_mib: vec![1024],
+        node_distances: vec![vec![10, 20, 60], vec![20, 10, 30], vec![60, 30, 10]],
+        ..NumaSpec::default()
+    };
+    let numa = spec.resolve(&topology, 2048).unwrap();
+    let regions = place(&[1 << 30; 3]).unwrap();
+    let image = build(&ApicIds::new(topology), &numa, &regions).unwrap();
+    let found = tables(&image).into_iter().find(|table| &table[..4] == name);
+    found.unwrap().to_vec()
 }
 
 proptest! {
@@ -125,8 +141,54 @@ fn distances_are_those_of_the_topology() {
 }
 
 #[test]
+fn a_node_without_cpus_is_told_with_its_memory_and_distances() {
+    let srat = table_of_three_nodes(b"SRAT");
+    let memory: Vec<_> = structures(&srat, 48)
+        .iter()
+        .filter(|structure| structure[0] == 1)
+        .map(|structure| u32_at(structure, 2))
+        .collect();
+    assert_eq!(memory, [0, 1, 2]);
+    let slit = table_of_three_nodes(b"SLIT");
+    assert_eq!(&slit[36..44], &3_u64.to_le_bytes());
+    assert_eq!(&slit[44..], &[10, 20, 60, 20, 10, 30, 60, 30, 10]);
+}
+
+#[test]
+fn the_hmat_tells_latency_and_bandwidth_of_each_pair() {
+    let hmat = table_of_three_nodes(b"HMAT");
+    let u16_at = |at: usize| u16::from_le_bytes(hmat[at..at + 2].try_into().unwrap());
+    let mut at = 40;
+    for (node, initiator) in [(0, 0), (1, 1), (2, 1)] {
+        assert_eq!((u16_at(at), u32_at(&hmat, at + 4)), (0, 40));
+        assert_eq!(u16_at(at + 8), 1);
+        assert_eq!(
+            (u32_at(&hmat, at + 12), u32_at(&hmat, at + 16)),
+            (initiator, node)
+        );
+        at += 40;
+    }
+    for (kind, unit, expected) in [
+        (0, 1000, [100, 200, 600, 200, 100, 300]),
+        (3, 1, [51_200, 25_600, 10_240, 25_600, 51_200, 20_480]),
+    ] {
+        assert_eq!((u16_at(at), u32_at(&hmat, at + 4)), (1, 64));
+        assert_eq!(hmat[at + 9], kind);
+        assert_eq!((u32_at(&hmat, at + 12), u32_at(&hmat, at + 16)), (2, 3));
+        assert_eq!(u64_at(&hmat, at + 24), unit);
+        let domains: Vec<_> = (0..5).map(|i| u32_at(&hmat, at + 32 + 4 * i)).collect();
+        assert_eq!(domains, [0, 1, 0, 1, 2]);
+        let entries: Vec<_> = (0..6).map(|i| u16_at(at + 52 + 2 * i)).collect();
+        assert_eq!(entries, expected);
+        at += 64;
+    }
+    assert_eq!(at, hmat.len());
+}
+
+#[test]
 fn more_cpus_than_the_area_holds_are_refused() {
-    let ids = ApicIds::new(Topology::new(2, 8, 1024, 1).unwrap());
+    let topology = Topology::new(2, 8, 1024, 1).unwrap();
     let regions = place(&[1 << 30; 2]).unwrap();
-    assert!(build(&ids, &regions).is_err());
+    let numa = NumaMemory::uniform(&topology, 0);
+    assert!(build(&ApicIds::new(topology), &numa, &regions).is_err());
 }
