@@ -101,6 +101,18 @@ impl<'a> Struct<'a> {
         })
     }
 
+    /// The members that have a name of their own, in their order, without those of anonymous structures.
+    pub fn direct_fields(&self) -> impl Iterator<Item = (&'a str, Field)> + use<'a> {
+        let btf = self.of.btf();
+        self.of
+            .members()
+            .filter(|member| !member.name.is_empty())
+            .filter_map(|member| {
+                let field = Field::new(btf, member.bit_offset.into(), &member).ok()?;
+                Some((member.name, field))
+            })
+    }
+
     /// The offset of the member at `path` in bytes.
     pub fn offset(&self, path: &'static str) -> Result<u64, LayoutError> {
         self.field(path).map(|field| field.offset)
@@ -137,20 +149,8 @@ impl<'a> Struct<'a> {
             of = btf.get(member.type_id)?.stripped()?;
             last = Some(member);
         }
-        let bits = last.and_then(|member| member.bitfield_bits);
-        let size = match of.size() {
-            Err(TypeError::NoSize { .. }) => 0,
-            size => size?,
-        };
-        Ok(Some(Field {
-            offset: bit_offset / 8,
-            size,
-            bits: bits.map(|width| BitField {
-                shift: u8::try_from(bit_offset % 8).unwrap_or(0),
-                width,
-            }),
-            type_id: of.id(),
-        }))
+        last.map(|member| Field::new(btf, bit_offset, &member))
+            .transpose()
     }
 
     fn type_error(&self, source: TypeError) -> LayoutError {
@@ -184,6 +184,23 @@ fn find_member<'a>(of: Type<'a>, name: &str) -> Result<Option<(u64, Member<'a>)>
 }
 
 impl Field {
+    fn new(btf: &Btf, bit_offset: u64, member: &Member<'_>) -> Result<Self, TypeError> {
+        let of = btf.get(member.type_id)?.stripped()?;
+        let size = match of.size() {
+            Err(TypeError::NoSize { .. }) => 0,
+            size => size?,
+        };
+        Ok(Self {
+            offset: bit_offset / 8,
+            size,
+            bits: member.bitfield_bits.map(|width| BitField {
+                shift: u8::try_from(bit_offset % 8).unwrap_or(0),
+                width,
+            }),
+            type_id: of.id(),
+        })
+    }
+
     /// Bytes from the start of the structure that must be read to have this field whole.
     pub fn end(&self) -> u64 {
         let len = match self.bits {

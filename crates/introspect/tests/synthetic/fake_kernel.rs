@@ -1,10 +1,13 @@
 //! A kernel's memory, made up: page tables, an image with variables, and objects in the direct map.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ktstr_introspect::KernelImage;
 use ktstr_introspect::btf::Btf;
-use ktstr_introspect::memory::{Dump, Evidence, KernelMemory, PagingLevels, START_KERNEL_MAP};
+use ktstr_introspect::memory::{
+    Dump, Evidence, KernelMemory, PagingLevels, PhysError, PhysRead, START_KERNEL_MAP,
+};
 use ktstr_introspect::symbols::Symbols;
 
 use crate::btf_builder::BtfBuilder;
@@ -135,7 +138,7 @@ impl FakeKernel {
         self.ram[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn read_phys(&self, gpa: u64) -> u64 {
+    pub(crate) fn read_phys(&self, gpa: u64) -> u64 {
         let at = usize::try_from(gpa).unwrap();
         u64::from_le_bytes(self.ram[at..at + 8].try_into().unwrap())
     }
@@ -193,5 +196,40 @@ impl FakeKernel {
     pub(crate) fn attach(&self) -> KernelMemory {
         let image = self.image(&BtfBuilder::new());
         KernelMemory::attach(self.phys(), &image, &Evidence::default()).unwrap()
+    }
+}
+
+/// Memory in which reads find bytes changed.
+pub(crate) struct Noisy {
+    pub(crate) ram: Dump,
+    pub(crate) seed: AtomicU64,
+    /// One of so many reads is changed.
+    pub(crate) rarity: u64,
+    /// So many reads are right at first.
+    pub(crate) quiet: AtomicU64,
+}
+
+impl PhysRead for Noisy {
+    fn read(&self, gpa: u64, into: &mut [u8]) -> Result<(), PhysError> {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.ram.read(gpa, into)?;
+        let left = self.quiet.load(Ordering::Relaxed);
+        if left > 0 {
+            self.quiet.store(left - 1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let seed = self.seed.fetch_add(STEP, Ordering::Relaxed);
+        // SplitMix64.
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        if mixed.is_multiple_of(self.rarity) && !into.is_empty() {
+            let at = usize::try_from((mixed >> 8) % into.len() as u64).unwrap();
+            into[at] ^= u8::try_from(mixed >> 56).unwrap();
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> u64 {
+        self.ram.end()
     }
 }

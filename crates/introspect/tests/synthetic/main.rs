@@ -8,6 +8,8 @@
 mod btf;
 mod btf_builder;
 mod fake_kernel;
+mod fake_sched;
 mod kallsyms;
 mod kallsyms_builder;
+mod kernel;
 mod memory;
