@@ -5,6 +5,7 @@
 //! never less than what was on the screen. A [`RunStore`] keeps the sidecars of all runs, and a
 //! [`RunSummary`] says what a run came to.
 
+mod bound;
 mod check;
 mod exit_code;
 mod outcome;
@@ -16,6 +17,7 @@ mod store;
 mod summary;
 mod worker;
 
+pub use bound::Bound;
 pub use check::{AssertResult, CheckResult, NotChecked, Subject};
 pub use exit_code::ExitCode;
 pub use outcome::Outcome;

@@ -18,15 +18,15 @@ mod execute;
 pub mod scenarios;
 pub mod workload;
 
-pub use assert::{Assert, Bound};
+pub use assert::Assert;
 pub use cgroup::{CgroupError, CgroupGroup, CgroupManager, CgroupOps, CpuMax, Limit};
 pub use cpuset_spec::{CpusetSpec, CpusetSpecError};
 pub use ctx::{Ctx, Timing};
 pub use def::CgroupDef;
 pub use execute::{ScenarioError, execute_defs};
 pub use ktstr_report::{
-    AssertResult, CgroupReport, CheckResult, NotChecked, Outcome, Subject, WakeLatency, WorkerExit,
-    WorkerReport,
+    AssertResult, Bound, CgroupReport, CheckResult, NotChecked, Outcome, Subject, WakeLatency,
+    WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use workload::{

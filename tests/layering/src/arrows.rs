@@ -14,7 +14,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("ktstr-vmm", &["ktstr-topology"]),
     ("ktstr-machine", &["ktstr-topology", "ktstr-vmm"]),
     ("ktstr-introspect", &[]),
-    ("ktstr-monitor", &["ktstr-introspect"]),
+    ("ktstr-monitor", &["ktstr-introspect", "ktstr-report"]),
     ("ktstr-kernels", &[]),
     (
         "ktstr-host",

@@ -1,0 +1,31 @@
+//! Watching a running scheduler from outside.
+//!
+//! A [`Sampler`] takes a [`Sample`] of the guest every 100 ms on a thread of its own, from a [`Source`]
+//! that only reads, into a bounded [`Recording`]. [`judge`] holds a recording against [`Thresholds`] and
+//! gives the same checks as everything else that is judged; it is a pure function, so that a recording can
+//! be judged again anywhere. A [`Series`] is one value over time, with what can be asserted of it.
+//!
+//! What could not be read says why ([`Missing`]), and is never taken for a value that holds.
+
+mod delivered;
+mod recording;
+mod sample;
+mod sampler;
+mod series;
+mod thresholds;
+mod verdict;
+
+use std::time::Duration;
+
+pub use recording::{Cost, Recording};
+pub use sample::{
+    CpuSample, Missing, Reading, RqSample, Sample, SchedExtSample, SchedExtState, SchedStats,
+    ScxRqSample, VcpuTime,
+};
+pub use sampler::{Look, Sampler, Settings, Source};
+pub use series::{Point, Series};
+pub use thresholds::Thresholds;
+pub use verdict::{Span, judge, without_samples};
+
+/// Time between two samples unless set otherwise.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);

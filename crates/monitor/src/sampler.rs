@@ -1,0 +1,192 @@
+//! The thread that takes samples.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::recording::Recording;
+use crate::sample::{Reading, Sample, SchedExtSample, VcpuTime};
+use crate::{CpuSample, DEFAULT_INTERVAL};
+
+/// What a source sees in one look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// CPUs by number.
+    pub cpus: Vec<CpuSample>,
+    /// sched_ext as a whole.
+    pub sched_ext: Reading<SchedExtSample>,
+    /// CPU time given to the vCPUs.
+    pub vcpu_time: Reading<VcpuTime>,
+}
+
+/// Something that can be looked at again and again, without stopping it.
+pub trait Source: Send {
+    /// Looks once. The error says why nothing could be seen.
+    fn look(&mut self) -> Reading<Look>;
+}
+
+/// How to sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Time between two samples.
+    pub interval: Duration,
+    /// Length of the guest's scheduling tick.
+    pub tick: Duration,
+    /// Most samples that are kept. Then the oldest are dropped, and counted.
+    pub capacity: usize,
+}
+
+impl Default for Settings {
+    /// A sample every 100 ms of the last seven minutes, of a guest with 250 ticks a second.
+    fn default() -> Self {
+        Self {
+            interval: DEFAULT_INTERVAL,
+            tick: Duration::from_millis(4),
+            capacity: 4200,
+        }
+    }
+}
+
+/// Takes samples on a thread of its own until stopped or dropped. It only reads: the machine never waits
+/// for it.
+#[derive(Debug)]
+pub struct Sampler {
+    started: Instant,
+    recording: Arc<Mutex<Recording>>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Starts. The first sample is taken at once.
+    pub fn start(source: Box<dyn Source>, settings: Settings) -> io::Result<Self> {
+        let started = Instant::now();
+        let recording = Arc::new(Mutex::new(Recording {
+            interval_ns: nanos(settings.interval),
+            tick_ns: nanos(settings.tick),
+            ..Recording::default()
+        }));
+        let (stop, stopped) = channel();
+        let worker = Worker {
+            source,
+            settings,
+            started,
+            recording: Arc::clone(&recording),
+        };
+        let thread = thread::Builder::new()
+            .name("ktstr-monitor".to_owned())
+            .spawn(move || worker.run(&stopped))?;
+        Ok(Self {
+            started,
+            recording,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Now, on the clock of [`Sample::at_ns`].
+    pub fn now_ns(&self) -> u64 {
+        nanos(self.started.elapsed())
+    }
+
+    /// The newest sample.
+    pub fn latest(&self) -> Option<Sample> {
+        lock(&self.recording).samples.back().cloned()
+    }
+
+    /// Stops the thread, and gives what it recorded.
+    pub fn stop(mut self) -> Recording {
+        self.join();
+        std::mem::take(&mut *lock(&self.recording))
+    }
+
+    fn join(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the source has been printed; what was recorded before it stands.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+struct Worker {
+    source: Box<dyn Source>,
+    settings: Settings,
+    started: Instant,
+    recording: Arc<Mutex<Recording>>,
+}
+
+impl Worker {
+    fn run(mut self, stopped: &Receiver<()>) {
+        let mut due = self.started;
+        loop {
+            self.take_sample();
+            due = next_due(due, self.settings.interval, Instant::now());
+            let left = due.saturating_duration_since(Instant::now());
+            if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn take_sample(&mut self) {
+        let began = Instant::now();
+        let at_ns = nanos(began.duration_since(self.started));
+        let look = self.source.look();
+        let took_ns = nanos(began.elapsed());
+        let sample = match look {
+            Ok(look) => Sample {
+                at_ns,
+                took_ns,
+                cpus: look.cpus,
+                sched_ext: look.sched_ext,
+                vcpu_time: look.vcpu_time,
+            },
+            Err(why) => Sample::unreadable(at_ns, &why),
+        };
+        let cpu = thread_cpu_time();
+        let mut recording = lock(&self.recording);
+        recording.push(sample, self.settings.capacity);
+        let cost = &mut recording.cost;
+        cost.samples += 1;
+        cost.longest_sample_ns = cost.longest_sample_ns.max(took_ns);
+        cost.span_ns = nanos(self.started.elapsed());
+        cost.cpu_ns = cpu.map_or(cost.cpu_ns, nanos);
+    }
+}
+
+/// The next time on the grid of `interval` that lies ahead: a late sample does not make the rest late.
+fn next_due(due: Instant, interval: Duration, now: Instant) -> Instant {
+    let next = due + interval;
+    if next > now {
+        return next;
+    }
+    let behind = nanos(now - due);
+    let interval_ns = nanos(interval).max(1);
+    due + Duration::from_nanos((behind / interval_ns + 1).saturating_mul(interval_ns))
+}
+
+fn thread_cpu_time() -> Option<Duration> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?;
+    Some(time.into())
+}
+
+fn lock(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
+    // Nothing panics while it holds the lock.
+    recording.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whole nanoseconds.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,7 @@
+//! The monitor through its public doors, fed by hand.
+
+mod guest;
+mod properties;
+mod sampler;
+mod series;
+mod verdict;
