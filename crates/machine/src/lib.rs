@@ -19,6 +19,7 @@ mod memory;
 mod panic_latch;
 mod spec;
 mod tcg;
+mod vcpu_clock;
 
 pub use console::ConsoleLog;
 pub use engine::{
@@ -28,3 +29,4 @@ pub use engine::{
 pub use machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
 pub use memory::{GuestMemory, MemoryError};
 pub use spec::{BootKernel, InitrdPart, MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};
+pub use vcpu_clock::{VcpuClock, VcpuCpuTime};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::console::ConsoleLog;
 use crate::memory::GuestMemory;
+use crate::vcpu_clock::VcpuClock;
 
 /// A byte stream between guest and host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,6 +192,9 @@ pub trait Machine: Send + fmt::Debug {
 
     /// Registers of every vCPU in CPU order. They belong together only while the machine is paused.
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError>;
+
+    /// What reads the CPU time that the host gives to the vCPUs.
+    fn vcpu_clock(&mut self) -> Result<VcpuClock, ControlError>;
 
     /// How it ended; `None` while it runs.
     fn end(&self) -> Option<End>;

@@ -191,6 +191,11 @@ impl MicroVm {
         registers
     }
 
+    /// The threads that run the vCPUs, by CPU number. A thread that has not come to run yet is 0.
+    pub fn vcpu_tids(&self) -> Vec<i32> {
+        self.threads.tids()
+    }
+
     /// How it ended; `None` while anything of it is left.
     pub fn end(&self) -> Option<End> {
         self.gate.finished(Duration::ZERO)

@@ -1,12 +1,14 @@
 //! vCPUs: set-up, and the threads that run them.
 
 use std::io;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use kvm_bindings::{CpuId, KVM_MP_STATE_HALTED, Msrs, kvm_cpuid_entry2};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use nix::unistd::gettid;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
 use crate::arch::x86_64::{layout, msr, regs};
@@ -88,6 +90,7 @@ pub(crate) fn set_up(
 #[derive(Debug)]
 pub(crate) struct VcpuThreads {
     threads: Mutex<Vec<JoinHandle<()>>>,
+    tids: Arc<[AtomicI32]>,
 }
 
 impl VcpuThreads {
@@ -100,6 +103,7 @@ impl VcpuThreads {
         install_kick_handler()?;
         let threads = Self {
             threads: Mutex::default(),
+            tids: vcpus.iter().map(|_| AtomicI32::new(0)).collect(),
         };
         for (index, fd) in vcpus.into_iter().enumerate() {
             let vcpu = Vcpu {
@@ -108,9 +112,13 @@ impl VcpuThreads {
                 gate: Arc::clone(gate),
                 devices: Arc::clone(devices),
             };
+            let tids = Arc::clone(&threads.tids);
             let started = thread::Builder::new()
                 .name(format!("ktstr-vcpu{index}"))
-                .spawn(move || vcpu.run());
+                .spawn(move || {
+                    tids[index].store(gettid().as_raw(), Ordering::Relaxed);
+                    vcpu.run();
+                });
             match started {
                 Ok(thread) => lock(&threads.threads).push(thread),
                 Err(error) => {
@@ -121,6 +129,12 @@ impl VcpuThreads {
             }
         }
         Ok(threads)
+    }
+
+    /// Thread ids, by vCPU.
+    pub(crate) fn tids(&self) -> Vec<i32> {
+        let load = |tid: &AtomicI32| tid.load(Ordering::Relaxed);
+        self.tids.iter().map(load).collect()
     }
 
     /// Gets all threads out of the guest, so that they look at the gate. A kick that comes just before a

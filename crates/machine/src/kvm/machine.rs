@@ -13,6 +13,7 @@ use crate::console::ConsoleLog;
 use crate::footprint;
 use crate::machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
 use crate::memory::GuestMemory;
+use crate::vcpu_clock::VcpuClock;
 
 /// How long the machine's thread may take to read the rest and tell the end, once the vCPUs are gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,6 +87,13 @@ impl Machine for KvmMachine {
             halted: vcpu.halted,
         };
         Ok(registers.iter().map(convert).collect())
+    }
+
+    fn vcpu_clock(&mut self) -> Result<VcpuClock, ControlError> {
+        let action = "find the vCPUs' threads";
+        let tids = self.shared.vm().vcpu_tids();
+        VcpuClock::open(process::id(), &tids, Duration::ZERO)
+            .map_err(|source| ControlError::Io { action, source })
     }
 
     fn end(&self) -> Option<End> {

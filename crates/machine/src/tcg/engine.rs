@@ -9,6 +9,7 @@ use std::thread;
 
 use ktstr_topology::Topology;
 
+use super::KICK_PERIOD_MS;
 use super::args::{kernel_cmdline, qemu_args};
 use super::machine::TcgMachine;
 use super::process;
@@ -33,10 +34,6 @@ const MAX_CPUS: u32 = 255;
 
 /// `MAX_NODES` in QEMU (include/sysemu/numa.h).
 const MAX_NODES: u32 = 128;
-
-/// With one emulation thread QEMU lets the next vCPU run at the latest after this
-/// (`TCG_KICK_PERIOD`, accel/tcg/tcg-accel-ops-rr.c).
-const KICK_PERIOD_MS: u64 = 100;
 
 /// How long the host's own scheduler may keep an emulation thread waiting on a busy host.
 const HOST_SLACK_MS: u64 = 50;

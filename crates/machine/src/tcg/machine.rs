@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::KICK_PERIOD;
 use super::supervisor::Shared;
-use super::{qmp, registers};
+use super::{qmp, registers, vcpu_threads};
 use crate::console::ConsoleLog;
 use crate::footprint;
 use crate::machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
 use crate::memory::GuestMemory;
+use crate::vcpu_clock::VcpuClock;
 
 /// How long QEMU may take to answer. Its main loop shares a lock with emulated devices, and the host may be
 /// busy.
@@ -129,6 +131,15 @@ impl Machine for TcgMachine {
             at: "the type of the answer".to_owned(),
         })?;
         registers::parse(text, self.cpu_count).map_err(|at| ControlError::Answer { action, at })
+    }
+
+    fn vcpu_clock(&mut self) -> Result<VcpuClock, ControlError> {
+        let action = "find the vCPUs' threads";
+        let answer = self.command(action, "query-cpus-fast", None)?;
+        let tids = vcpu_threads::parse(&answer, self.cpu_count)
+            .map_err(|at| ControlError::Answer { action, at })?;
+        VcpuClock::open(self.pid, &tids, KICK_PERIOD)
+            .map_err(|source| ControlError::Io { action, source })
     }
 
     fn end(&self) -> Option<End> {

@@ -13,6 +13,15 @@ mod registers;
 mod streams;
 mod supervisor;
 mod topology;
+mod vcpu_threads;
 mod version;
 
+use std::time::Duration;
+
 pub(crate) use engine::TcgEngine;
+
+/// With one emulation thread QEMU lets the next vCPU run at the latest after this
+/// (`TCG_KICK_PERIOD`, accel/tcg/tcg-accel-ops-rr.c).
+const KICK_PERIOD_MS: u64 = 100;
+
+const KICK_PERIOD: Duration = Duration::from_millis(KICK_PERIOD_MS);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ktstr_machine::{KillReason, Port};
+use ktstr_machine::{KillReason, Port, VcpuCpuTime};
 use ktstr_topology::Topology;
 
 use crate::guest::{COM1, Program};
@@ -135,4 +135,27 @@ fn qemu_itself_uses_little_memory() {
     guest.wait_for_com1("up");
     let bytes = guest.machine.footprint_bytes().unwrap();
     assert!((1 << 20..200 << 20).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn the_cpu_time_of_vcpus_is_that_of_their_threads() {
+    let topology = Topology::new(1, 1, 2, 1).unwrap();
+    let program = Program::new().print(COM1, "up").spin();
+    let mut guest = Guest::launch_with(&program, topology, 64, |_| {});
+    guest.wait_for_com1("up");
+    let clock = guest.machine.vcpu_clock().unwrap();
+    let spinning_ns = || match clock.read().unwrap() {
+        VcpuCpuTime::Own(times) => {
+            assert_eq!(times.len(), 2);
+            times[0]
+        }
+        VcpuCpuTime::Shared { thread_ns, turn_ns } => {
+            assert_eq!(turn_ns, 100_000_000);
+            thread_ns
+        }
+    };
+    let before = spinning_ns();
+    wait_until("the guest spins", || spinning_ns() > before + 10_000_000);
+    guest.machine.kill(KillReason::Done);
+    assert!(clock.read().is_err());
 }
