@@ -113,7 +113,7 @@ enum Bound {
 }
 
 /// Checks by name, as `Assert` spells them.
-const CHECKS: [(&str, Bound); 10] = [
+const CHECKS: [(&str, Bound); 15] = [
     ("progress", Bound::Switch),
     ("isolation", Bound::Switch),
     ("cpus_online", Bound::Switch),
@@ -124,12 +124,22 @@ const CHECKS: [(&str, Bound); 10] = [
     ("min_iteration_rate", Bound::Number),
     ("max_migration_ratio", Bound::Number),
     ("max_throughput_cv", Bound::Number),
+    ("max_imbalance_ratio", Bound::Number),
+    ("max_local_dsq_depth", Bound::Whole),
+    ("fail_on_rq_clock_stuck", Bound::Switch),
+    ("max_fallback_rate", Bound::Number),
+    ("max_keep_last_rate", Bound::Number),
 ];
 
 /// Checks with a bound that hold without being asked for.
-const ON_BY_DEFAULT: [&str; 2] = ["max_gap_ms", "max_spread_pct"];
+const ON_BY_DEFAULT: [&str; 4] = [
+    "max_gap_ms",
+    "max_spread_pct",
+    "max_local_dsq_depth",
+    "max_fallback_rate",
+];
 
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 14] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -143,6 +153,7 @@ const SETTINGS: [&str; 13] = [
     "duration_s",
     "timeout_s",
     "modules",
+    "sustained_samples",
 ];
 
 /// The arguments, read and checked.
@@ -333,6 +344,10 @@ fn assert(given: &BTreeMap<String, Argument>) -> Result<TokenStream> {
             (Bound::Whole, _) => return Err(argument.wants("a whole number or `off`")),
             (Bound::Number, _) => return Err(argument.wants("a number or `off`")),
         });
+    }
+    if let Some(samples) = whole(given, "sustained_samples", 1..=1000)? {
+        let samples = u32::try_from(samples).unwrap_or(u32::MAX);
+        calls.extend(quote!(.sustained_samples(#samples)));
     }
     Ok(calls)
 }

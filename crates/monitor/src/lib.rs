@@ -1,7 +1,7 @@
 //! Watching a running scheduler from outside.
 //!
 //! A [`Sampler`] takes a [`Sample`] of the guest every 100 ms on a thread of its own, from a [`Source`]
-//! that only reads, into a bounded [`Recording`]. [`judge`] holds a recording against [`Thresholds`] and
+//! that only reads, into a bounded [`Recording`]. [`judge`] holds a recording against [`Thresholds`](ktstr_report::Thresholds) and
 //! gives the same checks as everything else that is judged; it is a pure function, so that a recording can
 //! be judged again anywhere. A [`Series`] is one value over time, with what can be asserted of it.
 //!
@@ -12,7 +12,6 @@ mod recording;
 mod sample;
 mod sampler;
 mod series;
-mod thresholds;
 mod verdict;
 
 use std::time::Duration;
@@ -24,7 +23,6 @@ pub use sample::{
 };
 pub use sampler::{Look, Sampler, Settings, Source};
 pub use series::{Point, Series};
-pub use thresholds::Thresholds;
 pub use verdict::{Span, judge, without_samples};
 
 /// Time between two samples unless set otherwise.

@@ -15,6 +15,7 @@ mod sidecar;
 mod sidecar_file;
 mod store;
 mod summary;
+mod thresholds;
 mod worker;
 
 pub use bound::Bound;
@@ -29,4 +30,5 @@ pub use sidecar::{
 pub use sidecar_file::SidecarError;
 pub use store::{RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};
 pub use summary::{RunSummary, TestSummary, Totals};
+pub use thresholds::Thresholds;
 pub use worker::{CgroupReport, WakeLatency, WorkerExit, WorkerReport};

@@ -1,6 +1,6 @@
 //! Which checks a test wants, and their bounds.
 
-use ktstr_report::Bound;
+use ktstr_report::{Bound, Thresholds};
 
 /// The checks of a test.
 ///
@@ -22,6 +22,7 @@ pub struct Assert {
     pub(crate) min_iteration_rate: Option<f64>,
     pub(crate) max_migration_ratio: Option<f64>,
     pub(crate) max_throughput_cv: Option<f64>,
+    pub(crate) monitor: Thresholds,
 }
 
 impl Default for Assert {
@@ -51,6 +52,7 @@ impl Assert {
         min_iteration_rate: None,
         max_migration_ratio: None,
         max_throughput_cv: None,
+        monitor: Thresholds::DEFAULT,
     };
 
     /// Whether every worker must have done work, and stopped when told.
@@ -125,6 +127,68 @@ impl Assert {
     /// workers of one type in one cgroup.
     pub const fn max_throughput_cv(mut self, bound: f64) -> Self {
         self.max_throughput_cv = Some(bound);
+        self
+    }
+
+    /// The bounds of the checks that the host's monitor judges from what it sees of the running kernel.
+    pub const fn monitor(&self) -> &Thresholds {
+        &self.monitor
+    }
+
+    /// Puts the monitor's checks at their customary bounds, those included that have none by default.
+    pub const fn with_monitor_defaults(mut self) -> Self {
+        self.monitor = Thresholds::ALL;
+        self
+    }
+
+    /// Most runnable tasks that the busiest CPU may have for long, as a multiple of those on the least
+    /// busy (at least 1). For load that may run anywhere: tasks that are pinned are uneven of themselves.
+    pub const fn max_imbalance_ratio(mut self, bound: f64) -> Self {
+        self.monitor.max_imbalance_ratio = Some(bound);
+        self
+    }
+
+    /// Most tasks that may be on one CPU's local DSQ for long.
+    pub const fn max_local_dsq_depth(mut self, bound: u64) -> Self {
+        self.monitor.max_local_dsq_depth = Bound::Set(bound);
+        self
+    }
+
+    /// Turns `max_local_dsq_depth` off.
+    pub const fn no_max_local_dsq_depth(mut self) -> Self {
+        self.monitor.max_local_dsq_depth = Bound::Off;
+        self
+    }
+
+    /// Whether the runqueue clock of a busy CPU must move.
+    pub const fn fail_on_rq_clock_stuck(mut self, on: bool) -> Self {
+        self.monitor.fail_on_rq_clock_stuck = if on { Bound::Set(()) } else { Bound::Off };
+        self
+    }
+
+    /// Most times that `ops.select_cpu` may name a CPU that the task can't use, per second of CPU time
+    /// given to all vCPUs together.
+    pub const fn max_fallback_rate(mut self, bound_per_vcpu_s: f64) -> Self {
+        self.monitor.max_fallback_rate = Bound::Set(bound_per_vcpu_s);
+        self
+    }
+
+    /// Turns `max_fallback_rate` off.
+    pub const fn no_max_fallback_rate(mut self) -> Self {
+        self.monitor.max_fallback_rate = Bound::Off;
+        self
+    }
+
+    /// Most times that a task may run on for want of another, per second of CPU time given to all vCPUs
+    /// together.
+    pub const fn max_keep_last_rate(mut self, bound_per_vcpu_s: f64) -> Self {
+        self.monitor.max_keep_last_rate = Some(bound_per_vcpu_s);
+        self
+    }
+
+    /// Samples in a row, one every 100 ms, that must be beyond a bound of the monitor to break it.
+    pub const fn sustained_samples(mut self, samples: u32) -> Self {
+        self.monitor.sustained_samples = samples;
         self
     }
 }

@@ -6,6 +6,7 @@ use super::conclude::{Case, Check};
 use super::evidence::{Kind, Run, Tally};
 use super::timeline::Timeline;
 use super::{NO_SCHEDULER, without_value};
+use crate::recording::float;
 use crate::sample::Sample;
 
 pub(super) const CHECK: Check = Check {
@@ -13,12 +14,12 @@ pub(super) const CHECK: Check = Check {
     unit: "tasks",
 };
 
-pub(super) fn judge(result: &mut AssertResult, bound: Bound<u32>, timeline: &Timeline<'_>) {
+pub(super) fn judge(result: &mut AssertResult, bound: Bound<u64>, timeline: &Timeline<'_>) {
     let describe = |cpu: Option<usize>, run: &Run| {
         let cpu = cpu.unwrap_or_default();
         format!("CPU {cpu} had up to {} tasks on its local DSQ", run.peak)
     };
-    let limit = bound.get().unwrap_or(u32::MAX);
+    let limit = bound.get().unwrap_or(u64::MAX);
     let tally = |cpu| {
         let evidence = timeline.states(|sample| kind(cpu, limit, sample));
         (Some(cpu), Tally::of(evidence))
@@ -26,7 +27,7 @@ pub(super) fn judge(result: &mut AssertResult, bound: Bound<u32>, timeline: &Tim
     Case {
         check: CHECK,
         bound: without_value(&bound),
-        limit: bound.get().map(f64::from),
+        limit: bound.get().map(float),
         window: timeline.window,
         tallies: (0..timeline.cpu_count).map(tally).collect(),
         why_nothing: why_nothing(timeline),
@@ -35,7 +36,7 @@ pub(super) fn judge(result: &mut AssertResult, bound: Bound<u32>, timeline: &Tim
     .conclude(result);
 }
 
-fn kind(cpu: usize, limit: u32, sample: &Sample) -> Kind {
+fn kind(cpu: usize, limit: u64, sample: &Sample) -> Kind {
     match sample.scx_enabled() {
         None => return Kind::Missing,
         Some(false) => return Kind::Exempt,
@@ -46,7 +47,9 @@ fn kind(cpu: usize, limit: u32, sample: &Sample) -> Kind {
     };
     match &seen.scx {
         _ if !seen.online => Kind::Exempt,
-        Ok(scx) if scx.local_dsq_depth > limit => Kind::Violates(f64::from(scx.local_dsq_depth)),
+        Ok(scx) if u64::from(scx.local_dsq_depth) > limit => {
+            Kind::Violates(f64::from(scx.local_dsq_depth))
+        }
         Ok(scx) => Kind::Holds(f64::from(scx.local_dsq_depth)),
         Err(_) => Kind::Missing,
     }

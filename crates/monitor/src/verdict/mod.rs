@@ -13,11 +13,10 @@ mod rq_clock;
 mod timeline;
 mod validity;
 
-use ktstr_report::{AssertResult, Bound};
+use ktstr_report::{AssertResult, Bound, Thresholds};
 
 use crate::recording::Recording;
 use crate::sample::Sample;
-use crate::thresholds::Thresholds;
 use conclude::{Check, nothing, unset};
 use timeline::Timeline;
 
@@ -68,7 +67,7 @@ pub fn judge(recording: &Recording, span: Span, thresholds: &Thresholds) -> Asse
         None => unset(&mut result, imbalance::CHECK),
     }
     local_dsq::judge(&mut result, thresholds.max_local_dsq_depth, &timeline);
-    rq_clock::judge(&mut result, thresholds.rq_clock_stuck, &timeline);
+    rq_clock::judge(&mut result, thresholds.fail_on_rq_clock_stuck, &timeline);
     event_rate::judge(
         &mut result,
         event_rate::FALLBACK,
@@ -122,7 +121,7 @@ fn checks(thresholds: &Thresholds) -> [(Check, Option<Bound<()>>); 5] {
             local_dsq::CHECK,
             Some(without_value(&thresholds.max_local_dsq_depth)),
         ),
-        (rq_clock::CHECK, Some(thresholds.rq_clock_stuck)),
+        (rq_clock::CHECK, Some(thresholds.fail_on_rq_clock_stuck)),
         (
             event_rate::FALLBACK.check,
             Some(without_value(&thresholds.max_fallback_rate)),

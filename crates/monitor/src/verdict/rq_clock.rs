@@ -1,4 +1,4 @@
-//! `rq_clock_stuck`: the clock of a busy CPU's runqueue moves.
+//! `fail_on_rq_clock_stuck`: the clock of a busy CPU's runqueue moves.
 //!
 //! The scheduler's tick moves it, so a clock that stands still on a CPU with tasks means that the CPU takes
 //! no interrupts. The host must have run the vCPU meanwhile, else it is not the guest that stands still.
@@ -13,7 +13,7 @@ use crate::recording::float;
 use crate::sample::Sample;
 
 pub(super) const CHECK: Check = Check {
-    name: "rq_clock_stuck",
+    name: "fail_on_rq_clock_stuck",
     unit: "",
 };
 

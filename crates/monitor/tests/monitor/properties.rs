@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use ktstr_monitor::{
     CpuSample, Missing, Reading, Recording, RqSample, Sample, SchedExtSample, SchedExtState,
-    ScxRqSample, Span, Thresholds, VcpuTime, judge,
+    ScxRqSample, Span, VcpuTime, judge,
 };
-use ktstr_report::{Bound, Outcome};
+use ktstr_report::{Bound, Outcome, Thresholds};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -1,9 +1,9 @@
 //! What the checks make of recordings.
 
 use ktstr_monitor::{
-    Missing, Recording, Sample, SchedExtState, Span, Thresholds, VcpuTime, judge, without_samples,
+    Missing, Recording, Sample, SchedExtState, Span, VcpuTime, judge, without_samples,
 };
-use ktstr_report::{AssertResult, Bound, CheckResult, Outcome};
+use ktstr_report::{AssertResult, Bound, CheckResult, Outcome, Thresholds};
 
 use crate::guest::{FALLBACK, INTERVAL_NS, changed, cpu, healthy, recording, rq, scheduler, scx};
 
@@ -107,7 +107,7 @@ fn one_moment_seen_often_is_one_violation() {
     for name in [
         "max_imbalance_ratio",
         "max_local_dsq_depth",
-        "rq_clock_stuck",
+        "fail_on_rq_clock_stuck",
     ] {
         assert_eq!(outcome(&recording, name), Outcome::Pass, "{name}");
     }
@@ -118,7 +118,7 @@ fn stuck(change: impl Fn(u64, &mut Sample)) -> CheckResult {
         rq(sample, 1).clock_ns = 1_000_000_007;
         change(at, sample);
     });
-    check(&all(&recording), "rq_clock_stuck")
+    check(&all(&recording), "fail_on_rq_clock_stuck")
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn vcpus_that_share_a_thread_are_given_their_turns() {
                 turn_ns: INTERVAL_NS,
             });
         });
-        outcome(&recording, "rq_clock_stuck")
+        outcome(&recording, "fail_on_rq_clock_stuck")
     };
     // 100 ms of the other and 40 ms of its own make one standstill: two samples.
     assert_eq!(shared(10), Outcome::Pass);
@@ -182,7 +182,7 @@ fn vcpus_that_share_a_thread_are_given_their_turns() {
 #[test]
 fn a_clock_of_zero_is_a_cpu_that_has_not_started() {
     let recording = changed(12, |_, sample| rq(sample, 1).clock_ns = 0);
-    assert_eq!(outcome(&recording, "rq_clock_stuck"), Outcome::Pass);
+    assert_eq!(outcome(&recording, "fail_on_rq_clock_stuck"), Outcome::Pass);
 }
 
 fn falling_back(per_sample: u64, ns_per_sample: u64) -> CheckResult {
@@ -378,7 +378,7 @@ fn what_can_not_be_judged_by_default_says_why() {
     );
     let short = judge(&changed(3, |_, _| {}), Span::ALL, &Thresholds::DEFAULT);
     assert!(short.checks.is_empty(), "{short:?}");
-    assert!(why_not(&short, "rq_clock_stuck").contains("too short"));
+    assert!(why_not(&short, "fail_on_rq_clock_stuck").contains("too short"));
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn without_samples_a_bound_of_the_tests_own_is_inconclusive() {
     let check = check(&result, "max_local_dsq_depth");
     assert_eq!(check.outcome, Outcome::Inconclusive);
     assert_eq!(check.detail, "nobody looked");
-    assert_eq!(why_not(&result, "rq_clock_stuck"), "nobody looked");
+    assert_eq!(why_not(&result, "fail_on_rq_clock_stuck"), "nobody looked");
     assert_eq!(
         why_not(&result, "max_fallback_rate"),
         "turned off by the test"
