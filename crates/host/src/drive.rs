@@ -8,6 +8,7 @@ use ktstr_machine::{End, Engine, KillReason, LaunchError, Machine, MachineSpec, 
 use ktstr_wire::{FrameError, Message, Phase, TestEnd};
 
 use crate::link::{self, EVENT_QUEUE, Event};
+use crate::observe::{Observation, Observer, ObserverSettings};
 use crate::text::BoundedText;
 
 /// Frame errors kept for the report; the rest is only counted.
@@ -65,6 +66,8 @@ pub(crate) struct Record {
     pub(crate) run: Duration,
     /// From there until the machine was gone.
     pub(crate) teardown: Duration,
+    /// What the host saw of its kernel, if it looked.
+    pub(crate) observation: Option<Observation>,
     /// Memory of the machine's process beyond guest RAM when the result came, if it was asked for.
     pub(crate) footprint_bytes: Option<u64>,
 }
@@ -93,12 +96,13 @@ pub(crate) enum DriveError {
 /// Receives output as it arrives.
 pub(crate) type OnOutput<'a> = &'a mut dyn FnMut(ktstr_wire::Stream, &[u8]);
 
-/// Launches the machine and stays with it to its end. `on_launch` gets the machine once, before anything
+/// Launches the machine and stays with it to its end, and watches its kernel if told how. `on_launch` gets the machine once, before anything
 /// is read from it.
 pub(crate) fn drive(
     engine: &dyn Engine,
     spec: &MachineSpec,
     limits: Limits,
+    observe: Option<ObserverSettings>,
     on_launch: &mut dyn FnMut(&mut dyn Machine),
     on_output: OnOutput<'_>,
 ) -> Result<Record, DriveError> {
@@ -115,7 +119,9 @@ pub(crate) fn drive(
     on_launch(machine.as_mut());
     let port = machine.take_port(Port::Frames).ok_or(DriveError::NoPort)?;
     let listener = link::listen(port, events).map_err(DriveError::Thread)?;
+    let observer = observe.map(|settings| Observer::start(machine.as_ref(), settings));
     let mut driver = Driver {
+        observer,
         machine: machine.as_mut(),
         received,
         limits,
@@ -136,6 +142,7 @@ pub(crate) fn drive(
 
 struct Driver<'a> {
     machine: &'a mut dyn Machine,
+    observer: Option<Result<Observer, String>>,
     received: Receiver<Event>,
     limits: Limits,
     started: Instant,
@@ -149,6 +156,7 @@ struct Driver<'a> {
 impl Driver<'_> {
     /// Until the guest is done, gone, or out of time.
     fn watch(&mut self, on_output: OnOutput<'_>) {
+        let mut timed_out = false;
         while self.end.is_none() && !self.record.said_bye {
             let left = self
                 .deadline()
@@ -164,14 +172,20 @@ impl Driver<'_> {
                 Ok(event) => self.take(event, on_output),
                 Err(RecvTimeoutError::Timeout) => {
                     self.describe_where_it_hangs();
-                    self.machine.kill(KillReason::Watchdog);
+                    timed_out = true;
                     break;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.last_message = Some(Instant::now());
-        if self.record.said_bye {
+        self.record.observation = self.observer.take().map(|observer| match observer {
+            Ok(observer) => observer.finish(),
+            Err(why) => Observation::blind(why),
+        });
+        if timed_out {
+            self.machine.kill(KillReason::Watchdog);
+        } else if self.record.said_bye {
             self.record.footprint_bytes = self.machine.footprint_bytes().ok();
             self.machine.kill(KillReason::Done);
         }
@@ -202,8 +216,16 @@ impl Driver<'_> {
             Message::Hello { release, .. } => {
                 self.first_message.get_or_insert_with(Instant::now);
                 record.release = Some(release);
+                if let Some(Ok(observer)) = &mut self.observer {
+                    observer.booted(self.machine);
+                }
             }
-            Message::Phase(phase) => record.phase = Some(phase),
+            Message::Phase(phase) => {
+                record.phase = Some(phase);
+                if let Some(Ok(observer)) = &mut self.observer {
+                    observer.entered(phase);
+                }
+            }
             Message::Remark(remark) if record.remarks.len() < REMARKS_KEPT => {
                 record.remarks.push(remark);
             }
@@ -283,6 +305,7 @@ fn empty_record() -> Record {
         boot: Duration::ZERO,
         run: Duration::ZERO,
         teardown: Duration::ZERO,
+        observation: None,
         footprint_bytes: None,
     }
 }

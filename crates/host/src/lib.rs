@@ -5,10 +5,12 @@
 //! listens to it under a watchdog, and returns a [`Sidecar`](ktstr_report::Sidecar) whatever happened.
 //! [`Session::run_shell`] does the same for a command or a person at a terminal.
 
+mod causes;
 mod drive;
 pub mod initramfs;
 mod link;
 mod nested;
+mod observe;
 mod outcome;
 mod plan;
 mod session;
@@ -17,7 +19,9 @@ mod sidecar;
 mod text;
 
 pub use ktstr_machine::{EngineKind, EngineOptions};
+pub use ktstr_monitor as monitor;
 pub use ktstr_wire::{NestedTest, TimingSlack};
+pub use observe::Observation;
 pub use plan::TestPlan;
 pub use session::{Session, SessionError, Settings};
 pub use shell::{ShellEnd, ShellError, ShellPlan};

@@ -62,6 +62,7 @@ impl Session {
             self.engine.as_ref(),
             &spec,
             limits,
+            None,
             &mut |_| {},
             &mut |_, _| {},
         )?;
@@ -70,10 +71,10 @@ impl Session {
             Some(Ok(inner)) => *sidecar = marked(inner, sidecar, &self.engine.describe()),
             Some(Err(error)) => {
                 let remark = format!("the inner host's sidecar can't be read: {error}");
-                conclude(sidecar, record, limits);
+                conclude(sidecar, record, limits, &plan.thresholds);
                 sidecar.remarks.push(remark);
             }
-            None => conclude(sidecar, record, limits),
+            None => conclude(sidecar, record, limits, &plan.thresholds),
         }
         Ok(())
     }

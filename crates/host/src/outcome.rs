@@ -1,7 +1,7 @@
 //! What a test came to, from what its machine said and how it ended. A pure function of the record.
 
 use ktstr_machine::{End, KillReason};
-use ktstr_report::{AssertResult, Failure, FailureKind, Outcome};
+use ktstr_report::{AssertResult, Failure, FailureKind, Outcome, Thresholds};
 use ktstr_wire::{CRASH_MARK, Message, TestEnd};
 
 use crate::drive::{Limits, Record};
@@ -14,12 +14,22 @@ pub(crate) fn numbered(chain: &[String]) -> String {
 
 /// Judges a record. In order of precedence: a crash of the kernel, a crash of the test's process, the
 /// result that the guest sent, and, where there is none, how the machine ended.
-pub(crate) fn judge(record: &Record, limits: Limits) -> (Outcome, Option<Failure>, AssertResult) {
+pub(crate) fn judge(
+    record: &Record,
+    limits: Limits,
+    thresholds: &Thresholds,
+) -> (Outcome, Option<Failure>, AssertResult) {
     let sent = record.result.clone();
-    let result = sent
+    let mut result = sent
         .as_ref()
         .map(|end| end.result.clone())
         .unwrap_or_default();
+    // A body that did not want to run is no test of the scheduler.
+    if let Some(observation) = &record.observation
+        && result.skipped.is_none()
+    {
+        result.merge(observation.judge(thresholds));
+    }
     let (outcome, failure) = if let End::Panicked { .. } = &record.end {
         // The whole text is in the console's end.
         fail(FailureKind::Guest, record.end.to_string(), "")

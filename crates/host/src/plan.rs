@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ktstr_report::Thresholds;
 use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
 
 use crate::drive::Limits;
@@ -25,6 +26,8 @@ pub struct TestPlan {
     /// How long it may take from the guest's first message to its last; if unset, thirty seconds, twice
     /// the duration and one second a CPU.
     pub timeout: Option<Duration>,
+    /// What it asks of the scheduler as the monitor sees it.
+    pub thresholds: Thresholds,
     /// Kernel modules it needs, by name; those they need come along.
     pub modules: Vec<String>,
     /// Files of the host it needs.

@@ -1,7 +1,7 @@
 //! Tests of one process: what they share, and running one of them.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ktstr_kernels::{Cache, Kernel, KernelSpec, Progress, ResolveOptions};
@@ -12,8 +12,9 @@ use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Ou
 use ktstr_topology::{NumaError, NumaMemory, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
-use crate::drive::{DriveError, drive};
+use crate::drive::{DriveError, Limits, drive};
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
+use crate::observe::{self, LazyImage, ObserverSettings};
 use crate::plan::TestPlan;
 use crate::sidecar::{blank_sidecar, conclude, console_end, failure_of, millis};
 
@@ -43,6 +44,7 @@ pub struct Session {
     pub(crate) kernel: Kernel,
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) bases: BaseCache,
+    image: Arc<LazyImage>,
 }
 
 /// No test can run here.
@@ -141,6 +143,7 @@ impl Session {
         }
         Ok(Self {
             bases: BaseCache::new(cache.root().join("initramfs")),
+            image: Arc::new(LazyImage::new(kernel.vmlinux().to_owned())),
             settings,
             kernel,
             engine,
@@ -219,6 +222,7 @@ impl Session {
                 self.engine.as_ref(),
                 &spec,
                 limits,
+                Some(self.observer_settings(plan, limits)),
                 &mut |_| {},
                 &mut |_, _| {},
             )?;
@@ -231,8 +235,17 @@ impl Session {
                 console_tail: console_end(&record.console),
             });
         };
-        conclude(sidecar, record, limits);
+        conclude(sidecar, record, limits, &plan.thresholds);
         Ok(())
+    }
+
+    fn observer_settings(&self, plan: &TestPlan, limits: Limits) -> ObserverSettings {
+        let hz = self.kernel.config().ok().flatten();
+        let hz = hz.and_then(|config| config.get("HZ")?.parse().ok());
+        ObserverSettings {
+            image: Arc::clone(&self.image),
+            sampling: observe::sampling(plan.topology.cpu_count(), limits.run, hz),
+        }
     }
 
     /// How far the engine, and a machine around this host, may stretch the guest's time.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ktstr_machine::{End, EngineKind, Port};
-use ktstr_report::Failure;
+use ktstr_report::{Failure, Thresholds};
 use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{Stream, Task};
 
@@ -102,7 +102,7 @@ impl Session {
         // A person who turns the machine off has left the shell.
         let turned_off = plan.interactive && record.booted() && record.end == End::PoweredOff;
         let Some(status) = record.exit.or(turned_off.then_some(0)) else {
-            let (_, failure, _) = judge(&record, limits);
+            let (_, failure, _) = judge(&record, limits, &Thresholds::DEFAULT);
             let failure = failure.unwrap_or_else(|| Failure {
                 kind: ktstr_report::FailureKind::Harness,
                 summary: "the machine ended before the command did".to_owned(),
@@ -145,6 +145,7 @@ impl Session {
             self.engine.as_ref(),
             &spec,
             limits,
+            None,
             &mut on_launch,
             on_output,
         )?)

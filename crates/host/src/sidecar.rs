@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ktstr_report::{Failure, FailureKind, Outcome, SCHEMA_VERSION, Sidecar, Timings};
+use ktstr_report::{Failure, FailureKind, Outcome, SCHEMA_VERSION, Sidecar, Thresholds, Timings};
 use ktstr_topology::{NumaMemory, NumaSpec};
 
+use crate::causes::causes;
 use crate::drive::{Limits, Record};
 use crate::outcome::{judge, numbered};
 use crate::plan::TestPlan;
@@ -47,8 +48,13 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
 }
 
 /// Fills in what the machine said and how it ended.
-pub(crate) fn conclude(sidecar: &mut Sidecar, record: Record, limits: Limits) {
-    let (outcome, failure, result) = judge(&record, limits);
+pub(crate) fn conclude(
+    sidecar: &mut Sidecar,
+    record: Record,
+    limits: Limits,
+    thresholds: &Thresholds,
+) {
+    let (outcome, failure, result) = judge(&record, limits, thresholds);
     sidecar.outcome = outcome;
     sidecar.failure = failure;
     sidecar.result = result;
@@ -78,16 +84,7 @@ pub(crate) fn conclude(sidecar: &mut Sidecar, record: Record, limits: Limits) {
 
 /// An error and its causes as a failure.
 pub(crate) fn failure_of(kind: FailureKind, error: &dyn std::error::Error) -> Failure {
-    let mut chain = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // A message may already have taken in its cause.
-        if !chain.last().is_some_and(|outer| outer.ends_with(&text)) {
-            chain.push(text);
-        }
-        cause = error.source();
-    }
+    let mut chain = causes(error);
     let detail = if chain.len() > 1 {
         numbered(&chain)
     } else {

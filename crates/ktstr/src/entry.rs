@@ -93,6 +93,7 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
         numa: entry.numa.to_spec(),
         duration: Duration::from_millis(entry.duration_ms),
         timeout: entry.timeout_ms.map(Duration::from_millis),
+        thresholds: *entry.assert.monitor(),
         modules: entry
             .modules
             .iter()

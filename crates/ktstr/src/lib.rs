@@ -42,9 +42,10 @@ mod registry;
 /// | `node_bandwidth_mb_s` | the same of its bandwidth, in MB/s | 51200; 20480 without CPUs |
 /// | `duration_s` | how long a scenario holds its load | 2 |
 /// | `timeout_s` | how long the guest may take from its first message to its last | 30 + 2 × `duration_s` + 1 a CPU |
+/// | `sustained_samples` | samples of the monitor in a row that break one of its bounds | 5 |
 /// | `modules` | kernel modules to load, by name, such as `["veth"]` | none |
 ///
-/// The checks, all but the last four on by default (see [`Assert`] for their meaning and bounds). Set one to
+/// The checks, on by default but for those in the last row (see [`Assert`] for their meaning and bounds). Set one to
 /// `off` to leave it out; the report then says that it was not checked:
 ///
 /// | check | takes |
@@ -52,7 +53,10 @@ mod registry;
 /// | `progress`, `isolation`, `cpus_online`, `kernel_log` | `true`, `off` |
 /// | `max_gap_ms` | a whole number, `off` |
 /// | `max_spread_pct` | a number, `off` |
-/// | `max_p99_wake_latency_ns`, `min_iteration_rate`, `max_migration_ratio`, `max_throughput_cv` | a number |
+/// | `fail_on_rq_clock_stuck` | `true`, `off` |
+/// | `max_local_dsq_depth` | a whole number, `off` |
+/// | `max_fallback_rate` | a number, `off` |
+/// | `max_p99_wake_latency_ns`, `min_iteration_rate`, `max_migration_ratio`, `max_throughput_cv`, `max_imbalance_ratio`, `max_keep_last_rate` | a number |
 ///
 /// A shape that can't exist, an attribute that is not in these tables, and a value that makes no sense are
 /// compile errors where they stand:

@@ -8,6 +8,7 @@
 //! What could not be read says why ([`Missing`]), and is never taken for a value that holds.
 
 mod delivered;
+mod kernel_source;
 mod recording;
 mod sample;
 mod sampler;
@@ -16,6 +17,7 @@ mod verdict;
 
 use std::time::Duration;
 
+pub use kernel_source::{KernelSource, VcpuTimes};
 pub use recording::{Cost, Recording};
 pub use sample::{
     CpuSample, Missing, Reading, RqSample, Sample, SchedExtSample, SchedExtState, SchedStats,

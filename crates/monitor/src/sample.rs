@@ -105,6 +105,8 @@ pub enum SchedExtState {
     Disabling,
     /// There is none.
     Disabled,
+    /// A state that is not known here, by the kernel's number.
+    Other(u32),
 }
 
 /// sched_ext as a whole.

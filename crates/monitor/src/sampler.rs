@@ -88,9 +88,9 @@ impl Sampler {
         })
     }
 
-    /// Now, on the clock of [`Sample::at_ns`].
-    pub fn now_ns(&self) -> u64 {
-        nanos(self.started.elapsed())
+    /// A moment on the clock of [`Sample::at_ns`]; 0 for one before the start.
+    pub fn at_ns(&self, moment: Instant) -> u64 {
+        nanos(moment.saturating_duration_since(self.started))
     }
 
     /// The newest sample.

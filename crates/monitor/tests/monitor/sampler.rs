@@ -51,7 +51,7 @@ fn settings() -> Settings {
 fn it_keeps_the_newest_samples_and_counts_the_rest() {
     let sampler = running(20, settings());
     assert!(sampler.latest().is_some());
-    let before = sampler.now_ns();
+    let before = sampler.at_ns(Instant::now());
     let recording = sampler.stop();
     assert_eq!(recording.samples.len(), 8);
     assert_eq!(recording.dropped + 8, recording.cost.samples);
