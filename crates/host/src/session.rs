@@ -325,6 +325,8 @@ impl Session {
                 pvh: self.kernel.pvh_entry().is_some(),
             },
             initrd: vec![base, InitrdPart::Bytes(initramfs::pack_job(&job)?.into())],
+            // Both are entries of our caches.
+            immutable_files: true,
             cmdline,
             interactive_console: false,
             nested_virtualization: false,

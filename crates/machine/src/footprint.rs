@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 
-use crate::memory::RAM_NAME;
+use ktstr_vmm::RAM_NAME;
 
-/// Of the process `pid`, in bytes.
-pub(crate) fn bytes(pid: u32) -> io::Result<u64> {
-    Ok(footprint_kib(&fs::read_to_string(format!("/proc/{pid}/smaps"))?) * 1024)
+/// Of the process `pid`, in bytes. Guest RAM is what has its name, and what lies in `ram`: a file that is
+/// mapped into guest RAM has a name of its own.
+pub(crate) fn bytes(pid: u32, ram: &[Range<usize>]) -> io::Result<u64> {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    Ok(footprint_kib(&smaps, ram) * 1024)
 }
 
 /// Sum of `Pss` over all mappings in `/proc/PID/smaps` but guest RAM, in KiB: what is shared with other
 /// processes, such as QEMU's code, counts in part.
-fn footprint_kib(smaps: &str) -> u64 {
+fn footprint_kib(smaps: &str, ram: &[Range<usize>]) -> u64 {
     let ram_name = RAM_NAME.to_string_lossy();
     let mut in_ram = false;
     let mut sum = 0;
@@ -23,7 +26,11 @@ fn footprint_kib(smaps: &str) -> u64 {
                 sum += words.next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
             }
             // A mapping's first line starts with its addresses, all others with `Name:`.
-            Some(first) if !first.ends_with(':') => in_ram = line.contains(&*ram_name),
+            Some(first) if !first.ends_with(':') => {
+                let start = first.split('-').next().unwrap_or_default();
+                let start = usize::from_str_radix(start, 16).unwrap_or_default();
+                in_ram = line.contains(&*ram_name) || ram.iter().any(|ram| ram.contains(&start));
+            }
             _ => {}
         }
     }
@@ -47,7 +54,11 @@ VmFlags: rd ex mr mw me
 Pss:              400000 kB
 7f0030000000-7f0030001000 rw-p 00000000 00:00 0
 Pss:                 234 kB
+7f0040000000-7f0040001000 rw-p 00200000 08:01 99 /cache/vmlinux
+Pss:               50000 kB
 ";
-        assert_eq!(footprint_kib(smaps), 1234);
+        let mapped = 0x7f00_4000_0000..0x7f00_4000_1000;
+        assert_eq!(footprint_kib(smaps, std::slice::from_ref(&mapped)), 1234);
+        assert_eq!(footprint_kib(smaps, &[]), 51234);
     }
 }

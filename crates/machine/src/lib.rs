@@ -15,7 +15,6 @@ mod initrd;
 mod kvm;
 mod limits;
 mod machine;
-mod memory;
 mod panic_latch;
 mod spec;
 mod tcg;
@@ -26,7 +25,7 @@ pub use engine::{
     Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, TimingQuality,
     UnknownEngine, announce, choose,
 };
-pub use machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
-pub use memory::{GuestMemory, MemoryError};
+pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};
+pub use machine::{ControlError, End, KillReason, Machine, Port, SetupStep, VcpuRegisters};
 pub use spec::{BootKernel, InitrdPart, MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};
 pub use vcpu_clock::{VcpuClock, VcpuCpuTime};

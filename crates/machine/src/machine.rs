@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use ktstr_vmm::{GuestRam, SetupTimes, StepTime};
+
 use crate::console::ConsoleLog;
-use crate::memory::GuestMemory;
 use crate::vcpu_clock::VcpuClock;
 
 /// A byte stream between guest and host.
@@ -169,10 +170,32 @@ impl VcpuRegisters {
     }
 }
 
+/// A step of a machine's set-up, and what it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetupStep {
+    /// Its name.
+    pub name: &'static str,
+    /// Time by the clock.
+    pub wall: Duration,
+    /// CPU time, user and system.
+    pub cpu: Duration,
+}
+
+impl SetupStep {
+    pub(crate) fn all(times: &SetupTimes) -> Vec<Self> {
+        let step = |(name, time): (_, StepTime)| Self {
+            name,
+            wall: time.wall,
+            cpu: time.cpu,
+        };
+        times.steps().into_iter().map(step).collect()
+    }
+}
+
 /// A machine that was launched. Dropping it ends it.
 pub trait Machine: Send + fmt::Debug {
     /// Guest RAM, readable while the guest runs and after it ended.
-    fn memory(&self) -> &GuestMemory;
+    fn memory(&self) -> &GuestRam;
 
     /// Our end of `port`; `None` the second time, or if the machine has no such port. What the guest sent
     /// before it ended can still be read, then the stream ends.
@@ -207,6 +230,11 @@ pub trait Machine: Send + fmt::Debug {
 
     /// The process that runs the guest: the engine's child, or this process itself.
     fn pid(&self) -> u32;
+
+    /// Where the time of the machine's set-up went, if the engine does it in this process.
+    fn setup_steps(&self) -> &[SetupStep] {
+        &[]
+    }
 
     /// Host memory that the engine uses beyond guest RAM, in bytes.
     fn footprint_bytes(&self) -> Result<u64, ControlError>;

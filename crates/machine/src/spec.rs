@@ -24,6 +24,10 @@ pub struct MachineSpec {
     /// kernel unpacks several in a row (Documentation/driver-api/early-userspace/buffer-format.rst). Empty
     /// means no initramfs.
     pub initrd: Vec<InitrdPart>,
+    /// Whether the files of kernel and initramfs are never changed in place, as those of our caches: they are
+    /// written whole and only ever removed. An engine may then map them instead of copying them; a file
+    /// shortened all the same would end this process (SIGBUS).
+    pub immutable_files: bool,
     /// Kernel options after the engine's own, so that they win over those.
     pub cmdline: Vec<String>,
     /// Whether a person will type at [`Port::Shell`](crate::Port::Shell). Without it the machine has no
@@ -41,6 +45,7 @@ impl MachineSpec {
             numa: NumaMemory::uniform(&topology, memory_mib),
             kernel,
             initrd: Vec::new(),
+            immutable_files: false,
             cmdline: Vec::new(),
             interactive_console: false,
             nested_virtualization: false,

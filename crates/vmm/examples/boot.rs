@@ -2,14 +2,15 @@
 //!
 //!     boot KERNEL INITRD TOPOLOGY MEMORY_MIB CMDLINE
 //!
-//! With `LOOK_EVERY_S` set, the machine is paused that often and its registers are shown. COM1 goes to standard output. What comes from the frames port is printed in a line of its own, and each
-//! time sent back to the guest.
+//! With `LOOK_EVERY_S` set, the machine is paused that often and its registers are shown; with `COPY`, the
+//! images are copied instead of mapped. COM1 goes to standard output. What comes from the frames port is
+//! printed in a line of its own, and each time sent back to the guest.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ktstr_topology::Topology;
 use ktstr_vmm::{Builder, InitrdPart, NodeMemory, Stream};
@@ -27,11 +28,21 @@ fn main() -> Result<(), Failure> {
     let nodes = (0..nodes)
         .map(|_| NodeMemory::new(bytes))
         .collect::<io::Result<Vec<_>>>()?;
-    let mut machine = Builder::new(topology, nodes, File::open(kernel)?)
+    let mut builder = Builder::new(topology, nodes, File::open(kernel)?)
         .initrd(InitrdPart::File(File::open(initrd)?))
-        .cmdline(cmdline)
-        .start(Box::new(|end| println!("ended: {end}")))?;
-    println!("set-up: {:?}", machine.setup_times());
+        .cmdline(cmdline);
+    if std::env::var_os("COPY").is_none() {
+        builder = builder.immutable_images();
+    }
+    let started = Instant::now();
+    let mut machine = builder.start(Box::new(move |end| {
+        println!("ended: {end}, after {:?}", started.elapsed());
+    }))?;
+    for (name, time) in machine.setup_times().steps() {
+        println!("{name}: {:?}, CPU time {:?}", time.wall, time.cpu);
+    }
+    let total = machine.setup_times().total();
+    println!("set-up: {:?}, CPU time {:?}", total.wall, total.cpu);
 
     let mut readers = Vec::new();
     if let Some(com1) = machine.take_stream(Stream::Com1) {

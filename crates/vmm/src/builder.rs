@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
 
 use ktstr_topology::{NumaMemory, Topology};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config};
@@ -16,7 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::acpi::{self, AcpiTooLarge};
 use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::boot::{self, BootError, InitrdPart};
+use crate::arch::x86_64::boot::{self, BootError, Images, InitrdPart};
 use crate::arch::x86_64::{cpuid, layout};
 use crate::devices::Devices;
 use crate::devices::pci::PciBus;
@@ -28,8 +27,8 @@ use crate::devices::virtio::worker::Worker;
 use crate::end::End;
 use crate::gate::Gate;
 use crate::guest_ram::GuestRam;
-use crate::machine::{MicroVm, SetupTimes, Streams};
-use crate::memory::{self, MemoryError, NodeMemory};
+use crate::machine::{MicroVm, SetupTimes, StepClock, Streams};
+use crate::memory::{self, Access, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, VcpuThreads};
 
 /// Highest APIC id that a machine may have. The interrupt controllers in the kernel can send device
@@ -121,6 +120,7 @@ pub struct Builder {
     kernel: File,
     initrd: Vec<InitrdPart>,
     cmdline: String,
+    images: Images,
     shell: bool,
 }
 
@@ -135,6 +135,7 @@ impl Builder {
             kernel,
             initrd: Vec::new(),
             cmdline: String::new(),
+            images: Images::default(),
             shell: false,
         }
     }
@@ -161,6 +162,16 @@ impl Builder {
         self
     }
 
+    /// Promises that the files of kernel and initramfs are not changed, shortened least of all, while the
+    /// machine lives or its RAM is read. Then guest RAM is made of their pages where it can be, instead of
+    /// copies: a start costs less, and what the guest never touches is never read. Were the promise broken, the
+    /// guest would see the change, and this process could be killed (SIGBUS) for reading where the file has ended.
+    #[must_use]
+    pub fn immutable_images(mut self) -> Self {
+        self.images = Images::Immutable;
+        self
+    }
+
     /// Whether the console has port 0, `/dev/hvc0`.
     #[must_use]
     pub fn shell(mut self, shell: bool) -> Self {
@@ -171,11 +182,7 @@ impl Builder {
     /// Starts the machine. `on_end` is dropped uncalled when this fails.
     pub fn start(mut self, on_end: OnEnd) -> Result<MicroVm, StartError> {
         let mut times = SetupTimes::default();
-        let mut since = Instant::now();
-        let mut lap = || {
-            let now = Instant::now();
-            now.duration_since(std::mem::replace(&mut since, now))
-        };
+        let mut clock = StepClock::start();
         let ids = self.check()?;
         let kvm = Kvm::new().map_err(refused("open /dev/kvm"))?;
         let cpus = self.topology.cpu_count();
@@ -184,30 +191,31 @@ impl Builder {
             return Err(StartError::KvmCpus { cpus, max });
         }
         let vm = Arc::new(create_vm(&kvm)?);
-        times.vm = lap();
+        times.vm = clock.lap();
 
         let lens: Vec<_> = self.nodes.iter().map(NodeMemory::len_bytes).collect();
         let regions = memory::place(&lens)?;
-        let ram = memory::map(&self.nodes, &regions)?;
+        let ram = memory::map(&self.nodes, &regions, Access::ReadWrite)?;
         memory::give_to(&vm, &ram)?;
-        times.memory = lap();
+        times.memory = clock.lap();
 
         let entry = boot::load(
             &ram,
             &regions,
             &mut self.kernel,
             &mut self.initrd,
+            self.images,
             &self.cmdline,
         )?;
-        times.load = lap();
+        times.load = clock.lap();
 
         let tables = acpi::build(&ids, &self.numa, &regions)?;
         ram.write_slice(&tables, GuestAddress(layout::ACPI))
             .map_err(BootError::Parameters)?;
-        times.tables = lap();
+        times.tables = clock.lap();
 
         let (devices, streams, worker) = self.devices(&vm, &ram)?;
-        times.devices = lap();
+        times.devices = clock.lap();
 
         let vcpus = create_vcpus(&kvm, &vm, &ids, entry)?;
         let gate = Arc::new(Gate::new(vcpus.len()));
@@ -221,7 +229,7 @@ impl Builder {
                 return Err(error);
             }
         };
-        times.vcpus = lap();
+        times.vcpus = clock.lap();
         let mut machine = MicroVm {
             gate,
             threads,

@@ -18,13 +18,13 @@ mod probe;
 mod vcpu;
 
 pub use acpi::AcpiTooLarge;
-pub use arch::x86_64::boot::{BootError, InitrdPart};
+pub use arch::x86_64::boot::{BootError, ElfFault, InitrdPart};
 pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError};
 pub use devices::virtio::console::FRAMES_PORT_NAME;
 pub use end::End;
 pub use guest_ram::{GuestRam, NotRam};
-pub use machine::{ControlError, MicroVm, SetupTimes, Stream};
-pub use memory::{MemoryError, NodeMemory, RamRegion, place};
+pub use machine::{ControlError, MicroVm, SetupTimes, StepTime, Stream};
+pub use memory::{MemoryError, NodeMemory, RAM_NAME, RamRegion, place};
 pub use probe::{ProbeStage, Unusable, Usable, probe};
 pub use vcpu::{VcpuError, VcpuRegisters};
 

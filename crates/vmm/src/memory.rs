@@ -1,17 +1,22 @@
 //! Guest RAM: one memfd for each NUMA node, placed around the gap for devices.
 #![expect(
     unsafe_code,
-    reason = "KVM is given the host addresses of guest RAM, and the kernel advice about them, here"
+    reason = "KVM is given the host addresses of guest RAM, and the kernel what to map there, here"
 )]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise};
+use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mremap, munmap};
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
@@ -20,7 +25,10 @@ use vm_memory::{
 
 use crate::arch::x86_64::layout::{GAP_END, GAP_START, PAGE_BYTES};
 
-/// RAM of one NUMA node: a shared file, a memfd as a rule, that nobody shrinks while the machine lives.
+/// Name of guest RAM in `/proc/PID/maps`: `/memfd:ktstr-ram`.
+pub const RAM_NAME: &CStr = c"ktstr-ram";
+
+/// RAM of one NUMA node: memory without a name in any file system, of a size that nobody can change.
 #[derive(Debug)]
 pub struct NodeMemory {
     file: File,
@@ -31,7 +39,7 @@ impl NodeMemory {
     /// A memfd of `len_bytes` zeros. Pages are taken from the host when they are first touched.
     pub fn new(len_bytes: u64) -> io::Result<Self> {
         let fd = memfd_create(
-            c"ktstr-ram",
+            RAM_NAME,
             MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
         )?;
         let file = File::from(fd);
@@ -42,16 +50,15 @@ impl NodeMemory {
         Ok(Self { file, len_bytes })
     }
 
-    /// All of `file`, which holds zeros, and whose size must stay as it is while the machine lives. A memfd with `F_SEAL_SHRINK`
-    /// can't be shrunk by anybody.
-    pub fn from_file(file: File) -> io::Result<Self> {
-        let len_bytes = file.metadata()?.len();
-        Ok(Self { file, len_bytes })
-    }
-
     /// Size in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
+    }
+}
+
+impl AsFd for NodeMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -86,6 +93,14 @@ pub enum MemoryError {
     /// More RAM than addresses.
     #[error("the machine's RAM has more than 2^46 bytes: declare less")]
     TooMuch,
+    /// A region that its node doesn't have.
+    #[error("the RAM at {gpa:#x} lies outside the memory of NUMA node {node}")]
+    OutsideNode {
+        /// Where in the guest.
+        gpa: u64,
+        /// The node.
+        node: u32,
+    },
     /// The host refused the mapping.
     #[error("can't map {len_bytes} bytes of guest RAM at {gpa:#x}")]
     Map {
@@ -161,11 +176,23 @@ pub fn place(lens: &[u64]) -> Result<Vec<RamRegion>, MemoryError> {
     Ok(regions)
 }
 
-/// Maps `nodes` where [`place`] put them.
+/// What this process does with a guest's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// Maps `nodes` where `regions` say, in ascending order of address.
 pub(crate) fn map(
     nodes: &[NodeMemory],
     regions: &[RamRegion],
+    access: Access,
 ) -> Result<GuestMemoryMmap, MemoryError> {
+    let prot = match access {
+        Access::Read => ProtFlags::PROT_READ,
+        Access::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+    };
     let mut mapped = Vec::with_capacity(regions.len());
     for region in regions {
         let failed = |source| MemoryError::Map {
@@ -173,14 +200,22 @@ pub(crate) fn map(
             len_bytes: region.len_bytes,
             source,
         };
-        let file = nodes[region.node as usize]
+        let end = region.offset_bytes.checked_add(region.len_bytes);
+        let node = nodes
+            .get(region.node as usize)
+            .filter(|node| end.is_some_and(|end| end <= node.len_bytes))
+            .ok_or(MemoryError::OutsideNode {
+                gpa: region.gpa,
+                node: region.node,
+            })?;
+        let file = node
             .file
             .try_clone()
             .map_err(|error| failed(MmapRegionError::Mmap(error)))?;
         let len = usize::try_from(region.len_bytes).map_err(|_| MemoryError::TooMuch)?;
         let mapping = MmapRegionBuilder::new(len)
             .with_file_offset(FileOffset::new(file, region.offset_bytes))
-            .with_mmap_prot((ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).bits())
+            .with_mmap_prot(prot.bits())
             .with_mmap_flags((MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE).bits())
             .build()
             .map_err(failed)?;
@@ -188,22 +223,101 @@ pub(crate) fn map(
         mapped.push(GuestRegionMmap::new(mapping, gpa).ok_or(MemoryError::TooMuch)?);
     }
     let memory = GuestMemoryMmap::from_regions(mapped).map_err(MemoryError::Regions)?;
-    advise(&memory).map_err(MemoryError::Advise)?;
+    for region in memory.iter() {
+        if let Some(start) = NonNull::new(region.as_ptr()) {
+            advise(start, region.size()).map_err(MemoryError::Advise)?;
+        }
+    }
     Ok(memory)
 }
 
-fn advise(memory: &GuestMemoryMmap) -> io::Result<()> {
-    for region in memory.iter() {
-        let Some(start) = std::ptr::NonNull::new(region.as_ptr().cast()) else {
-            continue;
-        };
-        for advice in [MmapAdvise::MADV_DONTFORK, MmapAdvise::MADV_DONTDUMP] {
-            // SAFETY: the range is the mapping that the region owns, which no child process and no core
-            // dump needs; its content doesn't change by it.
-            unsafe { madvise(start, region.size(), advice) }?;
-        }
+/// Keeps guest RAM out of child processes and core dumps.
+fn advise(start: NonNull<u8>, len: usize) -> io::Result<()> {
+    for advice in [MmapAdvise::MADV_DONTFORK, MmapAdvise::MADV_DONTDUMP] {
+        // SAFETY: the range is a mapping of guest RAM, which no child process and no core dump needs; its
+        // content doesn't change by it.
+        unsafe { madvise(start.cast(), len, advice) }?;
     }
     Ok(())
+}
+
+/// Pages of a file that guest RAM shall hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pages<'a> {
+    /// The file. It must not be changed or shortened while the machine lives.
+    pub(crate) file: &'a File,
+    /// Where they start in it.
+    pub(crate) offset_bytes: u64,
+    /// How long they are.
+    pub(crate) len_bytes: u64,
+}
+
+/// Lays `pages` over guest RAM from `gpa` on, in place of what was there: nothing is copied, what the guest
+/// touches is read in, and what it writes is its own. KVM goes by this process's mappings, so it may have the
+/// memory already. `false`, and nothing was done, where only copying helps: the ranges are not whole pages, do
+/// not lie in one region, or the node has large pages or the file's file system no mappings.
+pub(crate) fn lay_over(memory: &GuestMemoryMmap, gpa: u64, pages: Pages<'_>) -> io::Result<bool> {
+    let bounds = [gpa, pages.offset_bytes, pages.len_bytes];
+    if pages.len_bytes == 0 || !bounds.iter().all(|at| at.is_multiple_of(PAGE_BYTES)) {
+        return Ok(false);
+    }
+    let Some((target, len)) = host_pages(memory, gpa, pages.len_bytes)? else {
+        return Ok(false);
+    };
+    let Ok(offset) = nix::libc::off_t::try_from(pages.offset_bytes) else {
+        return Ok(false);
+    };
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+    let mapped = unsafe {
+        mmap(
+            None,
+            len,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+            pages.file,
+            offset,
+        )
+    };
+    let Ok(mapped) = mapped else {
+        return Ok(false);
+    };
+    let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
+    let len = len.get();
+    // SAFETY: `mapped` is the mapping just made, and `target` whole pages within a mapping of guest RAM, which
+    // `memory` owns and unmaps as a whole. Guest RAM is accessed through pointers only, which stay good.
+    if let Err(errno) = unsafe { mremap(mapped, len, len, flags, Some(target.cast())) } {
+        // SAFETY: it is still where it was, and nobody knows of it.
+        let _ = unsafe { munmap(mapped, len) };
+        return Err(errno.into());
+    }
+    advise(target, len)?;
+    Ok(true)
+}
+
+/// Where `len_bytes` from `gpa` on are in this process; `None` if not in one region of ordinary pages.
+fn host_pages(
+    memory: &GuestMemoryMmap,
+    gpa: u64,
+    len_bytes: u64,
+) -> io::Result<Option<(NonNull<u8>, NonZeroUsize)>> {
+    let Some(region) = memory.find_region(GuestAddress(gpa)) else {
+        return Ok(None);
+    };
+    let offset = gpa - region.start_addr().0;
+    let len = usize::try_from(len_bytes).ok().and_then(NonZeroUsize::new);
+    let (Some(len), Ok(offset)) = (len, usize::try_from(offset)) else {
+        return Ok(None);
+    };
+    if len_bytes > region.len() - offset as u64 {
+        return Ok(None);
+    }
+    if let Some(file) = region.file_offset()
+        && fstatfs(file.file())?.filesystem_type() == HUGETLBFS_MAGIC
+    {
+        return Ok(None);
+    }
+    let start = NonNull::new(region.as_ptr().wrapping_add(offset));
+    Ok(start.map(|start| (start, len)))
 }
 
 /// Gives `memory` to the virtual machine. The caller keeps it mapped until the machine is closed.
@@ -257,6 +371,24 @@ mod tests {
                 prop_assert_eq!(offset, *len);
             }
         }
+    }
+
+    #[test]
+    fn a_node_of_large_pages_is_not_laid_over() {
+        let large_pages = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB;
+        let file = File::from(memfd_create(c"ktstr-ram", large_pages).unwrap());
+        let len_bytes = 4 << 20;
+        file.set_len(len_bytes).unwrap();
+        let node = NodeMemory { file, len_bytes };
+        let regions = place(&[len_bytes]).unwrap();
+        let memory = map(&[node], &regions, Access::ReadWrite).unwrap();
+        let image = NodeMemory::new(PAGE_BYTES).unwrap();
+        let pages = Pages {
+            file: &image.file,
+            offset_bytes: 0,
+            len_bytes: PAGE_BYTES,
+        };
+        assert!(!lay_over(&memory, PAGE_BYTES, pages).unwrap());
     }
 
     #[test]

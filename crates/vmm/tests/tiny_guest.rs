@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -246,9 +247,8 @@ fn a_dropped_machine_leaves_no_thread() {
 
 #[test]
 fn memory_that_was_handed_in_is_the_guests() {
-    let ram = file(&[]);
-    ram.set_len(RAM_BYTES).unwrap();
-    let node = NodeMemory::from_file(ram.try_clone().unwrap()).unwrap();
+    let node = NodeMemory::new(RAM_BYTES).unwrap();
+    let ram = File::from(node.as_fd().try_clone_to_owned().unwrap());
     let code = [out(0x600, 0x34), SPIN.to_vec()].concat();
     let machine = Builder::new(Topology::SINGLE, vec![node], kernel(&code))
         .initrd(InitrdPart::Bytes(b"archive".as_slice().into()))

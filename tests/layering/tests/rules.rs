@@ -15,7 +15,6 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/guest/src/command.rs",
     "crates/guest/src/crash.rs",
     "crates/guest/src/init.rs",
-    "crates/machine/src/memory.rs",
     "crates/machine/src/tcg/process.rs",
     "crates/scenario/src/workload/shared.rs",
     "crates/scenario/src/workload/syscalls.rs",

@@ -1,11 +1,12 @@
 //! Starting microVMs.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
+use std::sync::Arc;
 use std::thread;
 
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, MAX_APIC_ID, NodeMemory, StartError, Unusable, place};
+use ktstr_vmm::{Builder, MAX_APIC_ID, NodeMemory, Unusable};
 
 use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
@@ -14,8 +15,7 @@ use crate::engine::{Engine, LaunchError, OnEnd, TimingQuality};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
-use crate::memory::{GuestMemory, RamFile, Region};
-use crate::spec::{MachineSpec, SpecError, open_input};
+use crate::spec::{InitrdPart, MachineSpec, SpecError, open_input};
 
 const NAME: &str = "kvm";
 
@@ -118,24 +118,26 @@ impl Engine for KvmEngine {
         self.check(spec)?;
         let (kernel, _) = open_input("the kernel", spec.kernel.any_file()?)?;
         let host = |action: &'static str| move |source| LaunchError::host(action, source);
-        let lens: Vec<u64> = spec.node_memory_mib().iter().map(|mib| mib << 20).collect();
-        let files = lens
+        let nodes = spec
+            .node_memory_mib()
             .iter()
-            .map(|&len| RamFile::new(len))
+            .map(|mib| NodeMemory::new(mib << 20))
             .collect::<io::Result<Vec<_>>>()
             .map_err(host("set up guest RAM"))?;
-        let memory = GuestMemory::map(&files, regions(&lens)?).map_err(host("map guest RAM"))?;
-        let nodes = files
-            .into_iter()
-            .map(|file| NodeMemory::from_file(File::from(file.fd)))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(host("give guest RAM to the machine"))?;
         let mut builder = Builder::new(spec.topology, nodes, kernel)
             .numa(spec.numa.clone())
             .cmdline(self.cmdline(spec)?)
             .shell(spec.interactive_console);
-        if let Some(initrd) = initrd::concatenate(&spec.initrd)? {
-            builder = builder.initrd(ktstr_vmm::InitrdPart::File(File::from(initrd)));
+        if spec.immutable_files {
+            builder = builder.immutable_images();
+        }
+        for part in &spec.initrd {
+            builder = builder.initrd(match part {
+                InitrdPart::File(path) => {
+                    ktstr_vmm::InitrdPart::File(open_input("the initramfs part", path)?.0)
+                }
+                InitrdPart::Bytes(bytes) => ktstr_vmm::InitrdPart::Bytes(Arc::clone(bytes)),
+            });
         }
         let (sender, ended) = std::sync::mpsc::channel();
         let vm = builder
@@ -145,7 +147,7 @@ impl Engine for KvmEngine {
         let shared = Shared::new(vm);
         let thread =
             Watcher::start(&shared, ended, on_end).map_err(host("start the machine's thread"))?;
-        Ok(Box::new(KvmMachine::new(memory, shared, thread)))
+        Ok(Box::new(KvmMachine::new(shared, thread)))
     }
 }
 
@@ -153,16 +155,4 @@ impl Engine for KvmEngine {
 fn host_cpus() -> u32 {
     thread::available_parallelism()
         .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
-}
-
-/// Where the machine puts the RAM of nodes of these sizes.
-fn regions(lens: &[u64]) -> Result<Vec<Region>, LaunchError> {
-    let placed = place(lens).map_err(|error| LaunchError::from(StartError::Memory(error)))?;
-    let region = |region: &ktstr_vmm::RamRegion| Region {
-        gpa: region.gpa,
-        len: region.len_bytes,
-        file: region.node as usize,
-        offset: region.offset_bytes,
-    };
-    Ok(placed.iter().map(region).collect())
 }

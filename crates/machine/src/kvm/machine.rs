@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ktstr_vmm::Stream;
+use ktstr_vmm::{GuestRam, Stream};
 
 use super::watcher::Shared;
 use crate::console::ConsoleLog;
 use crate::footprint;
-use crate::machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
-use crate::memory::GuestMemory;
+use crate::machine::{ControlError, End, KillReason, Machine, Port, SetupStep, VcpuRegisters};
 use crate::vcpu_clock::VcpuClock;
 
 /// How long the machine's thread may take to read the rest and tell the end, once the vCPUs are gone.
@@ -20,15 +19,21 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct KvmMachine {
-    memory: GuestMemory,
+    memory: GuestRam,
+    setup: Vec<SetupStep>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl KvmMachine {
-    pub(super) fn new(memory: GuestMemory, shared: Arc<Shared>, thread: JoinHandle<()>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, thread: JoinHandle<()>) -> Self {
+        let (memory, setup) = {
+            let vm = shared.vm();
+            (vm.ram().clone(), SetupStep::all(vm.setup_times()))
+        };
         Self {
             memory,
+            setup,
             shared,
             thread: Some(thread),
         }
@@ -43,7 +48,7 @@ fn failed(action: &'static str) -> impl FnOnce(ktstr_vmm::ControlError) -> Contr
 }
 
 impl Machine for KvmMachine {
-    fn memory(&self) -> &GuestMemory {
+    fn memory(&self) -> &GuestRam {
         &self.memory
     }
 
@@ -115,9 +120,14 @@ impl Machine for KvmMachine {
         process::id()
     }
 
+    fn setup_steps(&self) -> &[SetupStep] {
+        &self.setup
+    }
+
     fn footprint_bytes(&self) -> Result<u64, ControlError> {
         let action = "read the memory use of this process";
-        footprint::bytes(process::id()).map_err(|source| ControlError::Io { action, source })
+        let ram: Vec<_> = self.memory.host_ranges().collect();
+        footprint::bytes(process::id(), &ram).map_err(|source| ControlError::Io { action, source })
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use ktstr_topology::Topology;
+use ktstr_vmm::{GuestRam, NodeMemory, StartError};
 
 use super::KICK_PERIOD_MS;
 use super::args::{kernel_cmdline, qemu_args};
@@ -21,7 +22,6 @@ use crate::engine::{Engine, EngineError, LaunchError, OnEnd, TimingQuality};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
-use crate::memory::{GuestMemory, RamFile};
 use crate::spec::{MachineSpec, SpecError, open_input};
 
 const NAME: &str = "tcg";
@@ -142,11 +142,11 @@ impl Engine for TcgEngine {
         let node_mib = spec.node_memory_mib();
         let ram = node_mib
             .iter()
-            .map(|mib| RamFile::new(mib << 20))
+            .map(|mib| NodeMemory::new(mib << 20))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|source| LaunchError::host("set up guest RAM", source))?;
-        let memory = GuestMemory::map(&ram, ram_regions(&node_mib))
-            .map_err(|source| LaunchError::host("map guest RAM", source))?;
+        let memory = GuestRam::of_nodes(&ram, &ram_regions(&node_mib))
+            .map_err(|error| LaunchError::from(StartError::Memory(error)))?;
         let initrd = initrd::concatenate(&spec.initrd)?;
         let (host_ends, child_ends) = streams::pairs(ram, initrd, spec.interactive_console)
             .map_err(|source| LaunchError::host("make the machine's streams", source))?;

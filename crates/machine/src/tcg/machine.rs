@@ -7,6 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use ktstr_vmm::GuestRam;
 use serde_json::{Value, json};
 
 use super::KICK_PERIOD;
@@ -15,7 +16,6 @@ use super::{qmp, registers, vcpu_threads};
 use crate::console::ConsoleLog;
 use crate::footprint;
 use crate::machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
-use crate::memory::GuestMemory;
 use crate::vcpu_clock::VcpuClock;
 
 /// How long QEMU may take to answer. Its main loop shares a lock with emulated devices, and the host may be
@@ -28,7 +28,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct TcgMachine {
     pid: u32,
-    memory: GuestMemory,
+    memory: GuestRam,
     shared: Arc<Shared>,
     control: UnixStream,
     shell: Option<UnixStream>,
@@ -40,7 +40,7 @@ pub(crate) struct TcgMachine {
 impl TcgMachine {
     pub(crate) fn new(
         pid: u32,
-        memory: GuestMemory,
+        memory: GuestRam,
         shared: Arc<Shared>,
         control: UnixStream,
         (shell, frames): (Option<UnixStream>, UnixStream),
@@ -95,7 +95,7 @@ impl TcgMachine {
 }
 
 impl Machine for TcgMachine {
-    fn memory(&self) -> &GuestMemory {
+    fn memory(&self) -> &GuestRam {
         &self.memory
     }
 
@@ -166,7 +166,7 @@ impl Machine for TcgMachine {
         if self.end().is_some() {
             return Err(ControlError::Ended { action });
         }
-        footprint::bytes(self.pid).map_err(|source| ControlError::Io { action, source })
+        footprint::bytes(self.pid, &[]).map_err(|source| ControlError::Io { action, source })
     }
 }
 

@@ -5,14 +5,14 @@
 //! to read at once. A pipe counts bytes.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use ktstr_vmm::NodeMemory;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use super::args::ChildFds;
-use crate::memory::RamFile;
 
 /// Room for what a guest prints while we are busy: the kernel's default limit (pipe(7)).
 const SERIAL_BYTES: i32 = 1 << 20;
@@ -37,13 +37,13 @@ pub(crate) struct ChildEnds {
     frames: UnixStream,
     shell: Option<UnixStream>,
     stderr: UnixStream,
-    ram: Vec<RamFile>,
+    ram: Vec<NodeMemory>,
     initrd: Option<OwnedFd>,
 }
 
 /// Makes all pairs; every fd is close-on-exec.
 pub(crate) fn pairs(
-    ram: Vec<RamFile>,
+    ram: Vec<NodeMemory>,
     initrd: Option<OwnedFd>,
     with_shell: bool,
 ) -> io::Result<(HostEnds, ChildEnds)> {
@@ -92,7 +92,11 @@ impl ChildEnds {
     /// The numbers that QEMU is told.
     pub(crate) fn fds(&self) -> ChildFds {
         ChildFds {
-            ram: self.ram.iter().map(|file| file.fd.as_raw_fd()).collect(),
+            ram: self
+                .ram
+                .iter()
+                .map(|node| node.as_fd().as_raw_fd())
+                .collect(),
             initrd: self.initrd.as_ref().map(AsRawFd::as_raw_fd),
             qmp: self.qmp.as_raw_fd(),
             com1: self.com1.as_raw_fd(),

@@ -1,8 +1,7 @@
 //! The topology in QEMU's words, and where RAM lies in guest-physical addresses.
 
 use ktstr_topology::{NumaMemory, Topology};
-
-use crate::memory::Region;
+use ktstr_vmm::RamRegion;
 
 const MIB: u64 = 1 << 20;
 const FOUR_GIB: u64 = 4096 * MIB;
@@ -76,21 +75,21 @@ pub(crate) fn machine_option(numa: &NumaMemory) -> &'static str {
 }
 
 /// Where the nodes' RAM lies, one backing file a node: from 0 on, with a hole for PCI below 4 GiB.
-pub(crate) fn ram_regions(node_memory_mib: &[u64]) -> Vec<Region> {
+pub(crate) fn ram_regions(node_memory_mib: &[u64]) -> Vec<RamRegion> {
     let total: u64 = node_memory_mib.iter().map(|mib| mib * MIB).sum();
     let low = if total < SPLIT_FROM { total } else { LOW_RAM };
     let mut regions = Vec::new();
     let mut at = 0;
-    for (file, mib) in node_memory_mib.iter().enumerate() {
+    for (node, mib) in (0..).zip(node_memory_mib) {
         let end = at + mib * MIB;
         let parts = [(at..end.min(low), 0), (at.max(low)..end, FOUR_GIB - low)];
         for (part, shift) in parts {
             if !part.is_empty() {
-                regions.push(Region {
+                regions.push(RamRegion {
                     gpa: part.start + shift,
-                    len: part.end - part.start,
-                    file,
-                    offset: part.start - at,
+                    len_bytes: part.end - part.start,
+                    node,
+                    offset_bytes: part.start - at,
                 });
             }
         }
@@ -103,16 +102,16 @@ pub(crate) fn ram_regions(node_memory_mib: &[u64]) -> Vec<Region> {
 mod tests {
     use super::*;
 
-    fn layout(node_memory_mib: &[u64]) -> Vec<(u64, u64, usize, u64)> {
+    fn layout(node_memory_mib: &[u64]) -> Vec<(u64, u64, u32, u64)> {
         ram_regions(node_memory_mib)
             .iter()
             .map(|region| {
                 let mib = |bytes: u64| bytes / MIB;
                 (
                     mib(region.gpa),
-                    mib(region.len),
-                    region.file,
-                    mib(region.offset),
+                    mib(region.len_bytes),
+                    region.node,
+                    mib(region.offset_bytes),
                 )
             })
             .collect()

@@ -19,7 +19,7 @@ use crate::arch::x86_64::apic_id::ApicIds;
 use crate::arch::x86_64::layout::probe::{IDT, RAM_BYTES};
 use crate::arch::x86_64::{cpuid, regs};
 use crate::kvm_run::internal_error;
-use crate::memory::{self, MemoryError, NodeMemory};
+use crate::memory::{self, Access, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, install_kick_handler};
 
 pub use guest::ProbeStage;
@@ -209,7 +209,7 @@ fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
         .map_err(refused("create the interrupt controllers"))?;
     let nodes = [NodeMemory::new(RAM_BYTES)?];
     let regions = memory::place(&[RAM_BYTES])?;
-    let memory = memory::map(&nodes, &regions)?;
+    let memory = memory::map(&nodes, &regions, Access::ReadWrite)?;
     memory::give_to(&vm, &memory)?;
     guest::write(&memory)?;
 

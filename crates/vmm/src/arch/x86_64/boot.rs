@@ -1,13 +1,15 @@
 //! Loading a kernel, its command line and its initramfs.
 
+mod vmlinux;
+
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 
 use linux_loader::loader::bootparam::setup_header;
-use linux_loader::loader::{BzImage, Elf, KernelLoader};
+use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
-    ReadVolatile,
 };
 
 use super::layout::{
@@ -17,7 +19,19 @@ use super::layout::{
 use super::zero_page::{self, Placed};
 use super::{paging, regs};
 use crate::devices::power::RESET_VALUE;
-use crate::memory::RamRegion;
+use crate::memory::{Pages, RamRegion, lay_over};
+
+pub use vmlinux::ElfFault;
+
+/// Whether the files of kernel and initramfs may change while the machine lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Images {
+    /// They may, so they are copied into guest RAM.
+    #[default]
+    Changeable,
+    /// They may not, so guest RAM can be made of their pages.
+    Immutable,
+}
 
 /// A part of the initramfs. The kernel unpacks several archives in a row
 /// (Documentation/driver-api/early-userspace/buffer-format.rst).
@@ -36,6 +50,15 @@ impl InitrdPart {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
         }
     }
+
+    /// What its start in RAM is a multiple of: the kernel looks for archives at multiples of 4 bytes
+    /// (init/initramfs.c).
+    fn align(&self, images: Images) -> u64 {
+        match (self, images) {
+            (Self::File(_), Images::Immutable) => PAGE_BYTES,
+            _ => 4,
+        }
+    }
 }
 
 /// Why a kernel can't be entered.
@@ -50,15 +73,19 @@ pub enum BootError {
     UnknownImage,
     /// A damaged image, or one that doesn't fit into RAM.
     #[error(
-        "can't load the kernel as {form}: the image is damaged, or larger than the guest's RAM below 3 GiB"
+        "can't load the kernel as a bzImage: the image is damaged, or larger than the guest's RAM below 3 \
+         GiB"
     )]
-    Load {
-        /// `a bzImage` or `an ELF vmlinux`.
-        form: &'static str,
-        /// The loader's word.
-        #[source]
-        source: linux_loader::loader::Error,
-    },
+    BzImage(#[source] linux_loader::loader::Error),
+    /// A damaged ELF file.
+    #[error("can't load the kernel as an ELF vmlinux: the image is damaged")]
+    Elf(#[source] ElfFault),
+    /// The host refused to map the file.
+    #[error("can't map the kernel image into guest RAM")]
+    MapKernel(#[source] io::Error),
+    /// The file was shorter than before.
+    #[error("can't copy the kernel image into guest RAM: was its file changed meanwhile?")]
+    CopyKernel(#[source] GuestMemoryError),
     /// No 64-bit entry.
     #[error(
         "the bzImage has no 64-bit entry (XLF_KERNEL_64): a 64-bit kernel of version 3.8 or newer is needed"
@@ -92,6 +119,15 @@ pub enum BootError {
     /// A part of the initramfs can't be read.
     #[error("can't read part {index} of the initramfs")]
     ReadInitrd {
+        /// Which part, from 0 on.
+        index: usize,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The host refused to map a part.
+    #[error("can't map part {index} of the initramfs into guest RAM")]
+    MapInitrd {
         /// Which part, from 0 on.
         index: usize,
         /// Why not.
@@ -149,24 +185,33 @@ struct Loaded {
     header: Option<setup_header>,
 }
 
+impl Loaded {
+    /// Whether all of it lies in `room`.
+    fn check(&self, room: &Range<u64>) -> Result<(), BootError> {
+        let inside = self.start >= room.start && self.end <= room.end;
+        if !inside || !(self.start..self.end).contains(&self.entry) {
+            return Err(BootError::Placement {
+                start: self.start,
+                end: self.end,
+                ram_end: room.end,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// Loads all that the boot CPU needs, and gives the address it starts at.
 pub(crate) fn load(
     memory: &GuestMemoryMmap,
     regions: &[RamRegion],
     kernel: &mut File,
     initrd: &mut [InitrdPart],
+    images: Images,
     cmdline: &str,
 ) -> Result<u64, BootError> {
-    let loaded = load_kernel(memory, kernel)?;
     let ram_end = low_ram_end(memory);
-    if loaded.start < HIGH_RAM_START || loaded.end > ram_end || loaded.entry >= loaded.end {
-        return Err(BootError::Placement {
-            start: loaded.start,
-            end: loaded.end,
-            ram_end,
-        });
-    }
-    let placed = load_initrd(memory, &loaded, ram_end, initrd)?;
+    let loaded = load_kernel(memory, kernel, images, &(HIGH_RAM_START..ram_end))?;
+    let placed = load_initrd(memory, &loaded, ram_end, images, initrd)?;
     write_cmdline(memory, cmdline)?;
     let params = zero_page::build(loaded.header, regions, placed);
     memory
@@ -189,67 +234,43 @@ fn low_ram_end(memory: &GuestMemoryMmap) -> u64 {
     end.min(GAP_START)
 }
 
-fn load_kernel<F>(memory: &GuestMemoryMmap, image: &mut F) -> Result<Loaded, BootError>
-where
-    F: Read + ReadVolatile + Seek,
-{
+fn load_kernel(
+    memory: &GuestMemoryMmap,
+    image: &mut File,
+    images: Images,
+    room: &Range<u64>,
+) -> Result<Loaded, BootError> {
     /// Where `HdrS` stands in a bzImage.
     const HEADER_MAGIC_AT: u64 = 0x202;
-    let mut magic = [0; 4];
-    image.rewind().map_err(BootError::ReadKernel)?;
-    read_up_to(image, &mut magic).map_err(BootError::ReadKernel)?;
-    if magic == *b"\x7fELF" {
-        return load_elf(memory, image);
+    if magic_at(image, 0)? == *b"\x7fELF" {
+        return vmlinux::load(memory, image, images, room);
     }
-    image
-        .seek(SeekFrom::Start(HEADER_MAGIC_AT))
-        .map_err(BootError::ReadKernel)?;
-    read_up_to(image, &mut magic).map_err(BootError::ReadKernel)?;
-    if magic == *b"HdrS" {
-        return load_bzimage(memory, image);
+    if magic_at(image, HEADER_MAGIC_AT)? == *b"HdrS" {
+        let loaded = load_bzimage(memory, image)?;
+        loaded.check(room)?;
+        return Ok(loaded);
     }
     Err(BootError::UnknownImage)
 }
 
-/// Reads until `into` is full or the file ends.
-fn read_up_to(image: &mut impl Read, into: &mut [u8]) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(into.len());
-    image.take(into.len() as u64).read_to_end(&mut bytes)?;
-    into[..bytes.len()].copy_from_slice(&bytes);
-    Ok(())
+/// Four bytes of the image; zeros where it has ended.
+fn magic_at(image: &mut File, at: u64) -> Result<[u8; 4], BootError> {
+    let mut magic = [0; 4];
+    let mut bytes = Vec::with_capacity(magic.len());
+    image
+        .seek(SeekFrom::Start(at))
+        .and_then(|_| image.take(magic.len() as u64).read_to_end(&mut bytes))
+        .map_err(BootError::ReadKernel)?;
+    magic[..bytes.len()].copy_from_slice(&bytes);
+    Ok(magic)
 }
 
-fn load_elf<F>(memory: &GuestMemoryMmap, image: &mut F) -> Result<Loaded, BootError>
-where
-    F: Read + ReadVolatile + Seek,
-{
-    let high = Some(GuestAddress(HIGH_RAM_START));
-    let loaded = Elf::load(memory, None, image, high).map_err(|source| BootError::Load {
-        form: "an ELF vmlinux",
-        source,
-    })?;
-    Ok(Loaded {
-        // `startup_64` is at the start of the first segment.
-        entry: loaded.kernel_load.0,
-        start: loaded.kernel_load.0,
-        end: loaded.kernel_end,
-        header: None,
-    })
-}
-
-fn load_bzimage<F>(memory: &GuestMemoryMmap, image: &mut F) -> Result<Loaded, BootError>
-where
-    F: Read + ReadVolatile + Seek,
-{
+fn load_bzimage(memory: &GuestMemoryMmap, image: &mut File) -> Result<Loaded, BootError> {
     /// `XLF_KERNEL_64` of `xloadflags`: there is an entry 512 bytes into the image.
     const KERNEL_64: u16 = 1 << 0;
     const ENTRY_64_OFFSET: u64 = 0x200;
-    let loaded = BzImage::load(memory, None, image, Some(GuestAddress(HIGH_RAM_START))).map_err(
-        |source| BootError::Load {
-            form: "a bzImage",
-            source,
-        },
-    )?;
+    let loaded = BzImage::load(memory, None, image, Some(GuestAddress(HIGH_RAM_START)))
+        .map_err(BootError::BzImage)?;
     let header = loaded.setup_header.unwrap_or_default();
     if header.version < 0x20c || header.xloadflags & KERNEL_64 == 0 {
         return Err(BootError::Not64Bit);
@@ -267,21 +288,22 @@ where
     })
 }
 
-/// Puts the parts, each aligned to 4 bytes, as high as they go.
+/// Puts the parts one behind the other as high as they go, files that are mapped at page boundaries. The
+/// kernel skips the zeros between them.
 fn load_initrd(
     memory: &GuestMemoryMmap,
     kernel: &Loaded,
     ram_end: u64,
+    images: Images,
     parts: &mut [InitrdPart],
 ) -> Result<Placed, BootError> {
-    const ALIGN: u64 = 4;
     let mut offsets = Vec::with_capacity(parts.len());
     let mut len_bytes = 0_u64;
     for (index, part) in parts.iter().enumerate() {
         let len = part
             .len_bytes()
             .map_err(|source| BootError::ReadInitrd { index, source })?;
-        len_bytes = len_bytes.next_multiple_of(ALIGN);
+        len_bytes = len_bytes.next_multiple_of(part.align(images));
         offsets.push((len_bytes, len));
         len_bytes = len_bytes.saturating_add(len).min(1 << 62);
     }
@@ -303,14 +325,26 @@ fn load_initrd(
         _ => return Err(too_large),
     };
     for (index, (part, (offset, len))) in parts.iter_mut().zip(offsets).enumerate() {
-        let at = GuestAddress(start + offset);
+        let at = start + offset;
+        if let (InitrdPart::File(file), Images::Immutable) = (&*part, images) {
+            // Beyond its end, the last page of a file that is mapped has zeros (mmap(2)).
+            let pages = Pages {
+                file,
+                offset_bytes: 0,
+                len_bytes: len.next_multiple_of(PAGE_BYTES),
+            };
+            let laid_over = lay_over(memory, at, pages);
+            if laid_over.map_err(|source| BootError::MapInitrd { index, source })? {
+                continue;
+            }
+        }
         let copied = match part {
-            InitrdPart::Bytes(bytes) => memory.write_slice(bytes, at),
+            InitrdPart::Bytes(bytes) => memory.write_slice(bytes, GuestAddress(at)),
             InitrdPart::File(file) => {
                 file.rewind()
                     .map_err(|source| BootError::ReadInitrd { index, source })?;
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
-                memory.read_exact_volatile_from(at, file, len)
+                memory.read_exact_volatile_from(GuestAddress(at), file, len)
             }
         };
         copied.map_err(|source| BootError::CopyInitrd { index, source })?;

@@ -18,11 +18,10 @@ pub(crate) fn write_identity_map(memory: &GuestMemoryMmap) -> Result<(), GuestMe
     for gib in 0..PAGE_DIRECTORY_COUNT {
         let directory = PAGE_DIRECTORIES + gib * PAGE_BYTES;
         put(PDPT + gib * ENTRY_BYTES, directory | PRESENT_WRITABLE)?;
-        for entry in 0..ENTRIES {
-            let page = (gib * ENTRIES + entry) * LARGE_PAGE_BYTES;
-            let at = directory + entry * ENTRY_BYTES;
-            put(at, page | PRESENT_WRITABLE | LARGE_PAGE)?;
-        }
     }
-    Ok(())
+    let page = |entry| (entry * LARGE_PAGE_BYTES) | PRESENT_WRITABLE | LARGE_PAGE;
+    let directories: Vec<u8> = (0..PAGE_DIRECTORY_COUNT * ENTRIES)
+        .flat_map(|entry| page(entry).to_le_bytes())
+        .collect();
+    memory.write_slice(&directories, GuestAddress(PAGE_DIRECTORIES))
 }

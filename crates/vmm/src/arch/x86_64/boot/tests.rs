@@ -24,18 +24,26 @@ fn file(bytes: &[u8]) -> File {
 
 /// An ELF kernel of one segment of `code` at [`ENTRY`].
 fn vmlinux(code: &[u8]) -> Vec<u8> {
+    vmlinux_at(120, ENTRY, code)
+}
+
+/// An ELF kernel of one segment of `code` at physical address `gpa`, which is at `offset` in the file.
+fn vmlinux_at(offset: u64, gpa: u64, code: &[u8]) -> Vec<u8> {
     let mut image = b"\x7fELF\x02\x01\x01".to_vec();
     image.resize(16, 0);
     image.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    image.extend(ENTRY.to_le_bytes());
+    image.extend(gpa.to_le_bytes());
     image.extend(64_u64.to_le_bytes());
     image.extend([0; 8]);
     image.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     image.extend([1, 0, 0, 0, 7, 0, 0, 0]);
-    for word in [120, ENTRY, ENTRY, code.len() as u64, 0x10_0000, 0x1000] {
+    for word in [offset, gpa, gpa, code.len() as u64, 0x10_0000, 0x1000] {
         image.extend(word.to_le_bytes());
     }
+    image.resize(usize::try_from(offset).unwrap(), 0xee);
     image.extend(code);
+    // What follows a segment in the file is none of the guest's.
+    image.extend([0xee; 64]);
     image
 }
 
@@ -62,13 +70,29 @@ fn boot(
     initrd: &[&[u8]],
     cmdline: &str,
 ) -> (GuestMemoryMmap, Result<u64, BootError>) {
+    boot_from(image, initrd, Images::Changeable, cmdline)
+}
+
+fn boot_from(
+    image: &[u8],
+    initrd: &[&[u8]],
+    images: Images,
+    cmdline: &str,
+) -> (GuestMemoryMmap, Result<u64, BootError>) {
     let memory = ram();
     let mut parts: Vec<_> = initrd
         .iter()
         .map(|bytes| InitrdPart::File(file(bytes)))
         .collect();
     let regions = place(&[RAM_BYTES]).unwrap();
-    let entry = load(&memory, &regions, &mut file(image), &mut parts, cmdline);
+    let entry = load(
+        &memory,
+        &regions,
+        &mut file(image),
+        &mut parts,
+        images,
+        cmdline,
+    );
     (memory, entry)
 }
 
@@ -127,7 +151,66 @@ fn what_can_not_be_booted_is_named() {
     assert!(error(&large, &[], "").contains("outside of RAM"));
 }
 
+/// All of `memory` from `gpa` to `end`.
+fn bytes(memory: &GuestMemoryMmap, gpa: u64, end: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(end - gpa).unwrap()];
+    memory.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
+    bytes
+}
+
+#[test]
+fn a_guest_that_writes_to_mapped_images_writes_to_its_own_ram_only() {
+    let memory = ram();
+    let mut image = file(&vmlinux_at(0x1000, ENTRY, &[7; 0x3000]));
+    let mut parts = [InitrdPart::File(file(&[8; 0x1800]))];
+    let regions = place(&[RAM_BYTES]).unwrap();
+    let images = Images::Immutable;
+    load(&memory, &regions, &mut image, &mut parts, images, "").unwrap();
+    let initrd = u64::from(word(&memory, ZERO_PAGE + 0x218));
+    for gpa in [ENTRY + 0x1004, initrd + 4] {
+        memory
+            .write_obj(0x5a5a_5a5a_u32, GuestAddress(gpa))
+            .unwrap();
+        assert_eq!(word(&memory, gpa), 0x5a5a_5a5a);
+    }
+    let [InitrdPart::File(initrd)] = &mut parts else {
+        unreachable!()
+    };
+    for (file, byte) in [(&mut image, 7), (initrd, 8)] {
+        let mut content = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut content).unwrap();
+        assert!(!content.contains(&0x5a) && content.contains(&byte));
+    }
+}
+
 proptest! {
+    #[test]
+    fn what_is_mapped_is_what_is_copied(
+        offset in 120_u64..0x5000, same_offset in any::<bool>(), elsewhere in 0_u64..0x1000,
+        code_bytes in 1_usize..0x9000, initrd in prop::collection::vec(1_usize..0x3000, 1..4),
+    ) {
+        let into_page = if same_offset { offset % PAGE_BYTES } else { elsewhere };
+        let code: Vec<u8> = (0..=255).cycle().take(code_bytes).collect();
+        let image = vmlinux_at(offset, ENTRY + into_page, &code);
+        let parts: Vec<Vec<u8>> = initrd.iter().map(|&len| vec![0xcc; len]).collect();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let (copied, _) = boot_from(&image, &parts, Images::Changeable, "");
+        let (mapped, entry) = boot_from(&image, &parts, Images::Immutable, "");
+        prop_assert_eq!(entry.unwrap(), ENTRY + into_page);
+        let kernel = |memory| bytes(memory, ENTRY, ENTRY + 0x10_0000);
+        prop_assert!(kernel(&copied) == kernel(&mapped));
+        // Where the archives start differs; what they hold and that only zeros are between them does not.
+        let archives = |memory| -> Vec<u8> {
+            let start = u64::from(word(memory, ZERO_PAGE + 0x218));
+            let len = u64::from(word(memory, ZERO_PAGE + 0x21c));
+            let all = bytes(memory, start, start + len);
+            all.into_iter().filter(|&byte| byte != 0).collect()
+        };
+        prop_assert_eq!(archives(&copied).len(), initrd.iter().sum::<usize>());
+        prop_assert!(archives(&copied) == archives(&mapped));
+    }
+
     #[test]
     fn a_damaged_image_is_refused_or_stays_within_ram(
         elf in any::<bool>(),
@@ -143,8 +226,10 @@ proptest! {
             }
         }
         image.truncate(len.max(64));
-        if let (_, Ok(entry)) = boot(&image, &[b"initrd"], "") {
-            prop_assert!((HIGH_RAM_START..RAM_BYTES).contains(&entry));
+        for images in [Images::Changeable, Images::Immutable] {
+            if let (_, Ok(entry)) = boot_from(&image, &[b"initrd"], images, "") {
+                prop_assert!((HIGH_RAM_START..RAM_BYTES).contains(&entry));
+            }
         }
     }
 }
