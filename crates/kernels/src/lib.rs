@@ -6,6 +6,8 @@
 
 mod cache;
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod image;
 mod kernel;
 mod modules;

@@ -19,7 +19,7 @@ use crate::arch::x86_64::boot::{self, BootError, Images, InitrdPart};
 use crate::arch::x86_64::{cpuid, layout};
 use crate::devices::Devices;
 use crate::devices::pci::PciBus;
-use crate::devices::serial::SerialPort;
+use crate::devices::serial::{PATIENCE, SerialPort};
 use crate::devices::virtio::console::Console;
 use crate::devices::virtio::msix::MsiSink;
 use crate::devices::virtio::pci::VirtioPci;
@@ -281,7 +281,8 @@ impl Builder {
             let event = EventFd::new(0).map_err(host("make an interrupt line"))?;
             vm.register_irqfd(&event, irq)
                 .map_err(refused("connect an interrupt line"))?;
-            let port = SerialPort::new(event, guest).map_err(host("set up a serial port"))?;
+            let port =
+                SerialPort::new(event, guest, PATIENCE).map_err(host("set up a serial port"))?;
             Ok((Mutex::new(port), ours))
         };
         let (com1, com1_ours) = serial(layout::COM1_IRQ)?;

@@ -9,6 +9,8 @@ mod arch;
 mod builder;
 mod devices;
 mod end;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gate;
 mod guest_ram;
 mod kvm_run;

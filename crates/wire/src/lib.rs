@@ -5,6 +5,8 @@
 //! and the bodies are plain postcard.
 
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod job;
 mod message;
 

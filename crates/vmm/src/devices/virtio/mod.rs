@@ -1,6 +1,12 @@
 //! The virtio console: its PCI transport, its interrupts, its ports.
 
 pub(crate) mod console;
+#[cfg(any(test, feature = "fuzzing"))]
+#[expect(
+    clippy::unwrap_used,
+    reason = "tests and fuzz targets report by a panic"
+)]
+pub(crate) mod driver;
 mod identity;
 pub(crate) mod msix;
 pub(crate) mod pci;

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Writes the seeds: small inputs from which a fuzz target reaches what it is there for.
+
+    fuzz/seeds/make.py
+
+Needs zstd and lz4 on PATH. The formats are those that the targets read: crates/*/src/fuzzing*.
+"""
+
+import bz2
+import gzip
+import lzma
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+SEEDS = Path(__file__).parent
+ENTRY = 0x100_0000
+
+
+def write(target, name, data):
+    path = SEEDS / target / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+
+
+def elf(sections):
+    """An ELF64 executable: one loaded segment over the whole file at ENTRY, and a note segment if there is one."""
+    names, data, headers = b"\0", b"", [(0, 0, 0, 0)]
+    first = 64 + 2 * 56
+    for name, body in sections:
+        headers.append((len(names), 1, first + len(data), len(body)))
+        names += name.encode() + b"\0"
+        data += body + b"\0" * (-len(body) % 8)
+    headers.append((len(names), 3, first + len(data), len(names) + 10))
+    names += b".shstrtab\0"
+    data += names + b"\0" * (-len(names) % 8)
+    note = next((h for h, (n, _) in zip(headers[1:], sections) if n == ".notes"), (0, 0, 0, 0))
+    whole = first + len(data)
+    out = b"\x7fELF\x02\x01\x01" + bytes(9)
+    out += struct.pack("<HHIQQQI", 2, 62, 1, ENTRY, 64, whole, 0)
+    out += struct.pack("<HHHHHH", 64, 56, 2, 64, len(headers), len(headers) - 1)
+    out += struct.pack("<IIQQQQQQ", 1, 7, 0, ENTRY, ENTRY, whole, whole + 0x1000, 0x1000)
+    out += struct.pack("<IIQQQQQQ", 4, 4, note[2], 0, 0, note[3], note[3], 4)
+    out += data
+    for name, kind, offset, size in headers:
+        out += struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, offset, size, 0, 0, 1, 0)
+    return out
+
+
+def vmlinux():
+    config = gzip.compress(b"CONFIG_64BIT=y\n# CONFIG_PSI is not set\nCONFIG_HZ=250\n", mtime=0)
+    rodata = b"Linux version %s (%s)\0Linux version 9.9.9-seed (a@b) #1\n\0"
+    rodata += b"IKCFG_ST" + config + b"IKCFG_ED"
+    note = struct.pack("<III4sQ", 4, 8, 18, b"Xen\0", ENTRY)
+    return elf([(".notes", note), (".rodata", rodata), (".BTF", b"\x9f\xeb\x01\0types")])
+
+
+def bzimage(payload):
+    image = bytearray(3 * 512)
+
+    def put(at, data):
+        image[at : at + len(data)] = data
+
+    put(0x1F1, b"\x01")
+    put(0x1FE, b"\x55\xaaXXHdrS" + struct.pack("<H", 0x20F))
+    put(0x20E, struct.pack("<H", 0x80))
+    put(0x211, b"\x01")
+    put(0x214, struct.pack("<I", 0x10_0000))
+    put(0x22C, struct.pack("<I", 0x7FFF_FFFF))
+    put(0x236, struct.pack("<H", 1))
+    put(0x248, struct.pack("<II", 0x200, len(payload)))
+    put(0x258, struct.pack("<QI", ENTRY, 0x20_0000))
+    put(0x280, b"9.9.9-seed (a@b) #1\0")
+    return bytes(image) + payload
+
+
+def lzop(data):
+    """Stored, not compressed: a block as long as what it holds."""
+    header = struct.pack(">HHHBBIIIIB", 0x1030, 0x20A0, 0x0940, 3, 9, 0, 0, 0, 0, 0) + bytes(4)
+    return b"\x89LZO\x00\r\n\x1a\n" + header + struct.pack(">II", len(data), len(data)) + data + bytes(4)
+
+
+def piped(command, data):
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+def images():
+    kernel = vmlinux()
+    payloads = {
+        "gzip": gzip.compress(kernel, mtime=0),
+        "bzip2": bz2.compress(kernel),
+        "lzma": lzma.compress(kernel, lzma.FORMAT_ALONE),
+        "xz": lzma.compress(kernel, lzma.FORMAT_XZ, lzma.CHECK_CRC32),
+        "lzo": lzop(kernel),
+        "lz4": piped(["lz4", "-l", "-c"], kernel),
+        "zstd": piped(["zstd", "-c"], kernel),
+    }
+    for name, payload in payloads.items():
+        write("image", f"payload-{name}", b"\x01" + payload)
+    write("image", "bzimage", b"\x00" + bzimage(payloads["gzip"]))
+    write("image", "vmlinux", b"\x02" + kernel)
+    write("image", "config", b"\x03CONFIG_64BIT=y\nCONFIG_SMP=m\n# CONFIG_PSI is not set\n")
+    # 18 MiB of RAM and more, 99 bytes of command line, an initramfs of 5 pages.
+    write("boot", "bzimage", bytes([30, 11, 5]) + bzimage(payloads["gzip"]))
+    write("boot", "vmlinux", bytes([30, 11, 5]) + kernel)
+
+
+def serial():
+    line_out = bytes([0, 0, 5]) + b"hello"
+    divisor = bytes([0, 3, 1, 0x80, 0, 0, 1, 12, 0, 3, 1, 3])
+    loopback = bytes([0, 4, 1, 0x10, 0, 0, 2]) + b"in" + bytes([3, 0, 2, 0, 4, 1, 0])
+    flood = bytes([2, 0, 255, 2, 0x80, 255, 4, 0, 9])
+    write("serial", "console", divisor + line_out + bytes([4, 0, 3, 3, 5, 1, 3, 0x87, 4]) + line_out)
+    write("serial", "loopback", loopback + line_out)
+    write("serial", "flood", flood + line_out + bytes([6, 0, 255]) + line_out)
+
+
+def virtio_console():
+    up = bytes([11])
+    offers = bytes([17, 2, 64] * 6)
+    announce = bytes([19, 255, 0, 1, 19, 1, 3, 1, 19, 0, 3, 1])
+    write("virtio_console", "handshake", up + offers + announce)
+    talk = bytes([18, 5, 5]) + b"frame" + bytes([18, 1, 5]) + b"shell" + bytes([15, 4, 9, 15, 0x84, 9])
+    answer = bytes([17, 4, 8, 17, 4, 8, 15, 0, 1, 12])
+    write("virtio_console", "talk", up + talk + answer)
+    loop = bytes([6, 5, 0, 0, 1, 1]) + struct.pack("<II", 0x20_0000, 64)
+    loop += bytes([6, 5, 1, 0, 1, 0]) + struct.pack("<II", 0x20_0000, 64)
+    ring = bytes([8, 5, 0, 1]) + struct.pack("<H", 9) + bytes([14, 5])
+    write("virtio_console", "loop", up + loop + ring)
+    bar = bytes([4, 0x41, 0x10, 8]) + struct.pack("<I", 0xFFFF_FFFF)
+    ecam = bytes([5, 0x13, 0x3C, 8, 7])
+    registers = bytes([0, 0x00, 20, 0, 0, 0, 0x50, 0, 0, 0, 0x22, 0, 0x40, 0, 0x42, 18, 0])
+    write("virtio_console", "bus", bar + ecam + registers)
+
+
+def tables():
+    def shape(nodes, llcs_per_node, threads, cores, mib, leaves=b"", memory_only=(), declared=0, more=b""):
+        head = bytes([nodes, llcs_per_node, threads, 0]) + struct.pack("<HBB", cores, declared, len(memory_only))
+        return head + b"".join(struct.pack("<I", n) for n in (*mib, *memory_only)) + more + leaves
+
+    leaf = struct.pack("<BBIIII", 0x40, 0, 0xD, 0, 0, 0)
+    write("tables", "one", shape(1, 1, 1, 1, [128]))
+    write("tables", "odd", shape(1, 5, 2, 3, [4096], leaf))
+    write("tables", "nodes", shape(3, 3, 2, 7, [2048, 1024, 2048], leaf))
+    write("tables", "odd-nodes", shape(3, 1, 1, 3, [1, 2, 3], leaf))
+    write("tables", "memory-only", shape(1, 2, 1, 2, [512], leaf, memory_only=[1024]))
+    distances = bytes([20, 60, 30])
+    performance = struct.pack("<6H", 100, 110, 300, 40000, 50000, 20480)
+    numa = {"memory_only": [64], "declared": 13, "more": distances + performance}
+    write("tables", "performance", shape(2, 1, 1, 1, [256, 512], leaf, **numa))
+
+
+def frames():
+    cuts = bytes([0, 7, 31, 255])
+    sent = bytes([0, 3]) + b"one" + bytes([8, 3]) + b"two" + bytes([40, 0])
+    damaged = bytes([4, 3]) + b"bad" + bytes([3, 4]) + b"\x01\x02\x03\x04"
+    payload = b"\x02\x03two"
+    forged = bytes([6 | 3 << 3, len(payload)]) + struct.pack("<I", 4) + payload
+    write("frames", "whole", cuts + sent)
+    write("frames", "damaged", cuts + sent + damaged + sent + bytes([5, 2]) + sent)
+    write("frames", "forged", cuts + sent + forged)
+    head = b"KTS1" + struct.pack("<IIII", 8, 0, 1, zlib.crc32(b"\x07"))
+    raw = head + struct.pack("<I", zlib.crc32(head)) + b"\x07"
+    write("frames", "raw", cuts + bytes([7, len(raw)]) + raw)
+
+
+if __name__ == "__main__":
+    images()
+    serial()
+    virtio_console()
+    tables()
+    frames()
