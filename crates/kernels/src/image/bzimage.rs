@@ -3,6 +3,7 @@
 //! Layout: Documentation/arch/x86/boot.rst in the kernel's sources, "The Real-Mode Kernel Header".
 
 use super::ImageError;
+use super::release::release_of;
 
 /// Offset of `setup_sects`: how many 512-byte sectors the setup part has.
 const SETUP_SECTS: usize = 0x1f1;
@@ -29,7 +30,7 @@ const MAX_VERSION_BYTES: usize = 512;
 /// A boot image whose header has been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct BzImage<'a> {
-    version: Option<&'a str>,
+    version: Option<&'a [u8]>,
     payload: &'a [u8],
 }
 
@@ -89,7 +90,7 @@ impl<'a> BzImage<'a> {
 
     /// The kernel's release (`uname -r`), when the header points to it.
     pub fn release(&self) -> Option<&'a str> {
-        self.version?.split_ascii_whitespace().next()
+        release_of(self.version?)
     }
 
     /// The compressed kernel, with whatever trails it.
@@ -99,7 +100,7 @@ impl<'a> BzImage<'a> {
 }
 
 /// The text that `kernel_version` points to: release, builder and date, NUL-terminated.
-fn version_text(bytes: &[u8]) -> Option<&str> {
+fn version_text(bytes: &[u8]) -> Option<&[u8]> {
     let offset = usize::from(read_u16(bytes, KERNEL_VERSION)?);
     if offset == 0 {
         return None;
@@ -107,7 +108,7 @@ fn version_text(bytes: &[u8]) -> Option<&str> {
     let text = bytes.get(offset + 0x200..)?;
     let text = &text[..text.len().min(MAX_VERSION_BYTES)];
     let end = text.iter().position(|&byte| byte == 0)?;
-    std::str::from_utf8(&text[..end]).ok()
+    Some(&text[..end])
 }
 
 fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {

@@ -8,6 +8,7 @@ mod bzimage;
 mod lz4_legacy;
 mod lzop;
 mod payload;
+mod release;
 mod vmlinux;
 
 pub use bzimage::BzImage;

@@ -11,6 +11,7 @@ use object::read::{Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 
 use super::ImageError;
+use super::release::release_of;
 
 /// Where a section's bytes are in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,13 +76,7 @@ impl<'a> Vmlinux<'a> {
 
     /// The kernel's release (`uname -r`), from its banner.
     pub fn release(&self) -> Option<&'a str> {
-        let text = self.banner()?;
-        let end = text
-            .iter()
-            .position(|byte| byte.is_ascii_whitespace() || *byte == 0)?;
-        std::str::from_utf8(&text[..end])
-            .ok()
-            .filter(|release| !release.is_empty())
+        release_of(self.banner()?)
     }
 
     /// Where `.BTF` is, when the kernel has type information.
