@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod deny;
+mod fuzz;
 mod process;
 mod setup;
 mod steps;
@@ -30,6 +31,8 @@ enum Chore {
     Test(suite::Options),
     /// Check licences, sources, duplicate versions and known vulnerabilities of the dependencies
     Deny,
+    /// Run the fuzz targets, each for some time, and say what they found
+    Fuzz(fuzz::Options),
     /// Measure
     #[command(subcommand)]
     Bench(bench::Benchmark),
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Chore::Demo => demo::demo(),
         Chore::Test(options) => suite::test(&options),
         Chore::Deny => deny::deny(),
+        Chore::Fuzz(options) => fuzz::fuzz(&options),
         Chore::Bench(benchmark) => bench::bench(&benchmark).map(|()| true),
     };
     match result {

@@ -50,13 +50,16 @@ pub(crate) fn run(command: &mut Command) -> Result<ExitStatus> {
 
 /// Runs the command with its output thrown away. `None` if it had to be ended at the deadline.
 pub(crate) fn run_silently(command: &mut Command, within: Duration) -> Result<Option<ExitStatus>> {
+    run_within(command.stdout(Stdio::null()).stderr(Stdio::null()), within)
+}
+
+/// Runs the command without input. `None` if it had to be ended at the deadline.
+pub(crate) fn run_within(command: &mut Command, within: Duration) -> Result<Option<ExitStatus>> {
     const POLL: Duration = Duration::from_millis(20);
 
     let text = display(command);
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("can't run `{text}`"))?;
     let deadline = Instant::now() + within;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::deny;
+use crate::fuzz;
 use crate::process::cargo;
 use crate::setup;
 use crate::steps::Steps;
@@ -25,7 +26,7 @@ pub(crate) fn test(options: &Options) -> Result<bool> {
     let needed = if options.without_vms {
         setup::WITHOUT_VMS.to_vec()
     } else {
-        setup::EVERYTHING.to_vec()
+        setup::FOR_TESTS.to_vec()
     };
     setup::setup(&needed)?;
 
@@ -40,6 +41,7 @@ pub(crate) fn test(options: &Options) -> Result<bool> {
         "warnings",
     ];
     steps.command("clippy", cargo(clippy));
+    steps.command("fuzz doors", cargo(fuzz::clippy_args()));
     deny::add_steps(&mut steps);
     let mut doc = cargo(["doc", "--workspace", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");

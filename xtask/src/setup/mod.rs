@@ -31,13 +31,17 @@ pub(crate) enum Tool {
     Nextest,
     /// Checks the dependencies.
     CargoDeny,
+    /// Builds the fuzz targets.
+    CargoFuzz,
+    /// Compiles libFuzzer.
+    CxxCompiler,
 }
 
 /// What the demo needs.
 pub(crate) const FOR_DEMO: [Tool; 3] = [Tool::Qemu, Tool::Busybox, Tool::Nextest];
 
 /// What the project's tests need.
-pub(crate) const EVERYTHING: [Tool; 6] = [
+pub(crate) const FOR_TESTS: [Tool; 6] = [
     Tool::Qemu,
     Tool::Busybox,
     Tool::BpfToolchain,
@@ -48,6 +52,21 @@ pub(crate) const EVERYTHING: [Tool; 6] = [
 
 /// What is needed to build all of the workspace and run the tests that boot nothing.
 pub(crate) const WITHOUT_VMS: [Tool; 3] = [Tool::BpfToolchain, Tool::Nextest, Tool::CargoDeny];
+
+/// What fuzzing needs.
+pub(crate) const FOR_FUZZING: [Tool; 2] = [Tool::CxxCompiler, Tool::CargoFuzz];
+
+/// What all commands need.
+pub(crate) const EVERYTHING: [Tool; 8] = [
+    Tool::Qemu,
+    Tool::Busybox,
+    Tool::BpfToolchain,
+    Tool::Iasl,
+    Tool::CxxCompiler,
+    Tool::Nextest,
+    Tool::CargoDeny,
+    Tool::CargoFuzz,
+];
 
 /// apt's own question whether it could install takes a moment, not minutes.
 const SIMULATION_WITHIN: Duration = Duration::from_secs(60);

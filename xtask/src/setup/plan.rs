@@ -36,6 +36,8 @@ impl Tool {
             Self::Iasl => "iasl",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
+            Self::CargoFuzz => "cargo-fuzz",
+            Self::CxxCompiler => "c++",
         }
     }
 
@@ -53,6 +55,8 @@ impl Tool {
             Self::Iasl => &[Program("iasl")],
             Self::Nextest => &[Program("cargo-nextest")],
             Self::CargoDeny => &[Program("cargo-deny")],
+            Self::CargoFuzz => &[Program("cargo-fuzz")],
+            Self::CxxCompiler => &[Program("c++")],
         }
     }
 
@@ -79,6 +83,11 @@ impl Tool {
                 krate: "cargo-deny",
                 version: "0.20.2",
             },
+            Self::CargoFuzz => Source::Cargo {
+                krate: "cargo-fuzz",
+                version: "0.13.2",
+            },
+            Self::CxxCompiler => Source::Apt { packages: &["g++"] },
         }
     }
 
@@ -90,6 +99,8 @@ impl Tool {
             Self::Iasl => "judges ACPI tables",
             Self::Nextest => "runs the tests",
             Self::CargoDeny => "checks the dependencies",
+            Self::CargoFuzz => "builds the fuzz targets",
+            Self::CxxCompiler => "compiles libFuzzer",
         }
     }
 }
@@ -123,7 +134,7 @@ pub(super) enum CannotInstall {
     #[error(
         "{} missing, and this machine has no apt to install from. Install it with the package manager of \
          this system (QEMU's system emulator for x86-64; a static busybox; clang-19, pkg-config and the headers of \
-         libelf and zlib; ACPICA's tools), then run this again",
+         libelf and zlib; ACPICA's tools; a C++ compiler), then run this again",
         are(tools)
     )]
     NoApt { tools: Vec<Tool> },
@@ -273,7 +284,7 @@ mod tests {
     #[test]
     fn without_apt_it_says_what_to_look_for() {
         insta::assert_snapshot!(said(&facts(&[Tool::Qemu], false, true)), @"error: qemu-system-x86_64 is missing, and this machine has no apt to install from. Install it with the package manager of this system (QEMU's system emulator for x86-64; a static busybox; clang-19, pkg-config and the headers of \
-         libelf and zlib; ACPICA's tools), then run this again");
+         libelf and zlib; ACPICA's tools; a C++ compiler), then run this again");
     }
 
     #[test]
