@@ -2,11 +2,13 @@
 //!
 //! [`btf`] tells layouts and [`symbols`] addresses, both from the kernel's image ([`KernelImage`]). [`memory`]
 //! reads a running kernel's memory by virtual address, over a reader of guest-physical memory that the caller
-//! has ([`memory::PhysRead`]). [`kernel`] reads what is there: runqueues, tasks, sched_ext.
+//! has ([`memory::PhysRead`]). [`kernel`] reads what is there: runqueues, tasks,
+//! sched_ext; [`bpf`] maps and programs.
 //!
 //! A guest's memory is read while it runs, and nothing in it is trusted: walks are bounded, and what can't be
 //! read is an error.
 
+pub mod bpf;
 pub mod btf;
 mod bytes;
 mod image;

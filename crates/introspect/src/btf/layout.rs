@@ -153,6 +153,11 @@ impl<'a> Struct<'a> {
             .transpose()
     }
 
+    /// The member of this name, which need not be known beforehand.
+    pub(crate) fn member(&self, name: &str) -> Result<Option<Field>, TypeError> {
+        self.walk(name)
+    }
+
     fn type_error(&self, source: TypeError) -> LayoutError {
         LayoutError::Type {
             name: self.of.name().to_owned(),
@@ -184,7 +189,8 @@ fn find_member<'a>(of: Type<'a>, name: &str) -> Result<Option<(u64, Member<'a>)>
 }
 
 impl Field {
-    fn new(btf: &Btf, bit_offset: u64, member: &Member<'_>) -> Result<Self, TypeError> {
+    /// A member that begins at `bit_offset` of the structure that counts.
+    pub(crate) fn new(btf: &Btf, bit_offset: u64, member: &Member<'_>) -> Result<Self, TypeError> {
         let of = btf.get(member.type_id)?.stripped()?;
         let size = match of.size() {
             Err(TypeError::NoSize { .. }) => 0,

@@ -7,7 +7,7 @@ mod cpu_mask;
 mod dispatch_queue;
 mod list;
 mod percpu;
-mod record;
+pub(crate) mod record;
 mod runqueue;
 mod sched_domain;
 mod sched_ext;
@@ -23,7 +23,7 @@ pub use sched_domain::{SchedDomain, SchedDomains};
 pub use sched_ext::{ExitInfo, SchedExt, SchedExtState};
 pub use task::{SchedClass, ScxTask, Task, Tasks};
 
-use crate::btf::LayoutError;
+use crate::btf::{BtfError, LayoutError, TypeError};
 use crate::image::KernelImage;
 use crate::memory::{AttachError, Evidence, KernelMemory, MemoryError, PhysRead};
 
@@ -37,6 +37,12 @@ pub enum ReadError {
     /// This kernel has no such type or member.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// Type information that was read from memory is none.
+    #[error("type information in the kernel's memory can't be used")]
+    Btf(#[from] BtfError),
+    /// Type information that was read from memory contradicts itself.
+    #[error("type information in the kernel's memory can't be used")]
+    Type(#[from] TypeError),
     /// This kernel has no such variable.
     #[error(
         "this kernel has no symbol `{name}`: it was built without it, or is too old or too new"
@@ -122,7 +128,7 @@ impl Kernel {
 
 /// Reads what changes until it was read in one piece, a few times. Memory that can't be read is tried again
 /// too: what led there may have been freed.
-fn stable<T>(mut read: impl FnMut() -> Result<T, ReadError>) -> Result<T, ReadError> {
+pub(crate) fn stable<T>(mut read: impl FnMut() -> Result<T, ReadError>) -> Result<T, ReadError> {
     for _ in 1..ATTEMPTS {
         match read() {
             Err(ReadError::Unstable { .. } | ReadError::Memory(_)) => {}

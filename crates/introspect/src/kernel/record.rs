@@ -9,19 +9,19 @@ const GAP_BYTES: u64 = 128;
 
 /// The members of a structure that are of interest.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Ascending, without overlap.
     spans: Vec<(u64, u64)>,
 }
 
 /// Collects the members of one structure.
-pub(super) struct RecordBuilder<'a> {
+pub(crate) struct RecordBuilder<'a> {
     of: Struct<'a>,
     fields: Vec<Field>,
 }
 
 impl<'a> RecordBuilder<'a> {
-    pub(super) fn new(of: Struct<'a>) -> Self {
+    pub(crate) fn new(of: Struct<'a>) -> Self {
         Self {
             of,
             fields: Vec::new(),
@@ -29,14 +29,14 @@ impl<'a> RecordBuilder<'a> {
     }
 
     /// A member that every kernel has.
-    pub(super) fn need(&mut self, path: &'static str) -> Result<Field, LayoutError> {
+    pub(crate) fn need(&mut self, path: &'static str) -> Result<Field, LayoutError> {
         let field = self.of.field(path)?;
         self.fields.push(field);
         Ok(field)
     }
 
     /// The first `len_bytes` of a member that every kernel has, which may be longer.
-    pub(super) fn need_first(
+    pub(crate) fn need_first(
         &mut self,
         path: &'static str,
         len_bytes: u64,
@@ -48,14 +48,14 @@ impl<'a> RecordBuilder<'a> {
     }
 
     /// A member that some kernels have.
-    pub(super) fn want(&mut self, path: &'static str) -> Result<Option<Field>, LayoutError> {
+    pub(crate) fn want(&mut self, path: &'static str) -> Result<Option<Field>, LayoutError> {
         let field = self.of.optional(path)?;
         self.fields.extend(field);
         Ok(field)
     }
 
     /// A member that has had several names, the newest first.
-    pub(super) fn want_one_of(
+    pub(crate) fn want_one_of(
         &mut self,
         paths: &[&'static str],
     ) -> Result<Option<Field>, LayoutError> {
@@ -68,7 +68,7 @@ impl<'a> RecordBuilder<'a> {
     }
 
     /// The members whose names `wanted` wants, in the structure's order.
-    pub(super) fn members_that(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, Field)> {
+    pub(crate) fn members_that(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, Field)> {
         let found: Vec<_> = self
             .of
             .direct_fields()
@@ -81,7 +81,7 @@ impl<'a> RecordBuilder<'a> {
             .collect()
     }
 
-    pub(super) fn finish(mut self) -> Record {
+    pub(crate) fn finish(mut self) -> Record {
         self.fields.sort_by_key(|field| field.offset);
         let mut spans: Vec<(u64, u64)> = Vec::new();
         for field in self.fields {
@@ -98,7 +98,7 @@ impl<'a> RecordBuilder<'a> {
 
 impl Record {
     /// Reads the members of the structure at `address` into `bytes`, at their offsets.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         memory: &KernelMemory,
         address: u64,
@@ -117,12 +117,12 @@ impl Record {
 }
 
 /// The value of `field` in what a [`Record`] read that has it.
-pub(super) fn value(field: Field, bytes: &[u8]) -> u64 {
+pub(crate) fn value(field: Field, bytes: &[u8]) -> u64 {
     field.uint(bytes).unwrap_or(0)
 }
 
 /// As [`value`], of a signed 32-bit member.
-pub(super) fn value_i32(field: Field, bytes: &[u8]) -> i32 {
+pub(crate) fn value_i32(field: Field, bytes: &[u8]) -> i32 {
     field
         .int(bytes)
         .and_then(|value| i32::try_from(value).ok())
@@ -130,6 +130,6 @@ pub(super) fn value_i32(field: Field, bytes: &[u8]) -> i32 {
 }
 
 /// As [`value`], of an unsigned 32-bit member. Of a wider one that holds more, the most.
-pub(super) fn value_u32(field: Field, bytes: &[u8]) -> u32 {
+pub(crate) fn value_u32(field: Field, bytes: &[u8]) -> u32 {
     u32::try_from(value(field, bytes)).unwrap_or(u32::MAX)
 }

@@ -17,7 +17,7 @@ pub(crate) const HUGE_PAGE: u64 = 2 << 20;
 const GIB: u64 = 1 << 30;
 pub(crate) const PRESENT: u64 = 1;
 pub(crate) const HUGE: u64 = 1 << 7;
-const RAM: u64 = 40 << 20;
+const RAM: u64 = 12 << 20;
 const LINK_TEXT: u64 = START_KERNEL_MAP + (16 << 20);
 const IMAGE_BYTES: u64 = 4 << 20;
 pub(crate) const BANNER: &str = "Linux version 9.9.9-fake";
@@ -34,7 +34,7 @@ pub(crate) struct Placement {
 pub(crate) const PLAIN: Placement = Placement {
     levels: PagingLevels::Four,
     slide: 0,
-    text_gpa: 16 << 20,
+    text_gpa: 4 << 20,
     page_offset: 0xffff_8880_0000_0000,
 };
 
@@ -42,7 +42,7 @@ pub(crate) const PLAIN: Placement = Placement {
 pub(crate) const MOVED: Placement = Placement {
     levels: PagingLevels::Five,
     slide: 0x1220_0000,
-    text_gpa: 10 << 20,
+    text_gpa: 2 << 20,
     page_offset: 0xff3c_5da6_c000_0000,
 };
 
@@ -64,8 +64,8 @@ impl FakeKernel {
             symbols: String::new(),
             next_symbol: LINK_TEXT,
             // Tables and objects are above both places of the image.
-            next_page: 24 << 20,
-            next_object: 26 << 20,
+            next_page: 8 << 20,
+            next_object: 9 << 20,
             root: 0,
         };
         kernel.symbol("_text", PAGE);

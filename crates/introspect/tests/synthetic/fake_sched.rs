@@ -45,6 +45,8 @@ pub(crate) struct FakeSched {
     pub(crate) areas: [u64; 2],
     pub(crate) runqueues: u64,
     pub(crate) scheduler: u64,
+    /// How many per-CPU allocations were made.
+    pub(crate) allocated: u64,
 }
 
 impl FakeSched {
@@ -72,6 +74,7 @@ impl FakeSched {
             areas,
             runqueues,
             scheduler: 0,
+            allocated: 0,
         };
         for cpu in 0..2 {
             let dsq = this.rq(cpu) + RQ_LOCAL_DSQ;

@@ -5,8 +5,10 @@
     reason = "a test that can't go on is to stop there"
 )]
 
+mod bpf;
 mod btf;
 mod btf_builder;
+mod fake_bpf;
 mod fake_kernel;
 mod fake_sched;
 mod kallsyms;

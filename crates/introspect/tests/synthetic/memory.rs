@@ -44,9 +44,9 @@ fn pages_of_all_sizes_are_walked_and_read_across() {
             kernel.map(start + at * PAGE, *page, PAGE);
             kernel.write_phys(*page, &[u8::try_from(at).unwrap() + 1; 4096]);
         }
-        kernel.map(VMALLOC + HUGE_PAGE, 36 << 20, HUGE_PAGE);
+        kernel.map(VMALLOC + HUGE_PAGE, 10 << 20, HUGE_PAGE);
         let huge = vec![9; usize::try_from(HUGE_PAGE).unwrap()];
-        kernel.write_phys(36 << 20, &huge);
+        kernel.write_phys(10 << 20, &huge);
         let memory = kernel.attach();
         let bytes = memory.bytes(start + 4000, 3 * PAGE).unwrap();
         let runs: Vec<(u8, usize)> = bytes
@@ -110,7 +110,7 @@ fn addresses_that_lead_nowhere_are_told_apart() {
         PagingError::Outside { level: 1, .. }
     ));
     assert!(matches!(
-        memory.bytes(PLAIN.page_offset + (39 << 20), 2 << 20),
+        memory.bytes(PLAIN.page_offset + (11 << 20), 2 << 20),
         Err(MemoryError::Outside { .. })
     ));
     assert!(matches!(
@@ -172,14 +172,14 @@ fn what_else_is_known_must_agree() {
     };
     let error = find(&kernel, &wrong_root).unwrap_err();
     assert!(matches!(error, KaslrError::NotMapped { .. }), "{error}");
-    kernel.map(text, 20 << 20, HUGE_PAGE);
+    kernel.map(text, 6 << 20, HUGE_PAGE);
     let error = find(&kernel, &Evidence::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
             "`phys_base` in its memory says that the kernel's text is at {text:#x}, but its page tables says \
              {:#x}: the image is of another kernel, or the guest's memory is not read where it is",
-            text - (10 << 20)
+            text - (4 << 20)
         )
     );
 }
@@ -211,7 +211,7 @@ fn a_copy_of_the_image_is_not_taken_for_the_kernel() {
     let at = usize::try_from(PLAIN.text_gpa).unwrap();
     // As far as the variables go, and before the real one.
     let copy = kernel.ram[at..at + 0x2000].to_vec();
-    kernel.write_phys(4 << 20, &copy);
+    kernel.write_phys(2 << 20, &copy);
     assert_eq!(find(&kernel, &Evidence::default()).unwrap().slide, 0);
 }
 

@@ -1,0 +1,242 @@
+//! What is in a map: arrays (`kernel/bpf/arraymap.c`) and hash tables (`kernel/bpf/hashtab.c`), each with one
+//! value or one for each CPU.
+
+use super::{Map, MapType};
+use crate::btf::Field;
+use crate::kernel::{Kernel, PerCpu, ReadError, stable};
+
+/// The lowest bit of a pointer that ends a chain; above it is the number of the bucket.
+const NULLS: u64 = 1;
+/// Buckets are read in pieces of this many.
+const BUCKETS_AT_ONCE: u64 = 4096;
+/// Values of a map that are read at most, all together.
+const MAX_VALUE_BYTES: usize = 32 << 20;
+
+/// An entry of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Its key, as it is in memory; of an array the index in four bytes.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: ElementValue,
+}
+
+/// A value of a map, as it is in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ElementValue {
+    /// The only one.
+    Single(Vec<u8>),
+    /// One for each possible CPU, in their order.
+    PerCpu(Vec<Vec<u8>>),
+}
+
+/// Entries of a map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elements {
+    /// The entries; those of an array in order.
+    pub elements: Vec<Element>,
+    /// Whether there are more, which were not asked for.
+    pub cut: bool,
+}
+
+/// Reads what is in maps.
+#[derive(Clone, Debug)]
+pub struct MapElements {
+    kernel: Kernel,
+    percpu: PerCpu,
+    array: ArrayFields,
+    hash: HashFields,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ArrayFields {
+    elem_size: Field,
+    value: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HashFields {
+    buckets: Field,
+    n_buckets: Field,
+    bucket_bytes: u64,
+    /// Of the chain in a bucket.
+    head: u64,
+    /// Of the key in an element, which begins with the chain's next.
+    key: u64,
+}
+
+impl MapElements {
+    /// Looks up where everything is.
+    pub fn new(kernel: &Kernel, percpu: &PerCpu) -> Result<Self, ReadError> {
+        let btf = &kernel.image().btf;
+        let array = btf.structure("bpf_array")?;
+        let hash = btf.structure("bpf_htab")?;
+        let bucket = hash.inner("buckets")?;
+        Ok(Self {
+            array: ArrayFields {
+                elem_size: array.field("elem_size")?,
+                value: array.offset("value")?,
+            },
+            hash: HashFields {
+                buckets: hash.field("buckets")?,
+                n_buckets: hash.field("n_buckets")?,
+                bucket_bytes: bucket.size()?,
+                head: bucket.offset("head")?,
+                key: btf.structure("htab_elem")?.offset("key")?,
+            },
+            kernel: kernel.clone(),
+            percpu: percpu.clone(),
+        })
+    }
+
+    /// At most `limit` entries of `map`, and not more than 32 MiB of values.
+    pub fn read(&self, map: &Map, limit: usize) -> Result<Elements, ReadError> {
+        let limit = limit.min(self.most_elements(map));
+        match map.map_type {
+            MapType::ARRAY | MapType::PERCPU_ARRAY => self.array(map, limit),
+            MapType::HASH | MapType::LRU_HASH | MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH => {
+                self.hash(map, limit)
+            }
+            _ => Err(ReadError::Unsupported {
+                what: "what is in maps of this type can't be read from outside: only arrays and hash tables",
+            }),
+        }
+    }
+
+    fn most_elements(&self, map: &Map) -> usize {
+        let values = match map.map_type {
+            MapType::PERCPU_ARRAY | MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH => {
+                self.percpu.cpus()
+            }
+            _ => 1,
+        };
+        let bytes = u64::from(map.value_size) * u64::from(values) + u64::from(map.key_size);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).max(1);
+        MAX_VALUE_BYTES / bytes
+    }
+
+    /// The address of value `index` of an array with one value each.
+    pub fn array_address(&self, map: &Map, index: u32) -> Result<u64, ReadError> {
+        let memory = self.kernel.memory();
+        let elem_size = memory.u32(map.address.wrapping_add(self.array.elem_size.offset))?;
+        let at = u64::from(elem_size).wrapping_mul(index.into());
+        Ok(map.address.wrapping_add(self.array.value).wrapping_add(at))
+    }
+
+    fn array(&self, map: &Map, limit: usize) -> Result<Elements, ReadError> {
+        let memory = self.kernel.memory();
+        let first = self.array_address(map, 0)?;
+        let step = match map.map_type {
+            // A pointer for each.
+            MapType::PERCPU_ARRAY => 8,
+            _ => self.array_address(map, 1)?.wrapping_sub(first),
+        };
+        let count = usize::try_from(map.max_entries).unwrap_or(usize::MAX);
+        let elements = (0..map.max_entries).take(limit).map(|index| {
+            let at = first.wrapping_add(step.wrapping_mul(index.into()));
+            let value = if map.map_type == MapType::PERCPU_ARRAY {
+                self.per_cpu(memory.u64(at)?, map)?
+            } else {
+                ElementValue::Single(memory.bytes(at, map.value_size.into())?)
+            };
+            Ok(Element {
+                key: index.to_le_bytes().into(),
+                value,
+            })
+        });
+        Ok(Elements {
+            elements: elements.collect::<Result<_, ReadError>>()?,
+            cut: count > limit,
+        })
+    }
+
+    /// The value of each CPU at the per-CPU address `variable`.
+    fn per_cpu(&self, variable: u64, map: &Map) -> Result<ElementValue, ReadError> {
+        let values = self.percpu.addresses(variable);
+        let values = values.map(|at| self.kernel.memory().bytes(at, map.value_size.into()));
+        Ok(ElementValue::PerCpu(values.collect::<Result<_, _>>()?))
+    }
+
+    fn hash(&self, map: &Map, limit: usize) -> Result<Elements, ReadError> {
+        let memory = self.kernel.memory();
+        let hash = &self.hash;
+        let table = memory.u64(map.address.wrapping_add(hash.buckets.offset))?;
+        let count = u64::from(memory.u32(map.address.wrapping_add(hash.n_buckets.offset))?);
+        // `htab_map_alloc` makes as many as there can be entries, rounded up.
+        if count > u64::from(map.max_entries).next_power_of_two() {
+            return Err(ReadError::Unstable {
+                what: "a hash table",
+            });
+        }
+        let mut found = Elements::default();
+        let mut bucket = 0;
+        while bucket < count {
+            let now = BUCKETS_AT_ONCE.min(count - bucket);
+            let at = table.wrapping_add(bucket.wrapping_mul(hash.bucket_bytes));
+            let bytes = memory.bytes(at, now.saturating_mul(hash.bucket_bytes))?;
+            for number in 0..now {
+                let offset = number * hash.bucket_bytes + hash.head;
+                let head = usize::try_from(offset).ok();
+                let head = head.and_then(|at| crate::bytes::u64_at(&bytes, at));
+                // An empty bucket is not worth another look.
+                if head.is_some_and(|head| head & NULLS == 1) {
+                    continue;
+                }
+                let left = limit - found.elements.len();
+                let address = at.wrapping_add(offset);
+                let chain = stable(|| self.chain(map, address, bucket + number, left))?;
+                found.elements.extend(chain.elements);
+                if chain.cut {
+                    found.cut = true;
+                    return Ok(found);
+                }
+            }
+            bucket += now;
+        }
+        Ok(found)
+    }
+
+    /// The elements of one bucket. Elements move to other chains while the guest runs: the end of the chain
+    /// says whose it is.
+    fn chain(
+        &self,
+        map: &Map,
+        head: u64,
+        bucket: u64,
+        limit: usize,
+    ) -> Result<Elements, ReadError> {
+        let memory = self.kernel.memory();
+        let mut found = Elements::default();
+        let mut at = memory.u64(head)?;
+        while at & NULLS == 0 {
+            if found.elements.len() == limit {
+                found.cut = true;
+                return Ok(found);
+            }
+            found.elements.push(self.hash_element(map, at)?);
+            at = memory.u64(at)?;
+        }
+        if at >> 1 != bucket {
+            return Err(ReadError::Unstable {
+                what: "a hash table",
+            });
+        }
+        Ok(found)
+    }
+
+    fn hash_element(&self, map: &Map, element: u64) -> Result<Element, ReadError> {
+        let memory = self.kernel.memory();
+        let key_at = element.wrapping_add(self.hash.key);
+        let value_at = key_at.wrapping_add(u64::from(map.key_size).next_multiple_of(8));
+        let value = match map.map_type {
+            MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH => {
+                self.per_cpu(memory.u64(value_at)?, map)?
+            }
+            _ => ElementValue::Single(memory.bytes(value_at, map.value_size.into())?),
+        };
+        Ok(Element {
+            key: memory.bytes(key_at, map.key_size.into())?,
+            value,
+        })
+    }
+}

@@ -1,0 +1,397 @@
+//! Bytes as values, by their type.
+
+use std::fmt;
+
+use crate::btf::{Btf, Field, Kind, Struct, Type, TypeError, TypeId};
+
+/// Deepest nesting, and most values, that are rendered. What is beyond is [`Value::Cut`].
+const MAX_DEPTH: usize = 32;
+const MAX_VALUES: usize = 100_000;
+
+/// A value of a C type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// An unsigned integer.
+    Uint(u64),
+    /// A signed integer.
+    Int(i64),
+    /// A `bool`.
+    Bool(bool),
+    /// A floating point number.
+    Float(f64),
+    /// A value of an enumeration, with its name if it has one.
+    Enum {
+        /// The number.
+        value: i64,
+        /// Its name.
+        name: Option<String>,
+    },
+    /// An array of characters that holds text.
+    Text(String),
+    /// A pointer. What it points to is not read.
+    Pointer(u64),
+    /// Members by name, in their order; those of anonymous structures among them. Of a union all.
+    Struct(Vec<(String, Value)>),
+    /// Elements in order.
+    Array(Vec<Value>),
+    /// Bytes of no known type, or of one that has no better rendering.
+    Bytes(Vec<u8>),
+    /// Not rendered: there is more than is worth it.
+    Cut,
+}
+
+impl Value {
+    /// Renders `bytes` as a value of type `id`. Bytes that are missing are [`Value::Cut`].
+    pub fn render(btf: &Btf, id: TypeId, bytes: &[u8]) -> Result<Self, TypeError> {
+        let mut renderer = Renderer {
+            btf,
+            left: MAX_VALUES,
+        };
+        renderer.render(btf.get(id)?, bytes, MAX_DEPTH)
+    }
+
+    /// The member or element at `path`: `stats.per_cpu[3]`.
+    pub fn get(&self, path: &str) -> Option<&Self> {
+        let steps = path.split(['.', '[']).filter(|step| !step.is_empty());
+        let mut at = self;
+        for step in steps {
+            at = match (at, step.strip_suffix(']')) {
+                (Self::Struct(members), None) => &members.iter().find(|(name, _)| name == step)?.1,
+                (Self::Array(elements), Some(index)) => {
+                    elements.get(index.parse::<usize>().ok()?)?
+                }
+                _ => return None,
+            };
+        }
+        Some(at)
+    }
+
+    /// It as an integer, if it is one.
+    pub fn as_integer(&self) -> Option<i128> {
+        match self {
+            Self::Uint(value) | Self::Pointer(value) => Some((*value).into()),
+            Self::Int(value) | Self::Enum { value, .. } => Some((*value).into()),
+            Self::Bool(value) => Some((*value).into()),
+            _ => None,
+        }
+    }
+}
+
+struct Renderer<'a> {
+    btf: &'a Btf,
+    left: usize,
+}
+
+impl<'a> Renderer<'a> {
+    fn render(&mut self, of: Type<'a>, bytes: &[u8], depth: usize) -> Result<Value, TypeError> {
+        let of = of.stripped()?;
+        let Some(depth) = depth.checked_sub(1) else {
+            return Ok(Value::Cut);
+        };
+        if self.left == 0 {
+            return Ok(Value::Cut);
+        }
+        self.left -= 1;
+        match of.kind() {
+            Kind::Struct | Kind::Union => {
+                let mut members = Vec::new();
+                self.members(of, 0, bytes, depth, &mut members)?;
+                Ok(Value::Struct(members))
+            }
+            Kind::Array => self.array(of, bytes, depth),
+            Kind::Datasec => {
+                let mut members = Vec::new();
+                for var in of.section_vars() {
+                    let value = self.part(var.type_id, bytes, var.offset.into(), depth)?;
+                    members.push((var.name.to_owned(), value));
+                }
+                Ok(Value::Struct(members))
+            }
+            _ => {
+                let size = of.size().unwrap_or(bytes.len() as u64);
+                let own = usize::try_from(size)
+                    .ok()
+                    .and_then(|size| bytes.get(..size));
+                Ok(own.map_or(Value::Cut, |own| scalar(of, own)))
+            }
+        }
+    }
+
+    /// The value of type `id` at `offset` in `bytes`.
+    fn part(
+        &mut self,
+        id: TypeId,
+        bytes: &[u8],
+        offset: u64,
+        depth: usize,
+    ) -> Result<Value, TypeError> {
+        let of = self.btf.get(id)?;
+        let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..));
+        rest.map_or(Ok(Value::Cut), |rest| self.render(of, rest, depth))
+    }
+
+    fn members(
+        &mut self,
+        of: Type<'a>,
+        bit_base: u64,
+        bytes: &[u8],
+        depth: usize,
+        into: &mut Vec<(String, Value)>,
+    ) -> Result<(), TypeError> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Ok(());
+        };
+        for member in of.members() {
+            if self.left == 0 {
+                return Ok(());
+            }
+            let bit_offset = bit_base + u64::from(member.bit_offset);
+            let inner = self.btf.get(member.type_id)?.stripped()?;
+            let is_composite = matches!(inner.kind(), Kind::Struct | Kind::Union);
+            if member.name.is_empty() && is_composite {
+                // Counted too, as it may have no members and be one of very many.
+                self.left -= 1;
+                self.members(inner, bit_offset, bytes, depth, into)?;
+                continue;
+            }
+            let value = if member.bitfield_bits.is_some() {
+                self.left -= 1;
+                let field = Field::new(self.btf, bit_offset, &member)?;
+                bit_field(inner, field, bytes)
+            } else {
+                self.part(member.type_id, bytes, bit_offset / 8, depth)?
+            };
+            into.push((member.name.to_owned(), value));
+        }
+        Ok(())
+    }
+
+    fn array(&mut self, of: Type<'a>, bytes: &[u8], depth: usize) -> Result<Value, TypeError> {
+        let element = self.btf.get(of.target().unwrap_or(TypeId(0)))?.stripped()?;
+        let count = of.array_len().unwrap_or(0) as usize;
+        let size = usize::try_from(element.size()?).unwrap_or(usize::MAX);
+        if size == 0 {
+            return Ok(Value::Array(Vec::new()));
+        }
+        let whole = count.checked_mul(size).and_then(|len| bytes.get(..len));
+        let Some(whole) = whole else {
+            return Ok(Value::Cut);
+        };
+        if element.kind() == Kind::Int
+            && element.name() == "char"
+            && let Some(text) = text(whole)
+        {
+            return Ok(Value::Text(text));
+        }
+        let mut elements = Vec::new();
+        for part in whole.chunks_exact(size) {
+            if self.left == 0 {
+                elements.push(Value::Cut);
+                break;
+            }
+            elements.push(self.render(element, part, depth)?);
+        }
+        Ok(Value::Array(elements))
+    }
+}
+
+/// The value of a type without parts.
+fn scalar(of: Type<'_>, bytes: &[u8]) -> Value {
+    let Some(value) = crate::bytes::uint(bytes) else {
+        return Value::Bytes(bytes.to_vec());
+    };
+    let width = u32::try_from(bytes.len() * 8).unwrap_or(u64::BITS);
+    match of.kind() {
+        Kind::Ptr => Value::Pointer(value),
+        Kind::Float => match bytes.len() {
+            4 => u32::try_from(value)
+                .map_or(Value::Cut, |bits| Value::Float(f32::from_bits(bits).into())),
+            8 => Value::Float(f64::from_bits(value)),
+            _ => Value::Bytes(bytes.to_vec()),
+        },
+        Kind::Int | Kind::Enum | Kind::Enum64 => integer(of, value, width),
+        _ => Value::Bytes(bytes.to_vec()),
+    }
+}
+
+fn bit_field(of: Type<'_>, field: Field, bytes: &[u8]) -> Value {
+    let width = field.bits.map_or(64, |bits| u32::from(bits.width));
+    let value = field.uint(bytes);
+    value.map_or(Value::Cut, |value| integer(of, value, width))
+}
+
+/// `value` of `width` bits as a number of the type `of`.
+fn integer(of: Type<'_>, value: u64, width: u32) -> Value {
+    let unused = u64::BITS - width.clamp(1, u64::BITS);
+    let signed = (value << unused).cast_signed() >> unused;
+    if let Some(encoding) = of.int() {
+        return match encoding {
+            // Anything else than 0 and 1 is worth to be seen.
+            encoding if encoding.boolean && value <= 1 => Value::Bool(value == 1),
+            encoding if encoding.signed => Value::Int(signed),
+            _ => Value::Uint(value),
+        };
+    }
+    let value = if of.is_signed_enum() {
+        signed
+    } else {
+        value.cast_signed()
+    };
+    let name = of.enumerators().find(|one| one.value == value);
+    Value::Enum {
+        value,
+        name: name.map(|one| one.name.to_owned()),
+    }
+}
+
+/// Text in an array of characters: printable up to the first NUL.
+fn text(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&byte| byte == 0);
+    let text = std::str::from_utf8(&bytes[..end.unwrap_or(bytes.len())]).ok()?;
+    let is_text = text
+        .chars()
+        .all(|one| !one.is_control() || one == '\n' || one == '\t');
+    is_text.then(|| text.to_owned())
+}
+
+/// On one line; with `{:#}` each member on its own. Equal elements in a row are counted.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, 0)
+    }
+}
+
+impl Value {
+    fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        match self {
+            Self::Uint(value) => write!(f, "{value}"),
+            Self::Int(value) => write!(f, "{value}"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Enum {
+                name: Some(name), ..
+            } => f.write_str(name),
+            Self::Enum { value, name: None } => write!(f, "{value}"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Pointer(value) => write!(f, "{value:#x}"),
+            Self::Bytes(bytes) => {
+                f.write_str("bytes")?;
+                bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+            }
+            Self::Cut => f.write_str("…"),
+            Self::Struct(members) => {
+                let parts = members.iter().map(|(name, value)| (Some(name), value, 1));
+                write_parts(f, ['{', '}'], parts.collect(), depth)
+            }
+            Self::Array(elements) => {
+                let runs = elements.chunk_by(|one, next| one == next);
+                let parts = runs.map(|run| (None, &run[0], run.len()));
+                write_parts(f, ['[', ']'], parts.collect(), depth)
+            }
+        }
+    }
+
+    fn has_parts(&self) -> bool {
+        match self {
+            Self::Struct(members) => !members.is_empty(),
+            Self::Array(elements) => elements.iter().any(Self::has_parts),
+            _ => false,
+        }
+    }
+}
+
+/// Each with its name, if it has one, and how often it is there in a row.
+fn write_parts(
+    f: &mut fmt::Formatter<'_>,
+    [open, close]: [char; 2],
+    parts: Vec<(Option<&String>, &Value, usize)>,
+    depth: usize,
+) -> fmt::Result {
+    let is_struct = open == '{';
+    // Arrays of numbers are easier to read in a line.
+    let on_lines = f.alternate() && (is_struct || parts.iter().any(|part| part.1.has_parts()));
+    if parts.is_empty() {
+        return write!(f, "{open}{close}");
+    }
+    write!(f, "{open}")?;
+    let last = parts.len() - 1;
+    for (number, (name, value, count)) in parts.into_iter().enumerate() {
+        if on_lines {
+            write!(f, "\n{:1$}", "", (depth + 1) * 2)?;
+        } else if number > 0 || is_struct {
+            f.write_str(" ")?;
+        }
+        if let Some(name) = name {
+            write!(f, "{name}: ")?;
+        }
+        value.write(f, depth + 1)?;
+        if count > 1 {
+            write!(f, " × {count}")?;
+        }
+        if number < last && !on_lines {
+            f.write_str(",")?;
+        }
+    }
+    match (on_lines, is_struct) {
+        (true, _) => write!(f, "\n{:1$}{close}", "", depth * 2),
+        (false, true) => write!(f, " {close}"),
+        (false, false) => write!(f, "{close}"),
+    }
+}
+
+/// What a path leads to in a type: where it is, and what.
+pub(super) fn locate<'a>(
+    btf: &'a Btf,
+    id: TypeId,
+    path: &[Step<'_>],
+) -> Result<Option<(u64, Type<'a>, bool)>, TypeError> {
+    let mut at = 0_u64;
+    let mut of = btf.get(id)?.stripped()?;
+    let mut is_bit_field = false;
+    for step in path {
+        match (step, of.kind()) {
+            (Step::Member(name), Kind::Struct | Kind::Union) => {
+                let Some(layout) = Struct::from_id(btf, of.id())? else {
+                    return Ok(None);
+                };
+                let Some(field) = layout.member(name)? else {
+                    return Ok(None);
+                };
+                at = at.saturating_add(field.offset);
+                is_bit_field = field.bits.is_some();
+                of = btf.get(field.type_id)?.stripped()?;
+            }
+            (Step::Index(index), Kind::Array) => {
+                if *index >= of.array_len().unwrap_or(0) {
+                    return Ok(None);
+                }
+                of = btf.get(of.target().unwrap_or(TypeId(0)))?.stripped()?;
+                at = at.saturating_add(of.size()?.saturating_mul(u64::from(*index)));
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some((at, of, is_bit_field)))
+}
+
+/// A step of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    Member(&'a str),
+    Index(u32),
+}
+
+/// The steps of `stats.per_cpu[3]`; nothing if it is no path.
+pub(super) fn steps(path: &str) -> Option<Vec<Step<'_>>> {
+    let mut steps = Vec::new();
+    for part in path.split('.') {
+        let mut pieces = part.split('[');
+        let name = pieces.next().filter(|name| !name.is_empty())?;
+        steps.push(Step::Member(name));
+        for piece in pieces {
+            let index = piece.strip_suffix(']')?.parse().ok()?;
+            steps.push(Step::Index(index));
+        }
+    }
+    Some(steps)
+}
