@@ -83,7 +83,8 @@ fn test_process(job: Job, link: Link, tests: TestLookup, nested_run: NestedRun) 
         Task::Test {
             ref name,
             ref slack,
-        } => test::run(&job, name, slack, link, tests),
+            ref scheduler,
+        } => test::run(&job, name, slack, scheduler.as_ref(), link, tests),
         Task::Nested(ref test) => nested::run(test, link, nested_run),
         Task::Shell { argv, interactive } => command::run(&argv, interactive, link),
     };

@@ -19,6 +19,7 @@ mod modules;
 mod mounts;
 mod nested;
 mod output;
+mod scheduler;
 mod test;
 
 pub use init::{is_guest, run};

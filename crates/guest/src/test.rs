@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ktstr_report::AssertResult;
-use ktstr_scenario::{Assert, CgroupManager, Ctx, Timing, checks};
-use ktstr_wire::{Job, Message, Phase, TestEnd, TimingSlack};
+use ktstr_report::{AssertResult, Outcome};
+use ktstr_scenario::{Assert, CgroupManager, Ctx, Interruption, Timing, checks};
+use ktstr_wire::{Job, Message, Phase, SchedulerJob, TestEnd, TimingSlack};
 
 use crate::crash;
 use crate::link::Link;
 use crate::output::OutputPump;
+use crate::scheduler::{self, Scheduler, Start};
 
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
@@ -36,6 +37,7 @@ pub(crate) fn run(
     job: &Job,
     name: &str,
     slack: &TimingSlack,
+    scheduler: Option<&SchedulerJob>,
     link: Link,
     tests: TestLookup,
 ) -> anyhow::Result<()> {
@@ -48,7 +50,23 @@ pub(crate) fn run(
     };
     let link = Arc::new(link);
     let pump = OutputPump::start(Arc::clone(&link)).context("redirecting the test's output")?;
-    let end = run_body(job, &case, slack, &link)?;
+    let interruption = Interruption::default();
+    let started = scheduler
+        .map(|scheduler| {
+            link.send(&Message::Phase(Phase::Attaching))?;
+            scheduler::start(scheduler, &link, &interruption)
+        })
+        .transpose()?;
+    let end = match started {
+        Some(Start::Failed(result)) => TestEnd {
+            result,
+            error: None,
+        },
+        Some(Start::Attached(scheduler)) => {
+            run_body(job, &case, slack, interruption, Some(*scheduler), &link)?
+        }
+        None => run_body(job, &case, slack, interruption, None, &link)?,
+    };
     pump.finish()?;
     link.send(&Message::Result(end))?;
     Ok(link.send(&Message::Bye)?)
@@ -58,6 +76,8 @@ fn run_body(
     job: &Job,
     case: &TestCase,
     slack: &TimingSlack,
+    interruption: Interruption,
+    scheduler: Option<Scheduler>,
     link: &Link,
 ) -> anyhow::Result<TestEnd> {
     let timing = Timing {
@@ -79,7 +99,14 @@ fn run_body(
                 timing,
             )
         })
+        .map(|ctx| ctx.with_interruption(interruption))
         .and_then(|ctx| (case.body)(&ctx));
+    let of_scheduler = scheduler
+        .map(|scheduler| {
+            link.send(&Message::Phase(Phase::Detaching))?;
+            scheduler.finish()
+        })
+        .transpose()?;
     link.send(&Message::Phase(Phase::Judging))?;
     let (mut result, error) = match returned {
         Ok(result) => (result, None),
@@ -88,6 +115,15 @@ fn run_body(
             (AssertResult::default(), Some(chain))
         }
     };
+    let of_scheduler = of_scheduler.unwrap_or_default();
+    let passed = of_scheduler
+        .checks
+        .iter()
+        .all(|check| check.outcome == Outcome::Pass);
+    // A body that did not want to run is no test of the scheduler.
+    if result.skipped.is_none() || !passed {
+        result.merge(of_scheduler);
+    }
     let skipped = result.skipped.is_some() && result.checks.is_empty();
     if !skipped {
         result.merge(checks::judge_live_machine(&case.assert, &job.topology));

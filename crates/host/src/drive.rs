@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use ktstr_machine::{End, Engine, KillReason, LaunchError, Machine, MachineSpec, Port};
+use ktstr_report::SchedulerReport;
 use ktstr_wire::{FrameError, Message, Phase, TestEnd};
 
 use crate::link::{self, EVENT_QUEUE, Event};
@@ -40,6 +41,12 @@ pub(crate) struct Record {
     pub(crate) result: Option<TestEnd>,
     /// The sidecar of a test that the guest ran as a host.
     pub(crate) sidecar: Option<Vec<u8>>,
+    /// Name that the kernel has for the scheduler, once it was attached.
+    pub(crate) scheduler_attached: Option<String>,
+    /// What became of the scheduler.
+    pub(crate) scheduler: Option<SchedulerReport>,
+    /// What the scheduler printed.
+    pub(crate) scheduler_log: BoundedText,
     /// Why the guest could not be made ready.
     pub(crate) setup_failed: Option<Vec<String>>,
     /// Exit status of the command.
@@ -237,6 +244,9 @@ impl Driver<'_> {
             Message::SetupFailed(chain) => record.setup_failed = Some(chain),
             Message::Result(end) => record.result = Some(end),
             Message::Sidecar(json) => record.sidecar = Some(json),
+            Message::SchedulerAttached(ops) => record.scheduler_attached = Some(ops),
+            Message::SchedulerLog(bytes) => record.scheduler_log.push(&bytes),
+            Message::Scheduler(report) => record.scheduler = Some(report),
             Message::Exit(status) => record.exit = Some(status),
             Message::Bye => record.said_bye = true,
         }
@@ -292,6 +302,9 @@ fn empty_record() -> Record {
         phase: None,
         result: None,
         sidecar: None,
+        scheduler_attached: None,
+        scheduler: None,
+        scheduler_log: BoundedText::default(),
         setup_failed: None,
         exit: None,
         said_bye: false,

@@ -5,24 +5,29 @@
 //! listens to it under a watchdog, and returns a [`Sidecar`](ktstr_report::Sidecar) whatever happened.
 //! [`Session::run_shell`] does the same for a command or a person at a terminal.
 
+mod cargo_build;
 mod causes;
 mod drive;
+mod expectation;
 pub mod initramfs;
 mod link;
 mod nested;
 mod observe;
 mod outcome;
 mod plan;
+mod scheduler;
 mod session;
 mod shell;
 mod sidecar;
 mod text;
 
+pub use cargo_build::BuildError;
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;
 pub use ktstr_wire::{NestedTest, TimingSlack};
 pub use observe::Observation;
 pub use plan::TestPlan;
+pub use scheduler::{SchedulerError, SchedulerPlan, SchedulerSource};
 pub use session::{Session, SessionError, Settings};
 pub use shell::{ShellEnd, ShellError, ShellPlan};
 pub use sidecar::blank_sidecar;

@@ -41,12 +41,14 @@ impl Session {
         let inner = plan.numa_memory()?;
         let topology = OUTER_TOPOLOGY;
         let modules = KVM_MODULES.map(str::to_owned);
-        let contents = self.base_contents(self.kernel_files()?, &modules)?;
+        let mut contents = self.base_contents(self.kernel_files()?, &modules)?;
+        let scheduler = self.pack_scheduler(plan, &mut contents)?;
         let task = Task::Nested(NestedTest {
             name: plan.name.clone(),
             kernel: self.kernel.key().to_owned(),
             run_id: plan.run_id.clone(),
             slack: self.slack(&topology),
+            scheduler: scheduler.map(|include| include.guest),
         });
         let numa = NumaMemory::uniform(&topology, inner.total_mib().saturating_add(OUTER_MIB));
         let mut spec = self.machine_spec(topology, numa, &contents, task, &mut sidecar.remarks)?;

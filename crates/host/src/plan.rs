@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use ktstr_report::Thresholds;
+use ktstr_report::{Expectation, Thresholds};
 use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
 
 use crate::drive::Limits;
 use crate::initramfs;
+use crate::scheduler::SchedulerPlan;
 
 /// What one test wants.
 #[derive(Clone, Debug)]
@@ -24,10 +25,14 @@ pub struct TestPlan {
     /// How long its scenario holds.
     pub duration: Duration,
     /// How long it may take from the guest's first message to its last; if unset, thirty seconds, twice
-    /// the duration and one second a CPU.
+    /// the duration and one second a CPU, and four minutes for a scheduler.
     pub timeout: Option<Duration>,
     /// What it asks of the scheduler as the monitor sees it.
     pub thresholds: Thresholds,
+    /// The scheduler to run under, if not the kernel's own.
+    pub scheduler: Option<SchedulerPlan>,
+    /// What is expected to go wrong, if anything.
+    pub expect: Option<Expectation>,
     /// Kernel modules it needs, by name; those they need come along.
     pub modules: Vec<String>,
     /// Files of the host it needs.
@@ -47,11 +52,27 @@ impl TestPlan {
     pub(crate) fn limits(&self) -> Limits {
         let cpus = self.topology.cpu_count();
         let default = Duration::from_secs(30) + 2 * self.duration + Duration::from_secs(1) * cpus;
+        let default = match &self.scheduler {
+            Some(scheduler) => default + with_scheduler(scheduler),
+            None => default,
+        };
         Limits {
             boot: boot_limit(&self.topology),
             run: Some(self.timeout.unwrap_or(default)),
         }
     }
+}
+
+/// What a scheduler may take beyond the test itself: being attached and ended, and a stall, in which the whole
+/// guest stands still until the kernel's watchdog fires, twice if it has to be ended after it.
+fn with_scheduler(scheduler: &SchedulerPlan) -> Duration {
+    const ATTACH_AND_END: Duration = Duration::from_secs(180);
+    /// `SCX_WATCHDOG_MAX_TIMEOUT` in kernel/sched/ext.c.
+    const LONGEST_STALL: Duration = Duration::from_secs(30);
+    let stall = scheduler
+        .watchdog_timeout_ms
+        .map_or(LONGEST_STALL, Duration::from_millis);
+    ATTACH_AND_END + 2 * stall.max(LONGEST_STALL)
 }
 
 /// An emulated CPU takes its turn with the others, so a boot takes longer the more there are.

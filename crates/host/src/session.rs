@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use ktstr_kernels::{Cache, Kernel, KernelSpec, Progress, ResolveOptions};
+use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
 use ktstr_machine::{
     BootKernel, End, Engine, EngineKind, EngineOptions, InitrdPart, MachineSpec, SpecError,
 };
@@ -13,9 +13,11 @@ use ktstr_topology::{NumaError, NumaMemory, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
 use crate::drive::{DriveError, Limits, drive};
+use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
 use crate::observe::{self, LazyImage, ObserverSettings};
 use crate::plan::TestPlan;
+use crate::scheduler::SchedulerError;
 use crate::sidecar::{blank_sidecar, conclude, console_end, failure_of, millis};
 
 /// What a person or a command chose for all tests.
@@ -102,6 +104,8 @@ pub(crate) enum SetUpError {
     #[error(transparent)]
     Numa(#[from] NumaError),
     #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
     Drive(#[from] DriveError),
@@ -181,9 +185,23 @@ impl Session {
             name: self.engine_name().to_owned(),
             detail: self.engine.describe(),
         });
-        let filled = match self.settings.engine {
-            EngineKind::Nested => self.fill_nested(plan, &mut sidecar),
-            _ => self.fill(plan, started, &mut sidecar),
+        let release = self.kernel.release();
+        let not_for_it = plan
+            .scheduler
+            .as_ref()
+            .filter(|scheduler| !scheduler.is_for(release));
+        let filled = match (not_for_it, self.settings.engine) {
+            (Some(scheduler), _) => {
+                sidecar.outcome = Outcome::Skip;
+                sidecar.result.skipped = Some(format!(
+                    "scheduler `{}` is declared for kernels {}, and this is {release}",
+                    scheduler.name,
+                    scheduler.kernels.join(", ")
+                ));
+                Ok(())
+            }
+            (None, EngineKind::Nested) => self.fill_nested(plan, &mut sidecar),
+            (None, _) => self.fill(plan, started, &mut sidecar),
         };
         if let Err(error) = filled {
             match error {
@@ -197,6 +215,12 @@ impl Session {
                 }
             }
         }
+        // An inner host has applied it already.
+        if let Some(what) = &plan.expect
+            && sidecar.expected.is_none()
+        {
+            expectation::apply(&mut sidecar, what);
+        }
         sidecar.timings.total_ms = millis(started.elapsed());
         sidecar
     }
@@ -207,11 +231,14 @@ impl Session {
         started: Instant,
         sidecar: &mut Sidecar,
     ) -> Result<(), SetUpError> {
+        let mut contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
+        let program = self.pack_scheduler(plan, &mut contents)?;
+        let scheduler = plan.scheduler.as_ref().zip(program.as_ref());
         let task = Task::Test {
             name: plan.name.clone(),
             slack: self.slack(&plan.topology),
+            scheduler: scheduler.map(|(scheduler, program)| scheduler.job(program)),
         };
-        let contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
         let numa = plan.numa_memory()?;
         let spec = self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
         self.engine.check(&spec)?;
@@ -263,10 +290,33 @@ impl Session {
         }
     }
 
+    /// Adds the scheduler's program to what the guest gets; says which it is.
+    pub(crate) fn pack_scheduler(
+        &self,
+        plan: &TestPlan,
+        contents: &mut BaseContents,
+    ) -> Result<Option<initramfs::Include>, SetUpError> {
+        let Some(scheduler) = &plan.scheduler else {
+            return Ok(None);
+        };
+        let config = self.kernel.config()?;
+        if scheduler.needs_sched_ext()
+            && config.is_some_and(|config| config.state("SCHED_CLASS_EXT") == OptionState::Absent)
+        {
+            return Err(SetUpError::Scheduler(SchedulerError::NoSchedExt {
+                name: scheduler.name.clone(),
+                release: self.kernel.release().to_owned(),
+            }));
+        }
+        let include = scheduler.include(scheduler.program()?);
+        contents.programs.push(include.clone());
+        Ok(Some(include))
+    }
+
     /// What the base part of the initramfs holds, with the running binary as `/init`.
     pub(crate) fn base_contents(
         &self,
-        includes: Vec<initramfs::Include>,
+        mut includes: Vec<initramfs::Include>,
         modules: &[String],
     ) -> Result<BaseContents, SetUpError> {
         let mut names: Vec<&str> = self.kernel.boot_modules()?;
@@ -276,8 +326,16 @@ impl Session {
         } else {
             self.kernel.modules_for(&names)?
         };
+        // libbpf resolves what programs ask of the kernel's options in this file.
+        if let Some(config) = self.kernel.config_file() {
+            includes.push(initramfs::Include {
+                host: config,
+                guest: format!("/boot/config-{}", self.kernel.release()),
+            });
+        }
         Ok(BaseContents {
             init: own_binary(),
+            programs: Vec::new(),
             includes,
             modules,
             library_path: self.settings.library_path.clone(),

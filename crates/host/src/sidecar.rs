@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ktstr_report::{Failure, FailureKind, Outcome, SCHEMA_VERSION, Sidecar, Thresholds, Timings};
+use ktstr_report::{
+    Failure, FailureKind, Outcome, SCHEMA_VERSION, SchedulerReport, Sidecar, Thresholds, Timings,
+};
 use ktstr_topology::{NumaMemory, NumaSpec};
 
 use crate::causes::causes;
@@ -32,6 +34,11 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
         outcome: Outcome::Inconclusive,
         failure: None,
         result: ktstr_report::AssertResult::default(),
+        scheduler: plan.scheduler.as_ref().map(|scheduler| SchedulerReport {
+            name: scheduler.name.clone(),
+            ..SchedulerReport::default()
+        }),
+        expected: None,
         kernel: None,
         engine: None,
         topology: plan.topology,
@@ -58,6 +65,14 @@ pub(crate) fn conclude(
     sidecar.outcome = outcome;
     sidecar.failure = failure;
     sidecar.result = result;
+    if let Some(blank) = sidecar.scheduler.take() {
+        let log = record.scheduler_log.into_text();
+        let sent = record.scheduler.unwrap_or(SchedulerReport {
+            ops: record.scheduler_attached,
+            ..blank
+        });
+        sidecar.scheduler = Some(SchedulerReport { log, ..sent });
+    }
     sidecar.timings.boot_ms = millis(record.boot);
     sidecar.timings.test_ms = millis(record.run);
     sidecar.timings.teardown_ms = millis(record.teardown);

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 fn contents(init: impl Into<PathBuf>) -> BaseContents {
     BaseContents {
+        programs: Vec::new(),
         init: init.into(),
         includes: Vec::new(),
         modules: Vec::new(),

@@ -92,9 +92,14 @@ impl Kernel {
         Ok(self.config.get().and_then(Option::as_ref))
     }
 
-    /// The options as the text that they were read from, for the guest's `/boot/config-RELEASE`.
+    /// The file that they were read from, for the guest's `/boot/config-RELEASE`.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.entry.file(CONFIG_FILE)
+    }
+
+    /// The options as the text that they were read from.
     pub fn config_text(&self) -> Result<Option<String>, CacheError> {
-        let Some(path) = self.entry.file(CONFIG_FILE) else {
+        let Some(path) = self.config_file() else {
             return Ok(None);
         };
         match std::fs::read(&path) {

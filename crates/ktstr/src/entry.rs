@@ -100,6 +100,10 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
             .map(|name| (*name).to_owned())
             .collect(),
         includes: Vec::new(),
+        scheduler: entry
+            .scheduler
+            .map(|scheduler| scheduler.plan(environment::scheduler().as_deref())),
+        expect: entry.expect.clone(),
     }
 }
 
@@ -115,6 +119,11 @@ fn run_nested(test: &NestedTest) -> anyhow::Result<Vec<u8>> {
         ..environment::settings_from_environment()?
     };
     let session = Session::open(settings, &ktstr_kernels::Quiet)?;
-    let sidecar = session.run_test(&plan(entry, test.run_id.clone()));
+    let mut plan = plan(entry, test.run_id.clone());
+    // The outer host has built or found its program, and put it here.
+    if let (Some(scheduler), Some(program)) = (&mut plan.scheduler, &test.scheduler) {
+        scheduler.use_program(program);
+    }
+    let sidecar = session.run_test(&plan);
     Ok(sidecar.to_json()?)
 }

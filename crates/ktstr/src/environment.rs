@@ -33,6 +33,11 @@ pub fn settings_from_environment() -> Result<Settings, SettingsError> {
     })
 }
 
+/// The program that `KTSTR_SCHEDULER` names, in place of the one that a scheduler is built from.
+pub(crate) fn scheduler() -> Option<PathBuf> {
+    path("KTSTR_SCHEDULER")
+}
+
 fn parsed<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, SettingsError>
 where
     T::Err: std::fmt::Display,

@@ -24,6 +24,7 @@
 mod entry;
 mod environment;
 mod registry;
+mod scheduler;
 
 /// Declares a test: a function `fn(ctx: &Ctx) -> Result<AssertResult>`, run as root in a virtual machine of
 /// its own. It is an ordinary `#[test]` for `cargo test` and nextest; `#[ignore]` works as usual.
@@ -41,9 +42,13 @@ mod registry;
 /// | `node_latency_ns` | for each node, the time of an access to its memory from its nearest CPUs, as the kernel is told (HMAT) | 100; 300 without CPUs |
 /// | `node_bandwidth_mb_s` | the same of its bandwidth, in MB/s | 51200; 20480 without CPUs |
 /// | `duration_s` | how long a scenario holds its load | 2 |
-/// | `timeout_s` | how long the guest may take from its first message to its last | 30 + 2 × `duration_s` + 1 a CPU |
+/// | `timeout_s` | how long the guest may take from its first message to its last | 30 + 2 × `duration_s` + 1 a CPU, and 240 under a scheduler |
 /// | `sustained_samples` | samples of the monitor in a row that break one of its bounds | 5 |
 /// | `modules` | kernel modules to load, by name, such as `["veth"]` | none |
+/// | `scheduler` | the scheduler to run under, see [`declare_scheduler!`]; it has the shape that the test doesn't declare | the kernel's own |
+/// | `extra_sched_args` | further arguments of its program, such as `["--verbose"]` | none |
+/// | `watchdog_timeout_s` | how long a runnable task may wait until the kernel throws the scheduler out; where the kernel has no interface for it, a remark says so | the scheduler's own |
+/// | `expect_err` | what is to go wrong, see below | nothing |
 ///
 /// The checks, on by default but for those in the last row (see [`Assert`] for their meaning and bounds). Set one to
 /// `off` to leave it out; the report then says that it was not checked:
@@ -57,6 +62,19 @@ mod registry;
 /// | `max_local_dsq_depth` | a whole number, `off` |
 /// | `max_fallback_rate` | a number, `off` |
 /// | `max_p99_wake_latency_ns`, `min_iteration_rate`, `max_migration_ratio`, `max_throughput_cv`, `max_imbalance_ratio`, `max_keep_last_rate` | a number |
+///
+/// A test under a scheduler has two more, which can't be turned off: `scheduler_attached`, that the kernel had it
+/// attached and named it, and `scheduler_alive`, that it had until the end of the test.
+///
+/// With `expect_err` a test passes if just this goes wrong, and fails with what happened instead if it doesn't.
+/// Apart from `load_failure`, it takes a scheduler that was attached:
+///
+/// | `expect_err(…)` | what is expected |
+/// |---|---|
+/// | `stall` | the kernel's watchdog throws the scheduler out |
+/// | `scx_error`, `scx_error(contains = "text")` | the kernel throws it out for an error, with these words |
+/// | `check(max_gap_ms)` | this check does not hold, and the scheduler stays |
+/// | `load_failure` | the scheduler can't be loaded |
 ///
 /// A shape that can't exist, an attribute that is not in these tables, and a value that makes no sense are
 /// compile errors where they stand:
@@ -79,26 +97,63 @@ mod registry;
 /// # fn main() {}
 /// ```
 pub use ktstr_macros::ktstr_test;
+
+/// Declares a scheduler to run tests under, as a `static`:
+///
+/// ```
+/// use ktstr::prelude::*;
+///
+/// declare_scheduler!(MINE, {
+///     name = "mine",
+///     binary = "scx_mine",
+///     topology = (1, 2, 4, 1),
+///     sched_args = ["--slice-us", "5000"],
+/// });
+///
+/// #[ktstr_test(scheduler = MINE, llcs = 1)]
+/// fn one_llc(ctx: &Ctx) -> Result<AssertResult> {
+///     Ok(scenarios::steady(ctx)?)
+/// }
+/// ```
+///
+/// | field | meaning |
+/// |---|---|
+/// | `name` | its name in reports |
+/// | `binary` | its program: the file that `KTSTR_SCHEDULER` names, else the binary target of this name, built with cargo in this workspace (`KTSTR_SCHEDULER_PROFILE` names the profile) |
+/// | `binary_path` | or a file; a relative path starts at this crate |
+/// | `enable`, `disable` | or shell commands for one that is part of the kernel |
+/// | `topology` | `(numa_nodes, llcs, cores, threads)` of its tests, where they don't declare their own |
+/// | `sched_args` | arguments of its program |
+/// | `ops` | the name that the kernel has for it, or its beginning; if unset, that of the program without `scx_` |
+/// | `kernels` | releases that it is for, by their beginning, such as `["6.16", "7"]`; on others its tests are skipped |
+pub use ktstr_macros::declare_scheduler;
+
 pub use ktstr_report::{AssertResult, CheckResult, ExitCode, Outcome, WorkerReport};
 pub use ktstr_scenario as scenario;
 pub use ktstr_scenario::{Assert, Ctx};
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 
 pub use entry::enter_guest_if_pid1;
+pub use scheduler::Scheduler;
+
 pub use environment::{SettingsError, settings_from_environment};
 
 /// What a test file needs, in one `use`.
 pub mod prelude {
     pub use anyhow::{Context as _, Result, anyhow, bail, ensure};
-    pub use ktstr_macros::ktstr_test;
+    pub use ktstr_macros::{declare_scheduler, ktstr_test};
     pub use ktstr_scenario::*;
+
+    pub use crate::Scheduler;
 }
 
 /// For the code that [`ktstr_test`] makes. No part of the public interface.
 #[doc(hidden)]
 pub mod __private {
+    pub use ktstr_report::Expectation;
     pub use linkme;
 
     pub use crate::entry::run;
     pub use crate::registry::{NumaEntry, TESTS, TestEntry, topology};
+    pub use crate::scheduler::{SchedulerUse, topology_under};
 }

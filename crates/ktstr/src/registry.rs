@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ktstr_guest::TestCase;
-use ktstr_report::AssertResult;
+use ktstr_report::{AssertResult, Expectation};
 use ktstr_scenario::{Assert, Ctx};
 use ktstr_topology::{NumaSpec, Topology};
+
+use crate::scheduler::SchedulerUse;
 
 /// All tests of this binary, gathered by the linker.
 #[linkme::distributed_slice]
@@ -22,6 +24,10 @@ pub struct TestEntry {
     pub memory_mib: Option<u64>,
     /// What is special about the NUMA nodes.
     pub numa: NumaEntry,
+    /// The scheduler to run under, if not the kernel's own.
+    pub scheduler: Option<SchedulerUse>,
+    /// What is expected to go wrong, if anything.
+    pub expect: Option<Expectation>,
     /// How long the scenario holds.
     pub duration_ms: u64,
     /// How long the guest may take, if declared.

@@ -10,6 +10,7 @@ use syn::spanned::Spanned as _;
 use syn::{Error, Expr, ExprArray, Ident, Lit, LitFloat, LitInt, LitStr, Result, Token};
 
 use crate::numa;
+use crate::scheduler::{self, Under};
 
 /// One `name = value`, or a bare `name` for `name = true`.
 pub(crate) struct Argument {
@@ -26,11 +27,17 @@ pub(crate) enum Value {
     Texts(Vec<LitStr>),
     Numbers(Vec<LitInt>),
     Rows(Vec<Vec<LitInt>>),
+    /// A scheduler.
+    Path(syn::Path),
+    Expectation(scheduler::Expectation),
 }
 
 impl Parse for Argument {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let name: Ident = input.parse()?;
+        if let Some(value) = scheduler::own_form(&name, input)? {
+            return Ok(Self { name, value });
+        }
         if !input.peek(Token![=]) {
             return Ok(Self {
                 name,
@@ -139,7 +146,7 @@ const ON_BY_DEFAULT: [&str; 4] = [
     "max_fallback_rate",
 ];
 
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 18] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -154,6 +161,10 @@ const SETTINGS: [&str; 14] = [
     "timeout_s",
     "modules",
     "sustained_samples",
+    scheduler::NAMES[0],
+    scheduler::NAMES[1],
+    scheduler::NAMES[2],
+    scheduler::NAMES[3],
 ];
 
 /// The arguments, read and checked.
@@ -162,6 +173,9 @@ pub(crate) struct Attributes {
     pub(crate) topology: [u32; 4],
     /// Known to be possible with it.
     pub(crate) numa: NumaSpec,
+    /// Which of them the test declares itself.
+    pub(crate) declared: [bool; 4],
+    pub(crate) under: Under,
     pub(crate) memory_mib: Option<u64>,
     pub(crate) duration_ms: u64,
     pub(crate) timeout_ms: Option<u64>,
@@ -193,6 +207,8 @@ impl Attributes {
         Ok(Self {
             topology: counts,
             numa: numa::read(&given, &topology)?,
+            declared: COUNTS.map(|name| given.contains_key(name)),
+            under: scheduler::read(&given)?,
             memory_mib: whole(&given, "memory_mib", 64..=1 << 20)?,
             duration_ms: seconds(&given, "duration_s")?.unwrap_or(DEFAULT_DURATION_MS),
             timeout_ms: seconds(&given, "timeout_s")?,
@@ -215,10 +231,11 @@ fn unknown(name: &str) -> String {
     )
 }
 
+const COUNTS: [&str; 4] = ["numa_nodes", "llcs", "cores", "threads"];
+
 fn topology(given: &BTreeMap<String, Argument>) -> Result<([u32; 4], Topology)> {
-    let names = ["numa_nodes", "llcs", "cores", "threads"];
     let mut counts = [1; 4];
-    for (count, name) in counts.iter_mut().zip(names) {
+    for (count, name) in counts.iter_mut().zip(COUNTS) {
         if let Some(value) = whole(given, name, 0..=u64::from(u32::MAX))? {
             *count = u32::try_from(value).unwrap_or(u32::MAX);
         }
@@ -227,15 +244,20 @@ fn topology(given: &BTreeMap<String, Argument>) -> Result<([u32; 4], Topology)> 
     if !given.contains_key("llcs") {
         counts[1] = counts[0];
     }
+    // A scheduler may have declared the rest: then the compiler evaluates what they come to together.
+    if given.contains_key("scheduler") {
+        let nodes = Topology::new(counts[0], counts[0], 1, 1);
+        return Ok((counts, nodes.unwrap_or(Topology::SINGLE)));
+    }
     match Topology::new(counts[0], counts[1], counts[2], counts[3]) {
         Ok(topology) => Ok((counts, topology)),
         Err(error) => {
             let text = error.to_string();
-            let culprit = names
+            let culprit = COUNTS
                 .iter()
                 .find(|name| text.contains(&format!("`{name}`")) && given.contains_key(**name));
             let culprit =
-                culprit.or_else(|| names.iter().rev().find(|name| given.contains_key(**name)));
+                culprit.or_else(|| COUNTS.iter().rev().find(|name| given.contains_key(**name)));
             let span = culprit
                 .and_then(|name| given.get(*name))
                 .map_or_else(Span::call_site, Argument::value_span);
@@ -245,6 +267,10 @@ fn topology(given: &BTreeMap<String, Argument>) -> Result<([u32; 4], Topology)> 
 }
 
 impl Argument {
+    pub(crate) fn name(&self) -> &Ident {
+        &self.name
+    }
+
     pub(crate) fn value(&self) -> &Value {
         &self.value
     }
@@ -280,7 +306,7 @@ fn whole(
     }
 }
 
-fn seconds(given: &BTreeMap<String, Argument>, name: &str) -> Result<Option<u64>> {
+pub(crate) fn seconds(given: &BTreeMap<String, Argument>, name: &str) -> Result<Option<u64>> {
     let Some(argument) = given.get(name) else {
         return Ok(None);
     };

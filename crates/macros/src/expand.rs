@@ -43,7 +43,7 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
 }
 
 fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -> TokenStream {
-    let [numa_nodes, llcs, cores, threads] = attributes.topology;
+    let topology = topology(attributes);
     let option = |value: Option<u64>| match value {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),
@@ -56,10 +56,16 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
         &attributes.modules,
         &attributes.assert,
     );
+    let (scheduler, expect) = (
+        attributes.under.scheduler_tokens(),
+        attributes.under.expect_tokens(),
+    );
     quote! {
         ::ktstr::__private::TestEntry {
             name: #full_name,
-            topology: ::ktstr::__private::topology(#numa_nodes, #llcs, #cores, #threads),
+            topology: #topology,
+            scheduler: #scheduler,
+            expect: #expect,
             memory_mib: #memory_mib,
             numa: #numa,
             duration_ms: #duration_ms,
@@ -69,6 +75,22 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
             body: #body,
         }
     }
+}
+
+fn topology(attributes: &Attributes) -> TokenStream {
+    let Some(scheduler) = &attributes.under.scheduler else {
+        let [numa_nodes, llcs, cores, threads] = attributes.topology;
+        return quote!(::ktstr::__private::topology(#numa_nodes, #llcs, #cores, #threads));
+    };
+    let counts = attributes.topology.iter().zip(attributes.declared);
+    let counts = counts.map(|(count, declared)| {
+        if declared {
+            quote!(::core::option::Option::Some(#count))
+        } else {
+            quote!(::core::option::Option::None)
+        }
+    });
+    quote!(::ktstr::__private::topology_under(&#scheduler, [#(#counts),*]))
 }
 
 fn check_signature(function: &ItemFn) -> Result<()> {
@@ -257,6 +279,75 @@ mod tests {
             ),
             "{code}"
         );
+    }
+
+    #[test]
+    fn a_scheduler_has_the_counts_that_the_test_lacks() {
+        let code =
+            expanded("scheduler = my::X, llcs = 2, extra_sched_args = [\"-v\"]").replace(' ', "");
+        let none = "::core::option::Option::None";
+        let call = format!(
+            "topology_under(&my::X,[{none},::core::option::Option::Some(2u32),{none},{none}])"
+        );
+        assert!(code.contains(&call), "{code}");
+        assert!(code.contains("extra_args:&[\"-v\"]"), "{code}");
+    }
+
+    #[test]
+    fn an_expectation_says_what() {
+        for (attributes, part) in [
+            ("expect_err(stall)", "Expectation::Stall"),
+            ("expect_err(load_failure)", "Expectation::LoadFailure"),
+            (
+                "expect_err(scx_error(contains = \"x\"))",
+                "contains:::core::option::Option::Some(::std::borrow::Cow::Borrowed(\"x\"))",
+            ),
+            (
+                "expect_err(check(max_gap_ms))",
+                "Expectation::Check(::std::borrow::Cow::Borrowed(\"max_gap_ms\"))",
+            ),
+        ] {
+            let code = expanded(&format!("scheduler = X, {attributes}")).replace(' ', "");
+            assert!(code.contains(part), "{attributes}: {code}");
+        }
+    }
+
+    #[test]
+    fn an_expectation_without_sense_is_refused_where_it_stands() {
+        for (attributes, part, at) in [
+            (
+                "scheduler = X, expect_err",
+                "say what is expected",
+                "expect_err",
+            ),
+            (
+                "scheduler = X, expect_err(hang)",
+                "say what is expected",
+                "hang",
+            ),
+            (
+                "scheduler = X, expect_err(scx_error(contains = \" \"))",
+                "every error contains",
+                "\" \"",
+            ),
+            ("expect_err(stall)", "needs a `scheduler`", "expect_err"),
+            (
+                "watchdog_timeout_s = 5",
+                "needs a `scheduler`",
+                "watchdog_timeout_s",
+            ),
+            ("scheduler = 3", "takes the name of a scheduler", "3"),
+            (
+                "scheduler = X, extra_sched_args = 3",
+                "a list of texts",
+                "3",
+            ),
+        ] {
+            let (error, place) = refused(attributes, BODY);
+            assert!(error.contains(part), "{attributes}: {error}");
+            assert_eq!(place, at, "{attributes}");
+        }
+        expanded("expect_err(check(progress))");
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! The `#[ktstr_test]` attribute. Its documentation is in the `ktstr` crate, which re-exports it.
+//! The `#[ktstr_test]` attribute and `declare_scheduler!`. Their documentation is in the `ktstr` crate, which
+//! re-exports them.
 
 mod attributes;
+mod declare;
 mod expand;
 mod numa;
+mod scheduler;
 
 use proc_macro::TokenStream;
 
@@ -11,6 +14,14 @@ use proc_macro::TokenStream;
 #[proc_macro_attribute]
 pub fn ktstr_test(attributes: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(attributes.into(), item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Declares a scheduler to run tests under. See `ktstr::declare_scheduler`.
+#[proc_macro]
+pub fn declare_scheduler(input: TokenStream) -> TokenStream {
+    declare::expand(input.into())
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

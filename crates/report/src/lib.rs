@@ -11,6 +11,7 @@ mod exit_code;
 mod outcome;
 mod render;
 mod run_id;
+mod scheduler;
 mod sidecar;
 mod sidecar_file;
 mod store;
@@ -24,6 +25,7 @@ pub use exit_code::ExitCode;
 pub use outcome::Outcome;
 pub use render::{Palette, Renderer};
 pub use run_id::{RUN_ID_ENV, RunId, RunIdError};
+pub use scheduler::{Expectation, Expected, KernelExit, SchedulerEnd, SchedulerReport};
 pub use sidecar::{
     BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, SCHEMA_VERSION, Sidecar, Timings,
 };

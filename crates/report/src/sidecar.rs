@@ -3,7 +3,7 @@
 use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
-use crate::{AssertResult, Outcome};
+use crate::{AssertResult, Expected, Outcome, SchedulerReport};
 
 /// Version of the sidecar's layout. A reader refuses a larger one; fields are only ever added under the
 /// same number.
@@ -93,6 +93,12 @@ pub struct Sidecar {
     pub failure: Option<Failure>,
     /// Checks and worker reports.
     pub result: AssertResult,
+    /// What became of the scheduler under test, if the test has one.
+    #[serde(default)]
+    pub scheduler: Option<SchedulerReport>,
+    /// What was expected to go wrong, if anything.
+    #[serde(default)]
+    pub expected: Option<Expected>,
     /// The kernel, once resolved.
     pub kernel: Option<KernelInfo>,
     /// The engine, once chosen.

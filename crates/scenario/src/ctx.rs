@@ -5,7 +5,7 @@ use std::time::Duration;
 use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
-use crate::{Assert, CgroupManager};
+use crate::{Assert, CgroupManager, Interruption};
 
 /// What the engine that runs the machine may itself add to a measurement. Emulation on a busy host stops
 /// a guest CPU for longer than any scheduler would; a bound that ignores it would blame the scheduler.
@@ -44,6 +44,8 @@ pub struct Ctx {
     pub assert: Assert,
     /// What the engine itself may add to measurements.
     pub timing: Timing,
+    /// Why to hold no load any longer, once there is a reason.
+    pub interruption: Interruption,
 }
 
 impl Ctx {
@@ -64,6 +66,16 @@ impl Ctx {
             duration,
             assert,
             timing,
+            interruption: Interruption::default(),
+        }
+    }
+
+    /// Ends its loads early when `interruption` is called for.
+    #[must_use]
+    pub fn with_interruption(self, interruption: Interruption) -> Self {
+        Self {
+            interruption,
+            ..self
         }
     }
 }

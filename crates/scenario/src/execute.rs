@@ -64,7 +64,7 @@ struct Running {
 
 /// Makes the cgroups and their workers, releases all workers together, holds the load for
 /// `ctx.duration`, stops them, and judges their reports by `ctx.assert`. The hold ends early when a
-/// worker dies. The cgroups are gone afterwards.
+/// worker dies or `ctx.interruption` is called for. The cgroups are gone afterwards.
 pub fn execute_defs(ctx: &Ctx, defs: Vec<CgroupDef>) -> Result<AssertResult, ScenarioError> {
     if defs.is_empty() {
         return Err(ScenarioError::NoDefs);
@@ -78,7 +78,7 @@ pub fn execute_defs(ctx: &Ctx, defs: Vec<CgroupDef>) -> Result<AssertResult, Sce
     }
     gate.open();
     let mut notes = wait_running(&running);
-    notes.extend(hold(&mut running, ctx.duration));
+    notes.extend(hold(&mut running, ctx));
     let cgroups = collect(running);
     let mut result = judge_workers(&ctx.assert, &ctx.timing, &cgroups);
     result.cgroups = cgroups;
@@ -176,20 +176,25 @@ fn wait_running(running: &[Running]) -> Vec<String> {
 }
 
 /// Holds the load; a remark if it ended early.
-fn hold(running: &mut [Running], duration: Duration) -> Option<String> {
+fn hold(running: &mut [Running], ctx: &Ctx) -> Option<String> {
     let started = Instant::now();
+    let cut_short = |until: String| {
+        Some(format!(
+            "the load was held for {:.1} s of {:.1} s, until {until}",
+            started.elapsed().as_secs_f64(),
+            ctx.duration.as_secs_f64(),
+        ))
+    };
     loop {
+        if let Some(reason) = ctx.interruption.reason() {
+            return cut_short(reason.to_owned());
+        }
         for cgroup in &mut *running {
             if let Some((pid, _)) = cgroup.workload.dead_workers().first() {
-                return Some(format!(
-                    "the load was held for {:.1} s of {:.1} s, until worker {pid} of cgroup `{}` had died",
-                    started.elapsed().as_secs_f64(),
-                    duration.as_secs_f64(),
-                    cgroup.name
-                ));
+                return cut_short(format!("worker {pid} of cgroup `{}` had died", cgroup.name));
             }
         }
-        let left = duration.saturating_sub(started.elapsed());
+        let left = ctx.duration.saturating_sub(started.elapsed());
         if left.is_zero() {
             return None;
         }

@@ -15,6 +15,7 @@ mod cpuset_spec;
 mod ctx;
 mod def;
 mod execute;
+mod interruption;
 pub mod scenarios;
 pub mod workload;
 
@@ -24,6 +25,7 @@ pub use cpuset_spec::{CpusetSpec, CpusetSpecError};
 pub use ctx::{Ctx, Timing};
 pub use def::CgroupDef;
 pub use execute::{ScenarioError, execute_defs};
+pub use interruption::Interruption;
 pub use ktstr_report::{
     AssertResult, Bound, CgroupReport, CheckResult, NotChecked, Outcome, Subject, WakeLatency,
     WorkerExit, WorkerReport,

@@ -37,11 +37,47 @@ pub struct NestedTest {
     pub run_id: String,
     /// How far the guest's own timing can be trusted.
     pub slack: TimingSlack,
+    /// Program of the scheduler under test, in the guest.
+    pub scheduler: Option<String>,
 }
 
 impl NestedTest {
     /// Where the guest finds the kernel cache.
     pub const CACHE: &'static str = "/ktstr/cache";
+}
+
+/// How a scheduler is started in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SchedulerStart {
+    /// A program that stays for as long as the scheduler is attached: its path and arguments.
+    Program(Vec<String>),
+    /// One that is part of the kernel: shell commands that switch it on and off.
+    Builtin {
+        /// Switches it on.
+        enable: String,
+        /// Switches it off.
+        disable: String,
+    },
+}
+
+/// The scheduler under test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerJob {
+    /// Name that the test gave it, for messages.
+    pub name: String,
+    /// How it is started.
+    pub start: SchedulerStart,
+    /// Beginning of the name that the kernel has for it.
+    pub ops: Option<String>,
+    /// How long its tasks may wait until the kernel's watchdog throws it out, if the test says.
+    pub watchdog_timeout_ms: Option<u64>,
+}
+
+impl SchedulerJob {
+    /// Where the guest finds its program.
+    pub const FOLDER: &'static str = "/ktstr/scheduler";
+    /// The shell for commands.
+    pub const SHELL: &'static str = "/ktstr/scheduler/busybox";
 }
 
 /// What to run.
@@ -55,6 +91,8 @@ pub enum Task {
         name: String,
         /// How far its timing can be trusted.
         slack: TimingSlack,
+        /// The scheduler that it runs under, if not the kernel's own.
+        scheduler: Option<SchedulerJob>,
     },
     /// A shell on [`SHELL_PORT`], or one command with its output in frames.
     Shell {

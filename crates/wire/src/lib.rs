@@ -11,7 +11,9 @@ mod job;
 mod message;
 
 pub use frame::{Decoder, Encoder, FrameError};
-pub use job::{Job, JobError, Module, NestedTest, SHELL_PORT, Task, TimingSlack};
+pub use job::{
+    Job, JobError, Module, NestedTest, SHELL_PORT, SchedulerJob, SchedulerStart, Task, TimingSlack,
+};
 pub use message::{Message, Phase, Stream, TestEnd};
 
 /// Name of the virtio-console port that carries the frames, as in /sys/class/virtio-ports/*/name.

@@ -1,6 +1,6 @@
 //! The closed set of messages from guest to host.
 
-use ktstr_report::AssertResult;
+use ktstr_report::{AssertResult, SchedulerReport};
 use serde::{Deserialize, Serialize};
 
 /// Which of its two outputs a process wrote to.
@@ -15,8 +15,12 @@ pub enum Stream {
 /// What the guest is about to do, so that a guest that says no more can be described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
+    /// Starting the scheduler under test, and waiting until it is attached.
+    Attaching,
     /// Running the test's body.
     Body,
+    /// Ending the scheduler, and gathering what the kernel said of it.
+    Detaching,
     /// Judging what the body left behind: kernel log, CPUs.
     Judging,
     /// Running a command or a shell.
@@ -29,7 +33,9 @@ impl Phase {
     /// What the guest does in it, as a clause: `in the body of the test`.
     pub const fn describe(self) -> &'static str {
         match self {
+            Self::Attaching => "starting the scheduler",
             Self::Body => "in the body of the test",
+            Self::Detaching => "ending the scheduler",
             Self::Judging => "judging the state of the machine after the body",
             Self::Command => "running the command",
             Self::Nested => "running the test in a machine inside this one",
@@ -71,6 +77,12 @@ pub enum Message {
     Exit(u8),
     /// The sidecar of a test that the guest ran as a host, as JSON.
     Sidecar(#[serde(with = "bulk")] Vec<u8>),
+    /// The scheduler is attached; the kernel calls it by this name.
+    SchedulerAttached(String),
+    /// What the scheduler's process printed.
+    SchedulerLog(#[serde(with = "bulk")] Vec<u8>),
+    /// What became of the scheduler. Its log is empty: it has come already.
+    Scheduler(SchedulerReport),
     /// The guest has nothing more to say. The machine may be ended.
     Bye,
 }
@@ -88,6 +100,9 @@ impl Message {
             Self::Exit(_) => 7,
             Self::Bye => 8,
             Self::Sidecar(_) => 9,
+            Self::SchedulerAttached(_) => 10,
+            Self::SchedulerLog(_) => 11,
+            Self::Scheduler(_) => 12,
         }
     }
 
@@ -108,6 +123,9 @@ impl Message {
             7 => "exit",
             8 => "bye",
             9 => "sidecar",
+            10 => "scheduler-attached",
+            11 => "scheduler-log",
+            12 => "scheduler",
             _ => "unknown",
         }
     }

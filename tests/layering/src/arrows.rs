@@ -67,6 +67,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ),
     // Beside the product.
     ("first-tests", &["ktstr"]),
+    ("scheduler-tests", &["ktstr"]),
     ("boot-bench", &["ktstr", "ktstr-kernels", "ktstr-machine"]),
     ("e2e", &["ktstr", "ktstr-report", "ktstr-topology"]),
     ("layering", &[]),

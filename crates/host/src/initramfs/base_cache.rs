@@ -150,12 +150,13 @@ fn key(contents: &BaseContents) -> Result<u64, InitramfsError> {
     for library in contents.libraries()?.files.values() {
         stat("the shared library", library)?;
     }
-    for include in &contents.includes {
+    for include in contents.programs.iter().chain(&contents.includes) {
         stat("the included file", &include.host)?;
     }
     for module in &contents.modules {
         stat("the kernel module", &module.path)?;
     }
+    contents.programs.hash(&mut hasher);
     contents.includes.hash(&mut hasher);
     contents.guest_modules().len().hash(&mut hasher);
     Ok(hasher.finish())
@@ -167,6 +168,7 @@ mod tests {
 
     fn contents() -> BaseContents {
         BaseContents {
+            programs: Vec::new(),
             init: std::env::current_exe().unwrap(),
             includes: Vec::new(),
             modules: Vec::new(),

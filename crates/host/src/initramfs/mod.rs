@@ -79,7 +79,9 @@ pub struct Include {
 pub struct BaseContents {
     /// The binary that becomes `/init`.
     pub init: PathBuf,
-    /// Further files; programs among them bring their libraries along.
+    /// Programs that are part of the test, without their debug sections.
+    pub programs: Vec<Include>,
+    /// Further files as they are; programs among them bring their libraries along.
     pub includes: Vec<Include>,
     /// Modules, in load order.
     pub modules: Vec<ktstr_kernels::ModuleFile>,
@@ -122,6 +124,11 @@ impl BaseContents {
                 &elf::without_debug_sections(host, &bytes)?,
             )?;
         }
+        for program in &self.programs {
+            let bytes = read("the program", &program.host)?;
+            let bytes = elf::without_debug_sections(&program.host, &bytes)?;
+            archive.file(&program.guest, &bytes)?;
+        }
         for include in &self.includes {
             archive.file(&include.guest, &read("the included file", &include.host)?)?;
         }
@@ -146,7 +153,7 @@ impl BaseContents {
     fn libraries(&self) -> Result<libraries::Closure, InitramfsError> {
         let library_path = self.library_path.as_deref();
         let mut all = libraries::closure(&self.init, library_path)?;
-        for include in &self.includes {
+        for include in self.programs.iter().chain(&self.includes) {
             if is_elf(&include.host)? {
                 let more = libraries::closure(&include.host, library_path)?;
                 all.files.extend(more.files);

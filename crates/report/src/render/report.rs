@@ -7,13 +7,15 @@ use super::palette::{Palette, paint};
 use super::quantity::{count, value, wall_ms};
 use super::reasons::by_reason;
 use super::stats::stats;
-use super::text::{block, clean_line};
-use crate::{CheckResult, FailureKind, NotChecked, Outcome, Sidecar, Subject};
+use super::text::{block, clean_line, first_lines};
+use crate::{CheckResult, FailureKind, NotChecked, Outcome, SchedulerReport, Sidecar, Subject};
 
 const OUTPUT_LINES: usize = 200;
 const CONSOLE_LINES: usize = 60;
 const FAILED_BOOT_LINES: usize = 10;
 const DETAIL_LINES: usize = 60;
+const SCHEDULER_LOG_LINES: usize = 60;
+const DUMP_LINES: usize = 80;
 
 /// `PASS name  shape · kernel · engine · time · checks`, and what was unusual.
 pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
@@ -30,6 +32,9 @@ pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
         facts.push(clean_line(&sidecar.reason().unwrap_or_default()));
     } else {
         facts.push(checks_judged(sidecar));
+    }
+    if let Some(expected) = sidecar.expected.as_ref().filter(|expected| expected.met) {
+        facts.push(format!("as expected: {}", clean_line(&expected.seen)));
     }
     if let Some(last) = sidecar.boot_retries.last() {
         facts.push(format!(
@@ -63,6 +68,18 @@ pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -
         let title = format!("a boot before this one: {}", clean_line(&boot.end));
         section(&title, &block(&boot.console_tail, FAILED_BOOT_LINES));
     }
+    if let Some(scheduler) = &sidecar.scheduler {
+        let whole = sidecar.outcome != Outcome::Pass;
+        section("the scheduler", &scheduler_lines(scheduler));
+        if whole {
+            let title = "the scheduler's log";
+            section(title, &block(&scheduler.log, SCHEDULER_LOG_LINES));
+            section(
+                "the kernel's dump",
+                &first_lines(&scheduler.dump, DUMP_LINES),
+            );
+        }
+    }
     section("guest output", &block(&sidecar.output, OUTPUT_LINES));
     section(
         "end of the guest console",
@@ -76,6 +93,18 @@ pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -
     }
     let label = paint(palette.faint, "run again");
     _ = writeln!(out, "{label}  {}", clean_line(&sidecar.rerun_command()));
+    out
+}
+
+fn scheduler_lines(scheduler: &SchedulerReport) -> String {
+    let mut out = format!("  {}\n", clean_line(&scheduler.sentence()));
+    if !scheduler.command.is_empty() {
+        _ = writeln!(out, "  started as {}", clean_line(&scheduler.command));
+    }
+    if let (Some(ops), Some(attach_ms)) = (&scheduler.ops, scheduler.attach_ms) {
+        let after = wall_ms(attach_ms);
+        _ = writeln!(out, "  attached as `{}` after {after}", clean_line(ops));
+    }
     out
 }
 

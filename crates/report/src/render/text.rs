@@ -56,6 +56,21 @@ pub(super) fn block(text: &str, most: usize) -> String {
     out
 }
 
+/// The first `most` lines of `text`, cleaned and indented, before a line that says how many more there are.
+pub(super) fn first_lines(text: &str, most: usize) -> String {
+    let text = clean(text);
+    let lines: Vec<&str> = text.trim_matches('\n').lines().collect();
+    let first = lines[..lines.len().min(most)].join("\n");
+    let mut out = block(&first, most);
+    if lines.len() > most {
+        out.push_str(&format!(
+            "{INDENT}… {} left out here, kept in the sidecar\n",
+            count(lines.len() - most, "later line"),
+        ));
+    }
+    out
+}
+
 /// What follows an escape sequence whose ESC has been taken. Sequences as in ECMA-48: CSI ends with a byte
 /// of 0x40 to 0x7e; a string (OSC, DCS and the like) ends with BEL or ESC `\`, and here also at a line's end.
 fn skip_escape(after: &str) -> &str {
@@ -115,6 +130,11 @@ mod tests {
             "    … 1 earlier line left out here, kept in the sidecar\n    2\n    3\n"
         );
         assert_eq!(block(" \n\n", 2), "");
+        assert_eq!(
+            first_lines("1\n2\n3\n", 2),
+            "    1\n    2\n    … 1 later line left out here, kept in the sidecar\n"
+        );
+        assert_eq!(first_lines("", 2), "");
     }
 
     proptest! {

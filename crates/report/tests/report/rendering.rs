@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use insta::assert_snapshot;
-use ktstr_report::{Palette, Renderer, RunSummary, Sidecar};
+use ktstr_report::{Expectation, Expected, Outcome, Palette, Renderer, RunSummary, Sidecar};
 use proptest::prelude::*;
 
 use crate::samples;
@@ -179,4 +179,22 @@ proptest! {
             prop_assert_eq!(foreign, None, "{:?}", text);
         }
     }
+}
+
+#[test]
+fn a_stalled_scheduler() {
+    assert_snapshot!(plain(&samples::stalled("mine::steady")));
+}
+
+#[test]
+fn a_stall_that_was_expected_is_one_line() {
+    let mut sidecar = samples::stalled("mine::steady");
+    let scheduler = sidecar.scheduler.as_ref().expect("a scheduler");
+    sidecar.expected = Some(Expected {
+        what: Expectation::Stall,
+        met: true,
+        seen: scheduler.sentence(),
+    });
+    sidecar.outcome = Outcome::Pass;
+    assert_snapshot!(plain(&sidecar));
 }

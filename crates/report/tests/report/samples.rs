@@ -2,8 +2,8 @@
 
 use ktstr_report::{
     AssertResult, BootAttempt, CgroupReport, CheckResult, EngineInfo, Failure, FailureKind,
-    KernelInfo, NotChecked, Outcome, SCHEMA_VERSION, Sidecar, Subject, Timings, WakeLatency,
-    WorkerExit, WorkerReport,
+    KernelExit, KernelInfo, NotChecked, Outcome, SCHEMA_VERSION, SchedulerEnd, SchedulerReport,
+    Sidecar, Subject, Timings, WakeLatency, WorkerExit, WorkerReport,
 };
 use ktstr_topology::Topology;
 
@@ -19,6 +19,8 @@ pub(crate) fn pass(test: &str) -> Sidecar {
         "dmesg_clean",
     ];
     Sidecar {
+        scheduler: None,
+        expected: None,
         schema: SCHEMA_VERSION,
         run_id: RUN.to_owned(),
         test: test.to_owned(),
@@ -216,4 +218,35 @@ fn worker(pid: i32) -> WorkerReport {
         migrations: 3,
         ..WorkerReport::sentinel(pid, "SpinWait", WorkerExit::Completed)
     }
+}
+
+/// Thrown out by the watchdog.
+pub(crate) fn stalled(test: &str) -> Sidecar {
+    let report = SchedulerReport {
+        name: "ktstr".to_owned(),
+        command: "/ktstr/scheduler/scx_ktstr --fault stall-one".to_owned(),
+        ops: Some("ktstr".to_owned()),
+        attach_ms: Some(680),
+        end: SchedulerEnd::Stalled,
+        detail: "its process ended with exit status 1".to_owned(),
+        exit: Some(KernelExit {
+            reason: "runnable task stall".to_owned(),
+            message: "SpinWait[108] failed to run for 5.020s".to_owned(),
+        }),
+        dump: "CPU states\n----------\n\nCPU 0   : nr_run=1\n".to_owned(),
+        log: "scx_ktstr: attached as \"ktstr\"\n".to_owned(),
+    };
+    let mut sidecar = pass(test);
+    sidecar.outcome = Outcome::Fail;
+    sidecar.result.push(CheckResult {
+        check: "scheduler_alive".to_owned(),
+        outcome: Outcome::Fail,
+        value: None,
+        bound: None,
+        unit: String::new(),
+        subject: Subject::default(),
+        detail: report.sentence(),
+    });
+    sidecar.scheduler = Some(report);
+    sidecar
 }

@@ -1,0 +1,31 @@
+//! What the kernel says of sched_ext now (`scx_attr_*` in kernel/sched/ext.c).
+
+use std::fs;
+use std::path::Path;
+
+const FOLDER: &str = "/sys/kernel/sched_ext";
+
+/// Whether the kernel was built with sched_ext.
+pub(super) fn is_there() -> bool {
+    Path::new(FOLDER).exists()
+}
+
+/// `disabled`, `enabling`, `enabled`, `disabling`, `bypass`.
+pub(super) fn state() -> String {
+    read("state").unwrap_or_default()
+}
+
+/// Whether no scheduler is there, and none on its way in or out.
+pub(super) fn is_disabled() -> bool {
+    state() == "disabled"
+}
+
+/// Name of the scheduler that is attached now.
+pub(super) fn attached() -> Option<String> {
+    (state() == "enabled").then(|| read("root/ops")).flatten()
+}
+
+fn read(file: &str) -> Option<String> {
+    let text = fs::read_to_string(Path::new(FOLDER).join(file)).ok()?;
+    Some(text.trim_end().to_owned())
+}

@@ -1,0 +1,270 @@
+//! `declare_scheduler!`.
+
+use std::collections::BTreeMap;
+
+use ktstr_topology::Topology;
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Result, Token, Visibility, braced};
+
+const FIELDS: [&str; 9] = [
+    "name",
+    "binary",
+    "binary_path",
+    "enable",
+    "disable",
+    "topology",
+    "sched_args",
+    "ops",
+    "kernels",
+];
+
+struct Declaration {
+    attributes: Vec<Attribute>,
+    visibility: Visibility,
+    ident: Ident,
+    fields: BTreeMap<String, Field>,
+}
+
+struct Field {
+    name: Ident,
+    value: Expr,
+}
+
+impl Parse for Field {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let name = input.parse()?;
+        input.parse::<Token![=]>()?;
+        let value = input.parse()?;
+        Ok(Self { name, value })
+    }
+}
+
+impl Parse for Declaration {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let attributes = input.call(Attribute::parse_outer)?;
+        let visibility = input.parse()?;
+        let ident = input.parse()?;
+        input.parse::<Token![,]>()?;
+        let content;
+        braced!(content in input);
+        input.parse::<Option<Token![,]>>()?;
+        let mut fields = BTreeMap::new();
+        for field in Punctuated::<Field, Token![,]>::parse_terminated(&content)? {
+            let name = field.name.to_string();
+            if !FIELDS.contains(&name.as_str()) {
+                let message = format!("there is no `{name}`; there are: {}", FIELDS.join(", "));
+                return Err(Error::new(field.name.span(), message));
+            }
+            let span = field.name.span();
+            if fields.insert(name.clone(), field).is_some() {
+                return Err(Error::new(span, format!("`{name}` is given twice")));
+            }
+        }
+        Ok(Self {
+            attributes,
+            visibility,
+            ident,
+            fields,
+        })
+    }
+}
+
+pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
+    let declaration: Declaration = syn::parse2(input)?;
+    let Declaration {
+        attributes,
+        visibility,
+        ident,
+        fields,
+    } = &declaration;
+    let name = text(fields, "name")?
+        .ok_or_else(|| Error::new(ident.span(), "a scheduler needs a `name`"))?;
+    let source = source(&declaration)?;
+    let topology = match fields.get("topology") {
+        Some(field) => topology(field)?,
+        None => TokenStream::new(),
+    };
+    let mut calls = TokenStream::new();
+    for list in ["sched_args", "kernels"] {
+        if let Some(field) = fields.get(list) {
+            let (method, texts) = (&field.name, texts(field)?);
+            calls.extend(quote!(.#method(&[#(#texts),*])));
+        }
+    }
+    if let Some(ops) = text(fields, "ops")? {
+        calls.extend(quote!(.ops(#ops)));
+    }
+    Ok(quote! {
+        #(#attributes)*
+        #visibility static #ident: ::ktstr::Scheduler = ::ktstr::Scheduler::named(#name)
+            #source #topology #calls
+            .declared_in(::core::env!("CARGO_MANIFEST_DIR"));
+    })
+}
+
+fn source(declaration: &Declaration) -> Result<TokenStream> {
+    let fields = &declaration.fields;
+    let (binary, path) = (text(fields, "binary")?, text(fields, "binary_path")?);
+    match (
+        binary,
+        path,
+        text(fields, "enable")?,
+        text(fields, "disable")?,
+    ) {
+        (Some(binary), None, None, None) => Ok(quote!(.binary_discover(#binary))),
+        (None, Some(path), None, None) => Ok(quote!(.binary_path(#path))),
+        (None, None, Some(enable), Some(disable)) => Ok(quote!(.kernel_builtin(#enable, #disable))),
+        _ => Err(Error::new(
+            declaration.ident.span(),
+            "a scheduler needs one of `binary`, `binary_path`, or `enable` with `disable`",
+        )),
+    }
+}
+
+fn topology(field: &Field) -> Result<TokenStream> {
+    let wrong = || {
+        let message = "`topology` takes four numbers: (numa_nodes, llcs, cores, threads)";
+        Error::new(field.value.span(), message)
+    };
+    let Expr::Tuple(tuple) = &field.value else {
+        return Err(wrong());
+    };
+    let mut counts = Vec::new();
+    for element in &tuple.elems {
+        match element {
+            Expr::Lit(literal) => match &literal.lit {
+                Lit::Int(number) => counts.push(number.base10_parse::<u32>()?),
+                _ => return Err(wrong()),
+            },
+            _ => return Err(wrong()),
+        }
+    }
+    let [numa_nodes, llcs, cores, threads] = counts[..] else {
+        return Err(wrong());
+    };
+    Topology::new(numa_nodes, llcs, cores, threads)
+        .map_err(|error| Error::new(field.value.span(), error))?;
+    Ok(quote!(.topology(#numa_nodes, #llcs, #cores, #threads)))
+}
+
+fn text(fields: &BTreeMap<String, Field>, name: &str) -> Result<Option<LitStr>> {
+    fields
+        .get(name)
+        .map(|field| {
+            literal(&field.value).ok_or_else(|| wants(&field.value.span(), &field.name, "a text"))
+        })
+        .transpose()
+}
+
+fn texts(field: &Field) -> Result<Vec<LitStr>> {
+    let wrong = || wants(&field.value.span(), &field.name, "a list of texts");
+    match &field.value {
+        Expr::Array(array) => array
+            .elems
+            .iter()
+            .map(literal)
+            .collect::<Option<_>>()
+            .ok_or_else(wrong),
+        _ => Err(wrong()),
+    }
+}
+
+fn literal(expression: &Expr) -> Option<LitStr> {
+    match expression {
+        Expr::Lit(literal) => match &literal.lit {
+            Lit::Str(text) if !text.value().is_empty() => Some(text.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn wants(span: &Span, name: &Ident, what: &str) -> Error {
+    Error::new(*span, format!("`{name}` takes {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(input: &str) -> String {
+        let code = expand(input.parse().expect("tokens")).expect("fine");
+        code.to_string().replace(' ', "")
+    }
+
+    /// The error's text, and the part of the source that it points at.
+    fn refused(input: &str) -> (String, String) {
+        let error = expand(input.parse().expect("tokens")).expect_err("must be refused");
+        let place = error.span().source_text().unwrap_or_default();
+        (error.to_string(), place)
+    }
+
+    #[test]
+    fn a_declaration_becomes_a_static() {
+        let code = expanded(
+            "pub MINE, { name = \"mine\", binary = \"scx_mine\", topology = (1, 2, 4, 1), \
+             sched_args = [\"-v\"], kernels = [\"7.3\"], ops = \"m\" }",
+        );
+        assert!(
+            code.starts_with(
+                "pubstaticMINE:::ktstr::Scheduler=::ktstr::Scheduler::named(\"mine\")"
+            ),
+            "{code}"
+        );
+        for part in [
+            ".binary_discover(\"scx_mine\")",
+            ".topology(1u32,2u32,4u32,1u32)",
+            ".sched_args(&[\"-v\"])",
+            ".kernels(&[\"7.3\"])",
+            ".ops(\"m\")",
+            ".declared_in(::core::env!(\"CARGO_MANIFEST_DIR\"))",
+        ] {
+            assert!(code.contains(part), "no {part} in {code}");
+        }
+        let builtin = expanded("B, { name = \"b\", enable = \"on\", disable = \"off\" }");
+        assert!(
+            builtin.contains(".kernel_builtin(\"on\",\"off\")"),
+            "{builtin}"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_where_it_stands() {
+        for (input, part, at) in [
+            ("M, { binary = \"x\" }", "needs a `name`", "M"),
+            ("M, { name = \"x\" }", "needs one of `binary`", "M"),
+            (
+                "M, { name = \"x\", binary = \"x\", binary_path = \"y\" }",
+                "needs one of",
+                "M",
+            ),
+            ("M, { name = \"x\", enable = \"on\" }", "needs one of", "M"),
+            ("M, { nam = \"x\" }", "there is no `nam`", "nam"),
+            ("M, { name = \"x\", name = \"y\" }", "given twice", "name"),
+            ("M, { name = 3 }", "`name` takes a text", "3"),
+            (
+                "M, { name = \"x\", binary = \"x\", topology = (1, 3) }",
+                "four numbers",
+                "(1, 3)",
+            ),
+            (
+                "M, { name = \"x\", binary = \"x\", topology = (2, 3, 1, 1) }",
+                "multiple of",
+                "(2, 3, 1, 1)",
+            ),
+            (
+                "M, { name = \"x\", binary = \"x\", kernels = \"7.3\" }",
+                "a list of texts",
+                "\"7.3\"",
+            ),
+        ] {
+            let (error, place) = refused(input);
+            assert!(error.contains(part), "{input}: {error}");
+            assert_eq!(place, at, "{input}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What became of the scheduler under test, and what a test may expect of it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How a scheduler's run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedulerEnd {
+    /// It was never attached: it could not be loaded, ended before, or took too long.
+    NeverLoaded,
+    /// Attached until the harness ended it, after the test's body.
+    Attached,
+    /// Its process died while it was attached.
+    Died,
+    /// Its process ended by its own choice while it was attached, with exit status 0.
+    Left,
+    /// The kernel's watchdog threw it out: a runnable task was not run, or it did not answer.
+    Stalled,
+    /// The kernel threw it out for an error: its own `scx_bpf_error()`, or one that the kernel found.
+    Error,
+    /// It is no longer attached, without an error, though its process lives.
+    FellBack,
+    /// The machine ended before it could be told.
+    #[default]
+    Unknown,
+}
+
+impl SchedulerEnd {
+    /// As a clause about the scheduler: `was thrown out by the kernel's watchdog`.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::NeverLoaded => "was never attached",
+            Self::Attached => "was attached to the end of the test",
+            Self::Died => "died",
+            Self::Left => "ended by its own choice before the test did",
+            Self::Stalled => "was thrown out by the kernel's watchdog",
+            Self::Error => "was thrown out by the kernel for an error",
+            Self::FellBack => "is no longer attached, though its process lives",
+            Self::Unknown => "was still there when the machine ended",
+        }
+    }
+}
+
+/// Why the kernel disabled a scheduler, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelExit {
+    /// `scx_exit_reason()` in kernel/sched/ext.c: `runnable task stall`, `scx_bpf_error`, `unregistered
+    /// from user space`.
+    pub reason: String,
+    /// What it adds: `worker[123] failed to run for 2.720s`. Empty if it adds nothing.
+    pub message: String,
+}
+
+impl fmt::Display for KernelExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        if self.message.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {}", self.message)
+        }
+    }
+}
+
+/// Everything about the scheduler of one test.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerReport {
+    /// Name that the test gave it.
+    pub name: String,
+    /// The command that started it in the guest.
+    pub command: String,
+    /// Name that the kernel has for it (/sys/kernel/sched_ext/root/ops), once it was attached.
+    pub ops: Option<String>,
+    /// Guest time from its start until it was attached.
+    pub attach_ms: Option<u64>,
+    /// How it ended.
+    pub end: SchedulerEnd,
+    /// What was seen of the end, as a clause: `its process was killed by signal 6`.
+    pub detail: String,
+    /// Why the kernel disabled it.
+    pub exit: Option<KernelExit>,
+    /// The state that the kernel dumped when it threw it out.
+    #[serde(default)]
+    pub dump: String,
+    /// What it printed, standard output and error in order of arrival.
+    #[serde(default)]
+    pub log: String,
+}
+
+impl SchedulerReport {
+    /// Whether the kernel had it attached at any time.
+    pub fn was_attached(&self) -> bool {
+        self.attach_ms.is_some()
+    }
+
+    /// One sentence: name, end, and what is known of the reason.
+    pub fn sentence(&self) -> String {
+        let mut text = format!("scheduler `{}` {}", self.name, self.end.describe());
+        // That the kernel unregistered a scheduler whose process had gone says nothing new.
+        let process_went = matches!(self.end, SchedulerEnd::Died | SchedulerEnd::Left);
+        let exit = self.exit.as_ref().filter(|_| !process_went);
+        let reason = exit.map(ToString::to_string);
+        for part in [reason.unwrap_or_default(), self.detail.clone()] {
+            if !part.is_empty() && self.end != SchedulerEnd::Attached {
+                text.push_str("; ");
+                text.push_str(&part);
+            }
+        }
+        text
+    }
+}
+
+/// What a test expects to go wrong. It passes only if just this does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expectation {
+    /// The kernel's watchdog throws the scheduler out.
+    Stall,
+    /// The kernel throws the scheduler out for an error.
+    ScxError {
+        /// What its reason or message must contain.
+        contains: Option<Cow<'static, str>>,
+    },
+    /// This check does not hold, while the scheduler stays attached.
+    Check(Cow<'static, str>),
+    /// The scheduler can't be loaded.
+    LoadFailure,
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stall => f.write_str("a stall"),
+            Self::ScxError { contains: None } => f.write_str("an error of the scheduler"),
+            Self::ScxError {
+                contains: Some(text),
+            } => {
+                write!(f, "an error of the scheduler with `{text}`")
+            }
+            Self::Check(name) => write!(f, "a failure of the check `{name}`"),
+            Self::LoadFailure => f.write_str("a scheduler that can't be loaded"),
+        }
+    }
+}
+
+/// What was expected to go wrong, and whether it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// What the test expects.
+    pub what: Expectation,
+    /// Whether it came.
+    pub met: bool,
+    /// What happened, in one sentence.
+    pub seen: String,
+}
