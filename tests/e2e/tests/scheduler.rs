@@ -1,0 +1,377 @@
+//! The scheduler's lifecycle, with our own scheduler: healthy, and with each fault that the lifecycle can see.
+//!
+//! Tests of faults expect them, so that they pass only if the fault is found, by its name. What a report says
+//! when something else happens is read from victims, as in `faults`.
+
+use std::process::Command;
+
+use ktstr::prelude::*;
+use ktstr_report::{RunStore, SchedulerEnd, Sidecar};
+
+declare_scheduler!(KTSTR, {
+    name = "ktstr",
+    binary = "scx_ktstr",
+    topology = (1, 2, 2, 1),
+});
+
+// Shorter than the kernel's own 30 s, which a test that stalls would take.
+declare_scheduler!(IMPATIENT, {
+    name = "impatient",
+    binary = "scx_ktstr",
+    topology = (1, 1, 2, 1),
+    sched_args = ["--timeout-ms", "5000"],
+});
+
+declare_scheduler!(ELSEWHERE, {
+    name = "elsewhere",
+    binary = "scx_ktstr",
+    kernels = ["1.2"],
+});
+
+declare_scheduler!(GONE, {
+    name = "gone",
+    binary_path = "no/such/scx_gone",
+});
+
+declare_scheduler!(MISSPELT, {
+    name = "misspelt",
+    binary = "scx_kstr",
+});
+
+declare_scheduler!(MISNAMED, {
+    name = "misnamed",
+    binary = "scx_ktstr",
+    ops = "other",
+});
+
+declare_scheduler!(SWITCHED_ON, {
+    name = "switched-on",
+    enable = "echo switching on; echo 1 > /proc/sys/kernel/sched_schedstats",
+    disable = "echo 0 > /proc/sys/kernel/sched_schedstats",
+});
+
+#[ktstr_test(scheduler = KTSTR, llcs = 1, cores = 2)]
+fn healthy_on_one_llc(ctx: &Ctx) -> Result<AssertResult> {
+    Ok(scenarios::steady(ctx)?)
+}
+
+#[ktstr_test(scheduler = KTSTR)]
+fn healthy_on_two_llcs(ctx: &Ctx) -> Result<AssertResult> {
+    Ok(scenarios::steady_llc(ctx)?)
+}
+
+#[ktstr_test(scheduler = KTSTR, llcs = 4, cores = 1)]
+fn healthy_on_four_llcs(ctx: &Ctx) -> Result<AssertResult> {
+    Ok(scenarios::oversubscribed(ctx)?)
+}
+
+#[ktstr_test(scheduler = IMPATIENT, duration_s = 30, extra_sched_args = ["--fault", "stall-one"], expect_err(stall))]
+fn a_stalled_task_is_found(ctx: &Ctx) -> Result<AssertResult> {
+    Ok(scenarios::steady(ctx)?)
+}
+
+/// The last CPU is stranded, and two workers may run nowhere else.
+#[ktstr_test(scheduler = IMPATIENT, duration_s = 30, extra_sched_args = ["--fault", "strand-cpu"], expect_err(stall))]
+fn a_stranded_cpu_is_found(ctx: &Ctx) -> Result<AssertResult> {
+    let last = CpuSet::from_range(1..2);
+    let defs = vec![
+        CgroupDef::named("stranded")
+            .workers(2)
+            .cpuset(CpusetSpec::Exact(last)),
+    ];
+    Ok(execute_defs(ctx, defs)?)
+}
+
+#[ktstr_test(
+    scheduler = IMPATIENT,
+    duration_s = 30,
+    extra_sched_args = ["--fault", "error"],
+    expect_err(scx_error(contains = "ktstr: dispatch gives up on CPU"))
+)]
+fn an_error_of_the_scheduler_is_found(ctx: &Ctx) -> Result<AssertResult> {
+    Ok(scenarios::steady(ctx)?)
+}
+
+#[ktstr_test(
+    scheduler = IMPATIENT,
+    duration_s = 30,
+    extra_sched_args = ["--fault", "ignore-affinity"],
+    expect_err(scx_error(contains = "not allowed for"))
+)]
+fn ignored_affinity_is_found_by_the_kernel(ctx: &Ctx) -> Result<AssertResult> {
+    let defs = vec![
+        CgroupDef::named("bound")
+            .workers(2)
+            .cpuset(CpusetSpec::Exact(CpuSet::from_range(0..1))),
+    ];
+    Ok(execute_defs(ctx, defs)?)
+}
+
+#[ktstr_test(scheduler = IMPATIENT, extra_sched_args = ["--fault", "never-load"], expect_err(load_failure))]
+fn a_scheduler_that_does_not_load_is_found(_: &Ctx) -> Result<AssertResult> {
+    bail!("the body is not to run");
+}
+
+#[ktstr_test(
+    scheduler = IMPATIENT,
+    duration_s = 30,
+    extra_sched_args = ["--fault", "crash"],
+    expect_err(check(scheduler_alive))
+)]
+fn a_crash_of_its_process_is_found(ctx: &Ctx) -> Result<AssertResult> {
+    Ok(scenarios::steady(ctx)?)
+}
+
+#[ktstr_test(
+    scheduler = KTSTR,
+    llcs = 1,
+    duration_s = 8,
+    extra_sched_args = ["--fault", "starve-cgroup", "--starve-ms", "6000"],
+    max_gap_ms = 1500,
+    expect_err(check(max_gap_ms))
+)]
+fn a_starved_cgroup_is_found(ctx: &Ctx) -> Result<AssertResult> {
+    let defs = vec![
+        CgroupDef::named("fed").workers(2),
+        CgroupDef::named("starved").workers(1),
+    ];
+    Ok(execute_defs(ctx, defs)?)
+}
+
+#[ktstr_test(
+    scheduler = KTSTR,
+    llcs = 1,
+    cores = 1,
+    duration_s = 5,
+    extra_sched_args = ["--fault", "unfair-slices"],
+    max_spread_pct = 10,
+    expect_err(check(max_spread_pct))
+)]
+fn unfair_slices_are_found(ctx: &Ctx) -> Result<AssertResult> {
+    let defs = vec![CgroupDef::named("equals").workers(2)];
+    Ok(execute_defs(ctx, defs)?)
+}
+
+/// A dozen workers wait in the local queue of one CPU, while the other is idle.
+#[ktstr_test(
+    scheduler = KTSTR,
+    llcs = 1,
+    duration_s = 4,
+    extra_sched_args = ["--fault", "leak-dsq"],
+    max_local_dsq_depth = 6,
+    expect_err(check(max_local_dsq_depth))
+)]
+fn a_growing_local_queue_is_found(ctx: &Ctx) -> Result<AssertResult> {
+    let defs = vec![CgroupDef::named("heap").workers(12)];
+    Ok(execute_defs(ctx, defs)?)
+}
+
+#[ktstr_test(scheduler = SWITCHED_ON)]
+fn one_that_is_part_of_the_kernel_is_switched_on(_: &Ctx) -> Result<AssertResult> {
+    let mut result = AssertResult::default();
+    let seen = std::fs::read_to_string("/proc/sys/kernel/sched_schedstats")?;
+    let what = "the switch";
+    result.push(CheckResult::equal("witness", what, seen.trim(), "1"));
+    Ok(result)
+}
+
+#[ktstr_test]
+fn the_kernels_options_are_where_libbpf_looks(_: &Ctx) -> Result<AssertResult> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let config = std::fs::read_to_string(format!("/boot/config-{}", release.trim()))?;
+    let mut result = AssertResult::default();
+    let seen = config.contains("CONFIG_64BIT=y").to_string();
+    let what = "whether it has CONFIG_64BIT";
+    result.push(CheckResult::equal("witness", what, &seen, "true"));
+    Ok(result)
+}
+
+/// Tests whose report is read by the tests below.
+mod victims {
+    use super::*;
+
+    #[ktstr_test(scheduler = KTSTR, llcs = 1, duration_s = 0.5, expect_err(stall))]
+    #[ignore = "fails on purpose"]
+    fn expects_a_stall_that_does_not_come(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = IMPATIENT, extra_sched_args = ["--fault", "never-load"], expect_err(stall))]
+    #[ignore = "fails on purpose"]
+    fn never_loads(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = IMPATIENT, duration_s = 30, extra_sched_args = ["--fault", "stall-one"])]
+    #[ignore = "fails on purpose"]
+    fn stalls(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = IMPATIENT, duration_s = 30, extra_sched_args = ["--fault", "crash"])]
+    #[ignore = "fails on purpose"]
+    fn crashes(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = IMPATIENT, duration_s = 30, extra_sched_args = ["--fault", "detach"])]
+    #[ignore = "fails on purpose"]
+    fn falls_back(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = ELSEWHERE)]
+    #[ignore = "skipped on purpose"]
+    fn is_for_other_kernels(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = GONE)]
+    #[ignore = "fails on purpose"]
+    fn has_no_file(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = MISSPELT)]
+    #[ignore = "fails on purpose"]
+    fn has_no_target(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = MISNAMED)]
+    #[ignore = "fails on purpose"]
+    fn has_another_name(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+}
+
+/// A victim's sidecar and printed report.
+fn run(name: &str) -> (Sidecar, String) {
+    let runs = tempfile::tempdir().expect("a folder");
+    let output = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg(format!("victims::{name}"))
+        .env("KTSTR_RUNS_DIR", runs.path())
+        .env_remove("KTSTR_RUN_ID")
+        .output()
+        .expect("this binary runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let store = RunStore::new(runs.path());
+    let run = store.list_runs().expect("readable").pop();
+    let mut run = store
+        .load_run(&run.unwrap_or_else(|| panic!("no run: {text}")))
+        .expect("readable");
+    let sidecar = run.sidecars.pop().expect("a sidecar").sidecar;
+    assert_eq!(
+        output.status.success(),
+        sidecar.outcome.is_green(),
+        "{text}"
+    );
+    (sidecar, text)
+}
+
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no `{part}` in: {text}");
+    }
+}
+
+#[test]
+fn an_expectation_that_is_not_met_says_what_happened() {
+    let (sidecar, text) = run("expects_a_stall_that_does_not_come");
+    assert_eq!(sidecar.outcome, Outcome::Fail);
+    let scheduler = sidecar.scheduler.expect("a scheduler");
+    assert_eq!(scheduler.end, SchedulerEnd::Attached);
+    assert_eq!(scheduler.ops.as_deref(), Some("ktstr"));
+    assert!(scheduler.log.contains("attached as \"ktstr\""), "{text}");
+    let words = "expected a stall, but scheduler `ktstr` was attached to the end of the test, and every \
+                 judged check held";
+    contains(&text, &[words]);
+}
+
+#[test]
+fn one_that_never_loads_passes_no_test_and_shows_the_verifiers_log() {
+    let (sidecar, text) = run("never_loads");
+    assert_eq!(sidecar.outcome, Outcome::Fail);
+    let scheduler = sidecar.scheduler.expect("a scheduler");
+    assert_eq!(scheduler.end, SchedulerEnd::NeverLoaded);
+    let words = "expected a stall, but scheduler `impatient` was never attached; its process ended with exit \
+                 status 1";
+    contains(
+        &text,
+        &[
+            words,
+            "ktstr_never_loads",
+            "END PROG LOAD LOG",
+            "the scheduler's log",
+        ],
+    );
+}
+
+#[test]
+fn a_stall_is_reported_with_the_kernels_reason_and_dump() {
+    let (sidecar, text) = run("stalls");
+    let scheduler = sidecar.scheduler.as_ref().expect("a scheduler");
+    assert_eq!(scheduler.end, SchedulerEnd::Stalled);
+    let exit = scheduler.exit.as_ref().expect("the kernel's words");
+    assert_eq!(exit.reason, "runnable task stall");
+    contains(&exit.message, &["failed to run for"]);
+    contains(&scheduler.dump, &["CPU states", "fault=1 fault_seen=1"]);
+    let failed: Vec<&str> = sidecar
+        .result
+        .with_outcome(Outcome::Fail)
+        .map(|check| check.check.as_str())
+        .collect();
+    assert!(failed.contains(&"scheduler_alive"), "{failed:?}");
+    let words =
+        "scheduler `impatient` was thrown out by the kernel's watchdog; runnable task stall: ";
+    contains(&text, &[words, "the kernel's dump", "until scheduler"]);
+}
+
+#[test]
+fn a_crashed_process_is_told_from_a_scheduler_that_falls_back() {
+    let (sidecar, text) = run("crashes");
+    let scheduler = sidecar.scheduler.expect("a scheduler");
+    assert_eq!(scheduler.end, SchedulerEnd::Died, "{text}");
+    contains(
+        &text,
+        &[
+            "scheduler `impatient` died",
+            "its process was killed by SIGABRT",
+        ],
+    );
+    let (sidecar, text) = run("falls_back");
+    let scheduler = sidecar.scheduler.expect("a scheduler");
+    assert_eq!(scheduler.end, SchedulerEnd::FellBack, "{text}");
+    contains(&text, &["is no longer attached, though its process lives"]);
+}
+
+#[test]
+fn a_test_for_other_kernels_is_skipped() {
+    let (sidecar, text) = run("is_for_other_kernels");
+    assert_eq!(sidecar.outcome, Outcome::Skip);
+    contains(
+        &text,
+        &["scheduler `elsewhere` is declared for kernels 1.2"],
+    );
+}
+
+#[test]
+fn what_can_not_be_had_is_named_before_a_machine_starts() {
+    let (sidecar, text) = run("has_no_file");
+    assert_eq!(sidecar.timings.boot_ms, 0);
+    contains(&text, &["scheduler `gone`: there is no file ", "scx_gone"]);
+    let (sidecar, text) = run("has_no_target");
+    assert_eq!(sidecar.timings.boot_ms, 0);
+    contains(&text, &["has a binary `scx_kstr`; it has: ", "scx_ktstr"]);
+}
+
+#[test]
+fn a_scheduler_by_another_name_is_not_the_one_under_test() {
+    let (sidecar, text) = run("has_another_name");
+    assert_eq!(sidecar.outcome, Outcome::Fail);
+    contains(
+        &text,
+        &["calls `ktstr`, not `other`", "declare `ops = \"ktstr\"`"],
+    );
+}
