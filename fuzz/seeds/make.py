@@ -103,6 +103,8 @@ def images():
     write("image", "config", b"\x03CONFIG_64BIT=y\nCONFIG_SMP=m\n# CONFIG_PSI is not set\n")
     # 18 MiB of RAM and more, 99 bytes of command line, an initramfs of 5 pages.
     write("boot", "bzimage", bytes([30, 11, 5]) + bzimage(payloads["gzip"]))
+    # The same from pages of the file.
+    write("boot", "vmlinux-mapped", bytes([0x9E, 11, 5]) + kernel)
     write("boot", "vmlinux", bytes([30, 11, 5]) + kernel)
 
 

@@ -9,7 +9,7 @@ use arbitrary::{Result, Unstructured};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::arch::x86_64::boot::{InitrdPart, load};
+use crate::arch::x86_64::boot::{Images, InitrdPart, load};
 use crate::arch::x86_64::layout::{CMDLINE, HIGH_RAM_START, ZERO_PAGE};
 use crate::memory::place;
 
@@ -30,7 +30,12 @@ pub fn boot(input: &[u8]) {
 
 fn run(input: &mut Unstructured<'_>) -> Result<()> {
     let [ram, cmdline_len, initrd_pages]: [u8; 3] = input.arbitrary()?;
-    let ram_bytes = LEAST_RAM_BYTES + u64::from(ram % 32) * STEP_BYTES;
+    // The highest bit of the first byte: whether pages of the files become the guest's.
+    let (images, align) = if ram < 0x80 {
+        (Images::Changeable, 4)
+    } else {
+        (Images::Immutable, 4096)
+    };
     let cmdline = "x".repeat(usize::from(cmdline_len) * 9);
     let parts: [Arc<[u8]>; 2] = [
         vec![1; usize::from(initrd_pages) * 1021].into(),
@@ -41,8 +46,21 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
     let bytes = usize::try_from(ram_bytes).expect("a few MiB");
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)]).expect("a few MiB");
     let regions = place(&[ram_bytes]).expect("whole pages");
-    let mut initrd: Vec<_> = parts.iter().cloned().map(InitrdPart::Bytes).collect();
-    let loaded = load(&memory, &regions, &mut file(image), &mut initrd, &cmdline);
+    let mut initrd: Vec<_> = parts
+        .iter()
+        .map(|part| match images {
+            Images::Changeable => InitrdPart::Bytes(Arc::clone(part)),
+            Images::Immutable => InitrdPart::File(file(part)),
+        })
+        .collect();
+    let loaded = load(
+        &memory,
+        &regions,
+        &mut file(image),
+        &mut initrd,
+        images,
+        &cmdline,
+    );
     let Ok(entry) = loaded else { return Ok(()) };
 
     assert!((HIGH_RAM_START..ram_bytes).contains(&entry));
@@ -55,7 +73,7 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
     };
     let start = word(RAMDISK_IMAGE);
     let initrd = start..start + word(RAMDISK_SIZE);
-    let whole = parts[0].len().next_multiple_of(4) + parts[1].len();
+    let whole = parts[0].len().next_multiple_of(align) + parts[1].len();
     assert_eq!(initrd.end - initrd.start, whole as u64);
     assert!(initrd.is_empty() || initrd.start >= HIGH_RAM_START && initrd.end <= ram_bytes);
     for segment in segments(image) {
