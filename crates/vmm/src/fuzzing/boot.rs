@@ -36,6 +36,7 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
     } else {
         (Images::Immutable, 4096)
     };
+    let ram_bytes = LEAST_RAM_BYTES + u64::from(ram % 32) * STEP_BYTES;
     let cmdline = "x".repeat(usize::from(cmdline_len) * 9);
     let parts: [Arc<[u8]>; 2] = [
         vec![1; usize::from(initrd_pages) * 1021].into(),
