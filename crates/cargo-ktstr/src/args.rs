@@ -59,6 +59,11 @@ The exit status of `--exec` is that of the command, 128 + N when signal N ended 
 machine does not get as far as that, it is one of those of `cargo ktstr --help`, with an error
 message.";
 
+const LOCKS_HELP: &str = "\
+Machines keep no more host CPUs busy together than this host has, or KTSTR_CPU_CAP says; `off`
+starts them without a line. The line is first come, first served. Its files are in /tmp/ktstr-<uid>,
+or in KTSTR_LOCK_DIR; what a process held is free when it has died, so nothing needs cleaning.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 It completes the command as `cargo-ktstr`. For bash:
   cargo ktstr completions bash > ~/.local/share/bash-completion/completions/cargo-ktstr";
@@ -96,6 +101,13 @@ pub(crate) enum Command {
     /// Open a shell in a machine, or run one command there
     #[command(after_help = SHELL_EXAMPLES)]
     Shell(ShellArgs),
+    /// List the machines that run and the tests that wait for host CPUs
+    #[command(after_help = LOCKS_HELP)]
+    Locks {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Say whether tests can run here, and what to do if not
     Doctor(DoctorArgs),
     /// Print a completion script for your shell

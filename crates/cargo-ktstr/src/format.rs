@@ -24,6 +24,14 @@ pub(crate) fn age(now: SystemTime, unix_s: u64) -> String {
     let then = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s);
     match now.duration_since(then).map_or(0, |age| age.as_secs()) {
         0..60 => "just now".to_owned(),
+        seconds => elapsed(seconds),
+    }
+}
+
+/// How long something has lasted: `42 s`, `5 min`, `3 h`, `12 days`.
+pub(crate) fn elapsed(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
         seconds @ 60..3_600 => format!("{} min", seconds / 60),
         seconds @ 3_600..86_400 => format!("{} h", seconds / 3_600),
         seconds if seconds < 2 * 86_400 => "1 day".to_owned(),

@@ -8,6 +8,7 @@ mod edge;
 mod files;
 mod format;
 mod kernel;
+mod locks;
 mod metadata;
 mod output;
 mod packages;
@@ -41,6 +42,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Test(args) => test::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Shell(args) => shell::run(&args),
+        Command::Locks { json } => locks::run(json),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

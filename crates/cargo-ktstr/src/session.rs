@@ -28,7 +28,9 @@ pub(crate) fn open(settings: Settings, talk: Talk) -> Result<Session, Refusal> {
 
 fn exit_code(error: &SessionError) -> ExitCode {
     match error {
-        SessionError::Engine(_) | SessionError::Cache(_) => ExitCode::HostUnfit,
+        SessionError::Engine(_) | SessionError::Cache(_) | SessionError::Queue(_) => {
+            ExitCode::HostUnfit
+        }
         _ => ExitCode::HarnessFailed,
     }
 }

@@ -51,9 +51,12 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
         ));
     }
     let mut bridge = None;
-    let ended = session.run_shell(&plan, &mut pass_on_output(), &mut |stream| {
-        bridge = Some(join_terminal(stream));
-    });
+    let ended = session.run_shell(
+        &plan,
+        &mut pass_on_output(),
+        &mut |stream| bridge = Some(join_terminal(stream)),
+        &mut |waiting| output::say(&waiting.to_string()),
+    );
     // The machine is gone, so the screen has shown all it will: give the terminal back before saying more.
     let joined = bridge.transpose().map(drop);
     let end = ended.map_err(|error| refusal(&error))?;

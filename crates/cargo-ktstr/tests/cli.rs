@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use insta::assert_snapshot;
+use ktstr_host::{Claim, CpuCap, CpuQueue};
 use tempfile::TempDir;
 
 /// The command with an empty cache and nothing of the caller's own settings.
@@ -296,6 +297,35 @@ fn an_include_that_is_missing_is_named_before_anything_starts() {
 fn a_shell_for_a_person_needs_a_terminal() {
     let message = refused(&["shell", "--kernel", "debian"]);
     assert!(message.contains("--exec CMD"), "{message}");
+}
+
+#[test]
+fn locks_show_who_holds_host_cpus() {
+    let folder = tempfile::tempdir().unwrap();
+    let locks = |args: &[&str]| -> Ran {
+        let mut command = Cli::new().command(&[&["locks"], args].concat());
+        let command = command.env("KTSTR_LOCK_DIR", folder.path().join("line"));
+        command.output().unwrap().into()
+    };
+    let none = locks(&[]);
+    assert_eq!((none.code, none.stdout.as_str()), (Some(0), ""));
+    assert_eq!(
+        none.stderr,
+        "no machine runs, and no test waits for host CPUs\n"
+    );
+
+    let queue = CpuQueue::open(Some(&folder.path().join("line")), CpuCap::Count(4));
+    let claim = Claim::new("suite::test", "kvm", 3);
+    let share = queue.unwrap().unwrap().take(&claim, &mut |_| {}).unwrap();
+    let rows = locks(&[]).stdout;
+    let row: Vec<&str> = rows.lines().nth(1).unwrap().split_whitespace().collect();
+    let pid = std::process::id().to_string();
+    assert_eq!(row[..3], [&pid, "running", "3"]);
+    assert_eq!(row[row.len() - 2..], ["kvm", "suite::test"]);
+    let json: serde_json::Value = serde_json::from_str(&locks(&["--json"]).stdout).unwrap();
+    assert_eq!(json["line"][0]["pid"], std::process::id());
+    drop(share);
+    assert_eq!(locks(&[]).stdout, "");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod cargo_build;
 mod causes;
+mod cpu_queue;
 mod drive;
 mod expectation;
 pub mod initramfs;
@@ -22,6 +23,9 @@ mod sidecar;
 mod text;
 
 pub use cargo_build::BuildError;
+pub use cpu_queue::{
+    Claim, CpuCap, CpuCapError, CpuQueue, Entry, Place, QueueError, Share, Waiting,
+};
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;
 pub use ktstr_wire::{NestedTest, TimingSlack};

@@ -7,15 +7,16 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use ktstr_report::{EngineInfo, Sidecar};
+use ktstr_report::{EngineInfo, Sidecar, Timings};
 use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{NestedTest, Task};
 
+use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
 use crate::plan::{TestPlan, boot_limit};
 use crate::session::{Session, SetUpError};
-use crate::sidecar::conclude;
+use crate::sidecar::{conclude, millis};
 
 /// CPUs of the outer machine. With more, on one emulation thread, inner vCPUs that wait for each other do so
 /// until the turns of the outer ones change, and a boot takes minutes.
@@ -36,6 +37,7 @@ impl Session {
         &self,
         plan: &TestPlan,
         sidecar: &mut Sidecar,
+        on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<(), SetUpError> {
         // A shape that can't be is refused before the outer machine boots.
         let inner = plan.numa_memory()?;
@@ -56,6 +58,8 @@ impl Session {
         // They protect nothing here, and cost every exit of the inner machine dearly.
         spec.cmdline.push("mitigations=off".to_owned());
         self.engine.check(&spec)?;
+        let share = self.share(&plan.name, &topology, on_wait)?;
+        sidecar.timings.queued_ms = millis(share.waited);
         let limits = Limits {
             boot: boot_limit(&topology),
             run: Some(plan.limits().boot + plan.limits().run.unwrap_or_default() + OUTER_LIMIT),
@@ -68,6 +72,7 @@ impl Session {
             &mut |_| {},
             &mut |_, _| {},
         )?;
+        drop(share);
         let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));
         match inner {
             Some(Ok(inner)) => *sidecar = marked(inner, sidecar, &self.engine.describe()),
@@ -123,6 +128,10 @@ fn marked(inner: Sidecar, ours: &Sidecar, outer: &str) -> Sidecar {
         }),
         kernel: ours.kernel.clone(),
         started_unix_ms: ours.started_unix_ms,
+        timings: Timings {
+            queued_ms: ours.timings.queued_ms,
+            ..inner.timings
+        },
         remarks: [ours.remarks.as_slice(), &inner.remarks].concat(),
         ..inner
     }

@@ -12,6 +12,7 @@ use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Ou
 use ktstr_topology::{NumaError, NumaMemory, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
+use crate::cpu_queue::{Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
 use crate::drive::{DriveError, Limits, drive};
 use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
@@ -31,6 +32,10 @@ pub struct Settings {
     pub engine_options: EngineOptions,
     /// Root of the cache, or the default one.
     pub cache: Option<PathBuf>,
+    /// How many host CPUs all running machines may keep busy together.
+    pub cpu_cap: CpuCap,
+    /// Folder of the line for host CPUs, or the default one.
+    pub lock_folder: Option<PathBuf>,
     /// `LD_LIBRARY_PATH` of this process.
     pub library_path: Option<String>,
     /// What a machine around this host adds to the engine's own timing.
@@ -47,6 +52,7 @@ pub struct Session {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) bases: BaseCache,
     image: Arc<LazyImage>,
+    queue: Option<CpuQueue>,
 }
 
 /// No test can run here.
@@ -71,12 +77,15 @@ pub enum SessionError {
     /// No engine.
     #[error(transparent)]
     Engine(#[from] ktstr_machine::EngineError),
+    /// There is no line for host CPUs.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
 }
 
 impl SessionError {
     fn kind(&self) -> FailureKind {
         match self {
-            Self::Engine(_) => FailureKind::Host,
+            Self::Engine(_) | Self::Queue(_) => FailureKind::Host,
             _ => FailureKind::Harness,
         }
     }
@@ -108,6 +117,8 @@ pub(crate) enum SetUpError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
     Drive(#[from] DriveError),
 }
 
@@ -116,6 +127,7 @@ impl SetUpError {
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
             Self::Spec(error) if is_beyond_host(error) => FailureKind::Host,
+            Self::Queue(_) => FailureKind::Host,
             _ => FailureKind::Harness,
         }
     }
@@ -146,6 +158,7 @@ impl Session {
             });
         }
         Ok(Self {
+            queue: CpuQueue::open(settings.lock_folder.as_deref(), settings.cpu_cap)?,
             bases: BaseCache::new(cache.root().join("initramfs")),
             image: Arc::new(LazyImage::new(kernel.vmlinux().to_owned())),
             settings,
@@ -172,8 +185,9 @@ impl Session {
         }
     }
 
-    /// Runs one test in a machine of its own. Whatever happens ends up in the sidecar.
-    pub fn run_test(&self, plan: &TestPlan) -> Sidecar {
+    /// Runs one test in a machine of its own. Whatever happens ends up in the sidecar. While the test waits
+    /// for host CPUs, `on_wait` is told now and then.
+    pub fn run_test(&self, plan: &TestPlan, on_wait: &mut dyn FnMut(&Waiting)) -> Sidecar {
         let started = Instant::now();
         let mut sidecar = blank_sidecar(plan);
         sidecar.kernel = Some(KernelInfo {
@@ -200,8 +214,8 @@ impl Session {
                 ));
                 Ok(())
             }
-            (None, EngineKind::Nested) => self.fill_nested(plan, &mut sidecar),
-            (None, _) => self.fill(plan, started, &mut sidecar),
+            (None, EngineKind::Nested) => self.fill_nested(plan, &mut sidecar, on_wait),
+            (None, _) => self.fill(plan, started, &mut sidecar, on_wait),
         };
         if let Err(error) = filled {
             match error {
@@ -230,6 +244,7 @@ impl Session {
         plan: &TestPlan,
         started: Instant,
         sidecar: &mut Sidecar,
+        on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<(), SetUpError> {
         let mut contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
         let program = self.pack_scheduler(plan, &mut contents)?;
@@ -243,6 +258,8 @@ impl Session {
         let spec = self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
         self.engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
+        let share = self.share(&plan.name, &plan.topology, on_wait)?;
+        sidecar.timings.queued_ms = millis(share.waited);
         let limits = plan.limits();
         let record = loop {
             let record = drive(
@@ -262,6 +279,7 @@ impl Session {
                 console_tail: console_end(&record.console),
             });
         };
+        drop(share);
         conclude(sidecar, record, limits, &plan.thresholds);
         Ok(())
     }
@@ -273,6 +291,20 @@ impl Session {
             image: Arc::clone(&self.image),
             sampling: observe::sampling(plan.topology.cpu_count(), limits.run, hz),
         }
+    }
+
+    /// Waits until a machine of shape `topology` may start.
+    pub(crate) fn share(
+        &self,
+        what: &str,
+        topology: &Topology,
+        on_wait: &mut dyn FnMut(&Waiting),
+    ) -> Result<Share, QueueError> {
+        let Some(queue) = &self.queue else {
+            return Ok(Share::default());
+        };
+        let host_cpus = self.engine.host_cpus(topology);
+        queue.take(&Claim::new(what, self.engine_name(), host_cpus), on_wait)
     }
 
     /// How far the engine, and a machine around this host, may stretch the guest's time.

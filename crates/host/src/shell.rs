@@ -9,6 +9,7 @@ use ktstr_report::{Failure, Thresholds};
 use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{Stream, Task};
 
+use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
 use crate::outcome::judge;
@@ -80,13 +81,14 @@ fn detail(failure: &Failure) -> String {
 pub(crate) type OnTerminal<'a> = &'a mut dyn FnMut(UnixStream);
 
 impl Session {
-    /// Runs the command. What it prints goes to `on_output` as it arrives; for an interactive shell,
+    /// Runs the command, once there are host CPUs for it: `on_wait` is told about waiting. What it prints goes to `on_output` as it arrives; for an interactive shell,
     /// `on_terminal` gets the stream that it talks on.
     pub fn run_shell(
         &self,
         plan: &ShellPlan,
         on_output: &mut dyn FnMut(Stream, &[u8]),
         on_terminal: OnTerminal<'_>,
+        on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<ShellEnd, ShellError> {
         if self.settings.engine == EngineKind::Nested {
             return Err(ShellError::Nested);
@@ -97,7 +99,7 @@ impl Session {
         };
         let mut remarks = Vec::new();
         let record = self
-            .drive_shell(plan, limits, &mut remarks, on_output, on_terminal)
+            .drive_shell(plan, limits, &mut remarks, on_output, on_terminal, on_wait)
             .map_err(|error| ShellError::SetUp(failure_of(error.kind(), &error)))?;
         // A person who turns the machine off has left the shell.
         let turned_off = plan.interactive && record.booted() && record.end == End::PoweredOff;
@@ -124,6 +126,7 @@ impl Session {
         remarks: &mut Vec<String>,
         on_output: &mut dyn FnMut(Stream, &[u8]),
         on_terminal: OnTerminal<'_>,
+        on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<crate::drive::Record, SetUpError> {
         let contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
         let task = Task::Shell {
@@ -134,6 +137,7 @@ impl Session {
         let mut spec = self.machine_spec(plan.topology, numa, &contents, task, remarks)?;
         spec.interactive_console = plan.interactive;
         self.engine.check(&spec)?;
+        let _share = self.share("a shell", &plan.topology, on_wait)?;
         let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {
             if plan.interactive
                 && let Some(stream) = machine.take_port(Port::Shell)

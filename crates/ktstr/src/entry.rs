@@ -59,7 +59,7 @@ fn run_entry(entry: &TestEntry) -> (Sidecar, Option<String>) {
     };
     let plan = plan(entry, run_id.to_string());
     let sidecar = match session() {
-        Ok(session) => session.run_test(&plan),
+        Ok(session) => session.run_test(&plan, &mut |waiting| eprintln!("{waiting}")),
         Err(failure) => Sidecar {
             outcome: Outcome::Fail,
             failure: Some(failure.clone()),
@@ -124,6 +124,6 @@ fn run_nested(test: &NestedTest) -> anyhow::Result<Vec<u8>> {
     if let (Some(scheduler), Some(program)) = (&mut plan.scheduler, &test.scheduler) {
         scheduler.use_program(program);
     }
-    let sidecar = session.run_test(&plan);
+    let sidecar = session.run_test(&plan, &mut |_| {});
     Ok(sidecar.to_json()?)
 }

@@ -17,13 +17,15 @@ pub struct SettingsError {
     reason: String,
 }
 
-/// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR` and what is passed on to the guest.
+/// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR`, `KTSTR_CPU_CAP`, `KTSTR_LOCK_DIR` and what is passed on to the guest.
 pub fn settings_from_environment() -> Result<Settings, SettingsError> {
     Ok(Settings {
         kernel: parsed("KTSTR_KERNEL")?,
         engine: parsed("KTSTR_ENGINE")?.unwrap_or_default(),
         engine_options: EngineOptions::from_env(),
         cache: path("KTSTR_CACHE_DIR"),
+        cpu_cap: parsed("KTSTR_CPU_CAP")?.unwrap_or_default(),
+        lock_folder: path("KTSTR_LOCK_DIR"),
         library_path: env::var("LD_LIBRARY_PATH").ok(),
         outer_slack: TimingSlack::default(),
         environment: PASSED_ON

@@ -206,6 +206,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// How far this engine may stretch time on a machine of shape `topology`.
     fn timing(&self, topology: &Topology) -> TimingQuality;
 
+    /// How many host CPUs a machine of shape `topology` keeps busy at most.
+    fn host_cpus(&self, topology: &Topology) -> u32 {
+        topology.cpu_count()
+    }
+
     /// Whether `spec` can be run, checked without starting anything.
     fn check(&self, spec: &MachineSpec) -> Result<(), SpecError>;
 

@@ -43,6 +43,9 @@ pub struct BootAttempt {
 pub struct Timings {
     /// Kernel resolved, initramfs packed.
     pub prepare_ms: u64,
+    /// Waited for host CPUs, before the machine was started.
+    #[serde(default)]
+    pub queued_ms: u64,
     /// From starting the machine to the guest's first frame.
     pub boot_ms: u64,
     /// From there to the result.

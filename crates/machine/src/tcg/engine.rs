@@ -130,6 +130,14 @@ impl Engine for TcgEngine {
         }
     }
 
+    fn host_cpus(&self, topology: &Topology) -> u32 {
+        if self.version.threads_vcpus_soundly() {
+            topology.cpu_count()
+        } else {
+            1
+        }
+    }
+
     fn check(&self, spec: &MachineSpec) -> Result<(), SpecError> {
         check_counts(spec)?;
         open_input("the kernel", spec.kernel.boot_file()?)?;

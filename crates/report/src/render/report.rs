@@ -17,6 +17,9 @@ const DETAIL_LINES: usize = 60;
 const SCHEDULER_LOG_LINES: usize = 60;
 const DUMP_LINES: usize = 80;
 
+/// Waiting for host CPUs that is worth a word.
+const LONG_QUEUED_MS: u64 = 5_000;
+
 /// `PASS name  shape · kernel · engine · time · checks`, and what was unusual.
 pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
     let name = paint(palette.strong, &clean_line(&sidecar.test));
@@ -28,6 +31,10 @@ pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
         facts.push(clean_line(&engine.name));
     }
     facts.push(wall_ms(sidecar.timings.total_ms));
+    if sidecar.timings.queued_ms >= LONG_QUEUED_MS {
+        let queued = wall_ms(sidecar.timings.queued_ms);
+        facts.push(format!("{queued} of it waiting for host CPUs"));
+    }
     if sidecar.outcome == Outcome::Skip {
         facts.push(clean_line(&sidecar.reason().unwrap_or_default()));
     } else {

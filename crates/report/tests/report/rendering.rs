@@ -24,6 +24,16 @@ fn a_pass_after_a_failed_boot_says_so() {
 }
 
 #[test]
+fn a_pass_after_a_long_wait_says_so() {
+    let mut sidecar = samples::pass("eevdf::steady_two_llcs");
+    sidecar.timings.queued_ms = 4_999;
+    assert!(!plain(&sidecar).contains("waiting"));
+    sidecar.timings.queued_ms = 65_400;
+    sidecar.timings.total_ms += 65_400;
+    assert_snapshot!(plain(&sidecar));
+}
+
+#[test]
 fn a_pass_says_by_reason_what_it_does_not_vouch_for() {
     let mut sidecar = samples::pass("eevdf::steady_two_llcs");
     for check in ["max_gap_ms", "isolation"] {

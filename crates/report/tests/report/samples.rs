@@ -47,6 +47,7 @@ pub(crate) fn pass(test: &str) -> Sidecar {
         started_unix_ms: 1_767_323_045_678,
         timings: Timings {
             prepare_ms: 12,
+            queued_ms: 0,
             boot_ms: 2_400,
             test_ms: 2_700,
             teardown_ms: 88,
