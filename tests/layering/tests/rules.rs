@@ -16,6 +16,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/guest/src/crash.rs",
     "crates/guest/src/init.rs",
     "crates/machine/src/tcg/process.rs",
+    "crates/machine/src/tcg/tsc.rs",
     "crates/scenario/src/workload/shared.rs",
     "crates/scenario/src/workload/syscalls.rs",
     "crates/vmm/src/kvm_run.rs",

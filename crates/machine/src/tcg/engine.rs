@@ -17,6 +17,7 @@ use super::process;
 use super::streams::{self, ChildEnds};
 use super::supervisor::{Shared, Streams, Supervisor};
 use super::topology::ram_regions;
+use super::tsc;
 use super::version::{OLDEST, Version};
 use crate::engine::{Engine, EngineError, LaunchError, OnEnd, TimingQuality};
 use crate::initrd;
@@ -158,8 +159,13 @@ impl Engine for TcgEngine {
         let initrd = initrd::concatenate(&spec.initrd)?;
         let (host_ends, child_ends) = streams::pairs(ram, initrd, spec.interactive_console)
             .map_err(|source| LaunchError::host("make the machine's streams", source))?;
+        let mut timed = spec.clone();
+        let rate = tsc::host_tsc_khz();
+        timed
+            .cmdline
+            .extend(rate.map(|khz| format!("tsc_early_khz={khz}")));
         let args = qemu_args(
-            spec,
+            &timed,
             self.version.threads_vcpus_soundly(),
             &child_ends.fds(),
         )?;

@@ -13,6 +13,7 @@ mod registers;
 mod streams;
 mod supervisor;
 mod topology;
+mod tsc;
 mod vcpu_threads;
 mod version;
 
