@@ -79,7 +79,13 @@ pub const ARROWS: &[(&str, &[&str])] = &[
 const TEST_ARROWS: &[(&str, &[&str])] = &[
     (
         "e2e",
-        &["ktstr-host", "ktstr-machine", "ktstr-kernels", "ktstr-wire"],
+        &[
+            "ktstr-host",
+            "ktstr-introspect",
+            "ktstr-machine",
+            "ktstr-kernels",
+            "ktstr-wire",
+        ],
     ),
     // Its readers are tried on images of real kernels.
     ("ktstr-introspect", &["ktstr-kernels"]),
