@@ -134,6 +134,7 @@ mod tests {
                 attach_ms: (end != SchedulerEnd::NeverLoaded).then_some(7),
                 end,
                 exit: Some(KernelExit {
+                    kind: None,
                     reason: reason.to_owned(),
                     message: message.to_owned(),
                 }),

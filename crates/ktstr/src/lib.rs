@@ -124,7 +124,7 @@ pub use ktstr_macros::ktstr_test;
 /// | `enable`, `disable` | or shell commands for one that is part of the kernel |
 /// | `topology` | `(numa_nodes, llcs, cores, threads)` of its tests, where they don't declare their own |
 /// | `sched_args` | arguments of its program |
-/// | `ops` | the name that the kernel has for it, or its beginning; if unset, that of the program without `scx_` |
+/// | `ops` | the name that the kernel has for it, or its beginning; if unset, that of `binary` without `scx_`, and any for a file |
 /// | `kernels` | releases that it is for, by their beginning, such as `["6.16", "7"]`; on others its tests are skipped |
 pub use ktstr_macros::declare_scheduler;
 

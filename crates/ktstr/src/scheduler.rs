@@ -97,8 +97,8 @@ impl Scheduler {
         self
     }
 
-    /// The name that the kernel has for it, or its beginning. If unset, the program's name without `scx_`; one
-    /// of another form may have any.
+    /// The name that the kernel has for it, or its beginning. If unset, the name of a discovered binary without
+    /// `scx_`; any for a file, which may have been renamed.
     #[must_use]
     pub const fn ops(mut self, ops: &'static str) -> Self {
         self.ops = Some(ops);
@@ -198,14 +198,12 @@ impl SchedulerUse {
     }
 }
 
-/// `scx_x` calls itself `x`, or `x` and its version.
+/// `scx_x` calls itself `x`, or `x` and its version. A file may have been renamed.
 fn usual_ops(source: &SchedulerSource) -> Option<String> {
-    let program = match source {
-        SchedulerSource::Cargo { binary, .. } => binary.as_str(),
-        SchedulerSource::Path(path) => path.file_name()?.to_str()?,
-        SchedulerSource::Builtin { .. } => return None,
-    };
-    program.strip_prefix("scx_").map(str::to_owned)
+    match source {
+        SchedulerSource::Cargo { binary, .. } => binary.strip_prefix("scx_").map(str::to_owned),
+        SchedulerSource::Path(_) | SchedulerSource::Builtin { .. } => None,
+    }
 }
 
 #[cfg(test)]
@@ -246,7 +244,7 @@ mod tests {
         assert_eq!(plan.ops.as_deref(), Some("x"));
         let plan = USE.plan(Some(Path::new("/opt/scx_other")));
         assert_eq!(plan.source, SchedulerSource::Path("/opt/scx_other".into()));
-        assert_eq!(plan.ops.as_deref(), Some("other"));
+        assert_eq!(plan.ops, None);
     }
 
     #[test]

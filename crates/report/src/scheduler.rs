@@ -47,6 +47,10 @@ impl SchedulerEnd {
 /// Why the kernel disabled a scheduler, in its own words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelExit {
+    /// `enum scx_exit_kind` in kernel/sched/ext_internal.h: 64 for unregistered from user space, 1024 and more
+    /// for an error. Where the kernel's dump doesn't say it, it is that of the reason.
+    #[serde(default)]
+    pub kind: Option<u32>,
     /// `scx_exit_reason()` in kernel/sched/ext.c: `runnable task stall`, `scx_bpf_error`, `unregistered
     /// from user space`.
     pub reason: String,

@@ -283,6 +283,7 @@ fn an_expectation_that_is_not_met_says_what_happened() {
     let scheduler = sidecar.scheduler.expect("a scheduler");
     assert_eq!(scheduler.end, SchedulerEnd::Attached);
     assert_eq!(scheduler.ops.as_deref(), Some("ktstr"));
+    assert_eq!(scheduler.exit.and_then(|exit| exit.kind), Some(64));
     assert!(scheduler.log.contains("attached as \"ktstr\""), "{text}");
     let words = "expected a stall, but scheduler `ktstr` was attached to the end of the test, and every \
                  judged check held";
@@ -315,6 +316,7 @@ fn a_stall_is_reported_with_the_kernels_reason_and_dump() {
     assert_eq!(scheduler.end, SchedulerEnd::Stalled);
     let exit = scheduler.exit.as_ref().expect("the kernel's words");
     assert_eq!(exit.reason, "runnable task stall");
+    assert_eq!(exit.kind, Some(1026));
     contains(&exit.message, &["failed to run for"]);
     contains(&scheduler.dump, &["CPU states", "fault=1 fault_seen=1"]);
     let failed: Vec<&str> = sidecar

@@ -21,6 +21,7 @@ pub(super) fn last_exit(log: &str, ops: &str) -> Option<KernelExit> {
         };
         if let Some(reason) = disabled(words, ops) {
             found = Some(KernelExit {
+                kind: None,
                 reason: reason.to_owned(),
                 message: String::new(),
             });
@@ -35,6 +36,26 @@ pub(super) fn last_exit(log: &str, ops: &str) -> Option<KernelExit> {
         }
     }
     found
+}
+
+/// What kind of exit it was (`enum scx_exit_kind`): as the dump says (`… triggered exit kind 1026:`), else the
+/// one that has this reason. The numbers are part of what schedulers are told, and have never changed.
+pub(super) fn kind(exit: &KernelExit, dump: &str) -> Option<u32> {
+    let said = dump.lines().find_map(|line| {
+        let (_, rest) = line.split_once(" triggered exit kind ")?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit());
+        rest[..digits.unwrap_or(rest.len())].parse().ok()
+    });
+    said.or(match exit.reason.as_str() {
+        "unregistered from user space" => Some(64),
+        "unregistered from BPF" => Some(65),
+        "unregistered from the main kernel" => Some(66),
+        "disabled by sysrq-S" => Some(67),
+        "runtime error" => Some(1024),
+        "scx_bpf_error" => Some(1025),
+        "runnable task stall" => Some(1026),
+        _ => None,
+    })
 }
 
 /// The reason in `BPF scheduler "OPS" disabled (REASON)`.
@@ -66,6 +87,16 @@ mod tests {
     }
 
     #[test]
+    fn the_dump_says_the_kind_and_else_the_reason() {
+        let exit = last_exit(LOG, "ktstr").expect("disabled");
+        assert_eq!(kind(&exit, ""), Some(1026));
+        let dump = "x: root\nkworker/u8:1[29] triggered exit kind 1028 on CPU 0:\n";
+        assert_eq!(kind(&exit, dump), Some(1028));
+        assert_eq!(kind(&exit, "a triggered exit kind 99999999999"), Some(1026));
+        assert_eq!(kind(&KernelExit::default(), ""), None);
+    }
+
+    #[test]
     fn another_scheduler_is_another() {
         assert_eq!(last_exit(LOG, "kts"), None);
         assert_eq!(last_exit(LOG, "ktstr_1.0"), None);
@@ -84,7 +115,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_log_is_read(log in "(3,1,1,-;)?sched_ext: (BPF scheduler \"|k: )?\\PC{0,40}(\n\\PC{0,40}){0,3}") {
-            let _ = last_exit(&log, "k");
+            let exit = last_exit(&log, "k").unwrap_or_default();
+            let _ = kind(&exit, &log);
         }
     }
 }

@@ -234,6 +234,9 @@ impl Scheduler {
             Ok(dump) => self.report.dump = dump.unwrap_or_default(),
             Err(error) => self.remark(&format!("the kernel's dump can't be read: {error}"))?,
         }
+        if let Some(exit) = &mut self.report.exit {
+            exit.kind = kernel_words::kind(exit, &self.report.dump);
+        }
         self.report.end = verdict::end(&Seen {
             to_the_end,
             process,

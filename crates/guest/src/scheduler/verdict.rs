@@ -47,6 +47,7 @@ mod tests {
             to_the_end,
             process: process.map(ExitStatus::from_raw),
             exit: (!reason.is_empty()).then(|| KernelExit {
+                kind: None,
                 reason: reason.to_owned(),
                 message: String::new(),
             }),

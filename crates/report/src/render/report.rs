@@ -112,6 +112,9 @@ fn scheduler_lines(scheduler: &SchedulerReport) -> String {
         let after = wall_ms(attach_ms);
         _ = writeln!(out, "  attached as `{}` after {after}", clean_line(ops));
     }
+    if let Some(kind) = scheduler.exit.as_ref().and_then(|exit| exit.kind) {
+        _ = writeln!(out, "  ended by the kernel with exit kind {kind}");
+    }
     out
 }
 

@@ -231,6 +231,7 @@ pub(crate) fn stalled(test: &str) -> Sidecar {
         end: SchedulerEnd::Stalled,
         detail: "its process ended with exit status 1".to_owned(),
         exit: Some(KernelExit {
+            kind: Some(1026),
             reason: "runnable task stall".to_owned(),
             message: "SpinWait[108] failed to run for 5.020s".to_owned(),
         }),
