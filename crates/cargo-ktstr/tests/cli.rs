@@ -316,7 +316,11 @@ fn locks_show_who_holds_host_cpus() {
 
     let queue = CpuQueue::open(Some(&folder.path().join("line")), CpuCap::Count(4));
     let claim = Claim::new("suite::test", "kvm", 3);
-    let share = queue.unwrap().unwrap().take(&claim, &mut |_| {}).unwrap();
+    let share = queue
+        .unwrap()
+        .unwrap()
+        .take(&claim, false, &mut |_| {})
+        .unwrap();
     let rows = locks(&[]).stdout;
     let row: Vec<&str> = rows.lines().nth(1).unwrap().split_whitespace().collect();
     let pid = std::process::id().to_string();

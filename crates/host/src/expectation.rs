@@ -113,6 +113,7 @@ mod tests {
             topology: ktstr_topology::Topology::SINGLE,
             memory_mib: None,
             numa: ktstr_topology::NumaSpec::default(),
+            performance_mode: false,
             duration: std::time::Duration::from_secs(1),
             thresholds: ktstr_report::Thresholds::default(),
             timeout: None,

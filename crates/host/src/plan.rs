@@ -22,6 +22,9 @@ pub struct TestPlan {
     pub memory_mib: Option<u64>,
     /// What is special about the NUMA nodes.
     pub numa: NumaSpec,
+    /// Whether its vCPUs have host CPUs for themselves, its RAM is huge pages, and all threads real-time
+    /// priority. Where a part of that can't be had, the test is skipped.
+    pub performance_mode: bool,
     /// How long its scenario holds.
     pub duration: Duration,
     /// How long it may take from the guest's first message to its last; if unset, thirty seconds, twice

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
 use ktstr_machine::{
-    BootKernel, End, Engine, EngineKind, EngineOptions, InitrdPart, MachineSpec, SpecError,
+    BootKernel, End, Engine, EngineKind, EngineOptions, InitrdPart, LaunchError, MachineSpec,
+    ServicePriority, SpecError, usable_host_cpus,
 };
 use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
 use ktstr_topology::{NumaError, NumaMemory, Topology};
@@ -118,16 +119,36 @@ pub(crate) enum SetUpError {
     Spec(#[from] SpecError),
     #[error(transparent)]
     Queue(#[from] QueueError),
+    #[error("the threads that serve the machine can't have real-time priority")]
+    Priority(#[source] std::io::Error),
     #[error(transparent)]
     Drive(#[from] DriveError),
 }
 
 impl SetUpError {
+    /// What this engine or host can't give, while another could: the test is then skipped, since nothing is
+    /// wrong with it.
+    fn beyond_host(&self) -> Option<&SpecError> {
+        use SpecError::{NoPerformanceMode, TooManyCpus, TooManyNodes, TooMuchMemory};
+        let (Self::Spec(error) | Self::Drive(DriveError::Launch(LaunchError::Spec(error)))) = self
+        else {
+            return None;
+        };
+        let beyond = matches!(
+            error,
+            TooManyCpus { .. }
+                | TooManyNodes { .. }
+                | TooMuchMemory { .. }
+                | NoPerformanceMode { .. }
+        );
+        beyond.then_some(error)
+    }
+
     /// Whose fault it is.
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
-            Self::Spec(error) if is_beyond_host(error) => FailureKind::Host,
-            Self::Queue(_) => FailureKind::Host,
+            error if error.beyond_host().is_some() => FailureKind::Host,
+            Self::Queue(_) | Self::Priority(_) => FailureKind::Host,
             _ => FailureKind::Harness,
         }
     }
@@ -218,12 +239,12 @@ impl Session {
             (None, _) => self.fill(plan, started, &mut sidecar, on_wait),
         };
         if let Err(error) = filled {
-            match error {
-                SetUpError::Spec(error) if is_beyond_host(&error) => {
+            match error.beyond_host() {
+                Some(error) => {
                     sidecar.outcome = Outcome::Skip;
                     sidecar.result.skipped = Some(error.to_string());
                 }
-                error => {
+                None => {
                     sidecar.outcome = Outcome::Fail;
                     sidecar.failure = Some(failure_of(error.kind(), &error));
                 }
@@ -255,11 +276,18 @@ impl Session {
             scheduler: scheduler.map(|(scheduler, program)| scheduler.job(program)),
         };
         let numa = plan.numa_memory()?;
-        let spec = self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
+        let mut spec =
+            self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
+        spec.performance_mode = plan.performance_mode;
         self.engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
-        let share = self.share(&plan.name, &plan.topology, on_wait)?;
+        let own_cpus = plan.performance_mode;
+        let mut share = self.share(&plan.name, &plan.topology, own_cpus, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
+        spec.host_cpus = std::mem::take(&mut share.own_cpus);
+        // The threads that serve the machine are started by this one, and inherit its priority.
+        let priority = own_cpus.then(ServicePriority::take).transpose();
+        let priority = priority.map_err(SetUpError::Priority)?;
         let limits = plan.limits();
         let record = loop {
             let record = drive(
@@ -267,7 +295,10 @@ impl Session {
                 &spec,
                 limits,
                 Some(self.observer_settings(plan, limits)),
-                &mut |_| {},
+                &mut |machine| {
+                    let performance = machine.performance().map(str::to_owned);
+                    sidecar.remarks.extend(performance);
+                },
                 &mut |_, _| {},
             )?;
             let died_booting = !record.booted() && is_death(&record.end);
@@ -279,7 +310,7 @@ impl Session {
                 console_tail: console_end(&record.console),
             });
         };
-        drop(share);
+        drop((priority, share));
         conclude(sidecar, record, limits, &plan.thresholds);
         Ok(())
     }
@@ -298,13 +329,20 @@ impl Session {
         &self,
         what: &str,
         topology: &Topology,
+        own_cpus: bool,
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Share, QueueError> {
-        let Some(queue) = &self.queue else {
-            return Ok(Share::default());
-        };
         let host_cpus = self.engine.host_cpus(topology);
-        queue.take(&Claim::new(what, self.engine_name(), host_cpus), on_wait)
+        let Some(queue) = &self.queue else {
+            let mut share = Share::default();
+            if own_cpus {
+                share.own_cpus = usable_host_cpus();
+                share.own_cpus.truncate(host_cpus as usize);
+            }
+            return Ok(share);
+        };
+        let claim = Claim::new(what, self.engine_name(), host_cpus);
+        queue.take(&claim, own_cpus, on_wait)
     }
 
     /// How far the engine, and a machine around this host, may stretch the guest's time.
@@ -420,18 +458,10 @@ impl Session {
             cmdline,
             interactive_console: false,
             nested_virtualization: false,
+            performance_mode: false,
+            host_cpus: Vec::new(),
         })
     }
-}
-
-/// Whether the machine is one that this engine or host can't give, while another could: the test is then
-/// skipped, since nothing is wrong with it.
-fn is_beyond_host(error: &SpecError) -> bool {
-    use SpecError::{TooManyCpus, TooManyNodes, TooMuchMemory};
-    matches!(
-        error,
-        TooManyCpus { .. } | TooManyNodes { .. } | TooMuchMemory { .. }
-    )
 }
 
 /// Whether the guest ended of itself, as a kernel does that is caught by an emulator's fault.

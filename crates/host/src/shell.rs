@@ -137,7 +137,7 @@ impl Session {
         let mut spec = self.machine_spec(plan.topology, numa, &contents, task, remarks)?;
         spec.interactive_console = plan.interactive;
         self.engine.check(&spec)?;
-        let _share = self.share("a shell", &plan.topology, on_wait)?;
+        let _share = self.share("a shell", &plan.topology, false, on_wait)?;
         let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {
             if plan.interactive
                 && let Some(stream) = machine.take_port(Port::Shell)

@@ -35,7 +35,7 @@ fn one_process() {
     let host_cpus = number(HOST_CPUS);
     let claim = Claim::new("one_process", "none", host_cpus);
     let share = queue(&folder.join("line"), number(BOUND))
-        .take(&claim, &mut |_| {})
+        .take(&claim, false, &mut |_| {})
         .unwrap();
     let mut log = File::options()
         .append(true)
@@ -252,10 +252,10 @@ fn a_killed_waiter_does_not_hold_up_the_line() {
 fn who_waits_long_is_told_for_whom() {
     let folder = tempfile::tempdir().unwrap();
     let queue = queue(folder.path(), 1);
-    let share = queue.take(&Claim::new("the_first", "tcg", 1), &mut |_| {});
+    let share = queue.take(&Claim::new("the_first", "tcg", 1), false, &mut |_| {});
     let mut share = Some(share.unwrap());
     let mut words = Vec::new();
-    let second = queue.take(&Claim::new("the_second", "tcg", 1), &mut |waiting| {
+    let second = queue.take(&Claim::new("the_second", "tcg", 1), false, &mut |waiting| {
         words.push(waiting.to_string());
         share.take();
     });

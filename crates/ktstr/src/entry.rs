@@ -91,6 +91,7 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
         topology: entry.topology,
         memory_mib: entry.memory_mib,
         numa: entry.numa.to_spec(),
+        performance_mode: entry.performance_mode,
         duration: Duration::from_millis(entry.duration_ms),
         timeout: entry.timeout_ms.map(Duration::from_millis),
         thresholds: *entry.assert.monitor(),

@@ -28,6 +28,8 @@ pub struct TestEntry {
     pub scheduler: Option<SchedulerUse>,
     /// What is expected to go wrong, if anything.
     pub expect: Option<Expectation>,
+    /// Whether it needs performance mode.
+    pub performance_mode: bool,
     /// How long the scenario holds.
     pub duration_ms: u64,
     /// How long the guest may take, if declared.

@@ -16,6 +16,7 @@ mod kvm;
 mod limits;
 mod machine;
 mod panic_latch;
+mod performance;
 mod spec;
 mod tcg;
 mod vcpu_clock;
@@ -25,7 +26,9 @@ pub use engine::{
     Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, TimingQuality,
     UnknownEngine, announce, choose,
 };
+pub use ktstr_vmm::ServicePriority;
 pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};
 pub use machine::{ControlError, End, KillReason, Machine, Port, SetupStep, VcpuRegisters};
+pub use performance::usable_host_cpus;
 pub use spec::{BootKernel, InitrdPart, MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};
 pub use vcpu_clock::{VcpuClock, VcpuCpuTime};

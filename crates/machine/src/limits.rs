@@ -24,7 +24,8 @@ pub(crate) fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), 
     }
     let memory_mib = spec.numa.total_mib();
     let available_mib = host_available_mib().unwrap_or(u64::MAX);
-    if memory_mib > available_mib {
+    // Huge pages are not among the available memory.
+    if memory_mib > available_mib && !spec.performance_mode {
         return Err(SpecError::TooMuchMemory {
             memory_mib,
             available_mib,

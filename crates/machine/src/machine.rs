@@ -236,6 +236,11 @@ pub trait Machine: Send + fmt::Debug {
         &[]
     }
 
+    /// How its vCPUs and its RAM lie on the host, as the host's kernel says, in performance mode.
+    fn performance(&self) -> Option<&str> {
+        None
+    }
+
     /// Host memory that the engine uses beyond guest RAM, in bytes.
     fn footprint_bytes(&self) -> Result<u64, ControlError>;
 }

@@ -35,6 +35,11 @@ pub struct MachineSpec {
     pub interactive_console: bool,
     /// Whether the guest shall have a virtualisation extension, for a KVM of its own.
     pub nested_virtualization: bool,
+    /// Whether each vCPU shall have a host CPU for itself, RAM huge pages, and the guest know it. An engine
+    /// whose [`check`](crate::Engine::check) passes gives all of it.
+    pub performance_mode: bool,
+    /// The host CPU of each vCPU, in performance mode.
+    pub host_cpus: Vec<u32>,
 }
 
 impl MachineSpec {
@@ -49,6 +54,8 @@ impl MachineSpec {
             cmdline: Vec::new(),
             interactive_console: false,
             nested_virtualization: false,
+            performance_mode: false,
+            host_cpus: Vec::new(),
         }
     }
 
@@ -188,6 +195,12 @@ pub enum SpecError {
         memory_mib: u64,
         /// `MemAvailable` of the host.
         available_mib: u64,
+    },
+    /// Parts of performance mode can't be had.
+    #[error("performance mode needs {}", missing.join("; and "))]
+    NoPerformanceMode {
+        /// What is missing, each with what to do.
+        missing: Vec<String>,
     },
     /// The initramfs leaves the kernel no room.
     #[error(

@@ -146,7 +146,7 @@ const ON_BY_DEFAULT: [&str; 4] = [
     "max_fallback_rate",
 ];
 
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 19] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -157,6 +157,7 @@ const SETTINGS: [&str; 18] = [
     numa::NAMES[2],
     numa::NAMES[3],
     numa::NAMES[4],
+    "performance_mode",
     "duration_s",
     "timeout_s",
     "modules",
@@ -177,6 +178,7 @@ pub(crate) struct Attributes {
     pub(crate) declared: [bool; 4],
     pub(crate) under: Under,
     pub(crate) memory_mib: Option<u64>,
+    pub(crate) performance_mode: bool,
     pub(crate) duration_ms: u64,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) modules: Vec<LitStr>,
@@ -210,6 +212,7 @@ impl Attributes {
             declared: COUNTS.map(|name| given.contains_key(name)),
             under: scheduler::read(&given)?,
             memory_mib: whole(&given, "memory_mib", 64..=1 << 20)?,
+            performance_mode: switch(&given, "performance_mode")?,
             duration_ms: seconds(&given, "duration_s")?.unwrap_or(DEFAULT_DURATION_MS),
             timeout_ms: seconds(&given, "timeout_s")?,
             modules: modules(&given)?,
@@ -303,6 +306,17 @@ fn whole(
             _ => Err(argument.wants(&what)),
         },
         _ => Err(argument.wants(&what)),
+    }
+}
+
+fn switch(given: &BTreeMap<String, Argument>, name: &str) -> Result<bool> {
+    match given.get(name) {
+        None => Ok(false),
+        Some(Argument {
+            value: Value::Bool(value),
+            ..
+        }) => Ok(*value),
+        Some(argument) => Err(argument.wants("`true` or `false`")),
     }
 }
 

@@ -51,7 +51,8 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
     let memory_mib = option(attributes.memory_mib);
     let timeout_ms = option(attributes.timeout_ms);
     let numa = numa::to_tokens(&attributes.numa);
-    let (duration_ms, modules, assert) = (
+    let (performance_mode, duration_ms, modules, assert) = (
+        attributes.performance_mode,
         attributes.duration_ms,
         &attributes.modules,
         &attributes.assert,
@@ -68,6 +69,7 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
             expect: #expect,
             memory_mib: #memory_mib,
             numa: #numa,
+            performance_mode: #performance_mode,
             duration_ms: #duration_ms,
             timeout_ms: #timeout_ms,
             modules: &[#(#modules),*],

@@ -7,7 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use ktstr_topology::{NumaMemory, Topology};
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_msi, kvm_pit_config};
+use kvm_bindings::{
+    KVM_CAP_X86_DISABLE_EXITS, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY,
+    KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_PAUSE, kvm_enable_cap, kvm_msi,
+    kvm_pit_config,
+};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use nix::sys::eventfd::{EfdFlags, EventFd as WakeEvent};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -69,6 +73,14 @@ pub enum StartError {
         /// The highest id it needs.
         highest: u32,
     },
+    /// Not one host CPU for each vCPU.
+    #[error("{given} host CPUs for {vcpus} vCPUs: a machine with CPUs of its own needs as many")]
+    HostCpus {
+        /// Host CPUs.
+        given: usize,
+        /// CPUs of the topology.
+        vcpus: u32,
+    },
     /// More CPUs than this KVM allows.
     #[error("{cpus} CPUs declared, but this host's KVM runs at most {max}")]
     KvmCpus {
@@ -122,6 +134,20 @@ pub struct Builder {
     cmdline: String,
     images: Images,
     shell: bool,
+    host_cpus: Vec<u32>,
+}
+
+/// What a guest with CPUs of its own does without leaving it.
+const WITHOUT_EXIT: u32 = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE;
+
+/// Whether this host's KVM lets a guest halt and pause a CPU of its own without leaving it, which
+/// [`Builder::dedicated`] needs.
+pub fn can_dedicate() -> bool {
+    let can = |kvm: Kvm| {
+        let exits = kvm.check_extension_raw(u64::from(KVM_CAP_X86_DISABLE_EXITS));
+        u32::try_from(exits).is_ok_and(|exits| exits & WITHOUT_EXIT == WITHOUT_EXIT)
+    };
+    Kvm::new().is_ok_and(can)
 }
 
 impl Builder {
@@ -137,6 +163,7 @@ impl Builder {
             cmdline: String::new(),
             images: Images::default(),
             shell: false,
+            host_cpus: Vec::new(),
         }
     }
 
@@ -179,6 +206,15 @@ impl Builder {
         self
     }
 
+    /// Gives each vCPU a host CPU for itself: its thread stays there with `SCHED_FIFO`, `hlt` and `pause` don't
+    /// leave the guest, and the guest is told so by `KVM_HINTS_REALTIME`. Whatever serves the machine must
+    /// have a higher priority: see [`ServicePriority`](crate::ServicePriority).
+    #[must_use]
+    pub fn dedicated(mut self, host_cpus: Vec<u32>) -> Self {
+        self.host_cpus = host_cpus;
+        self
+    }
+
     /// Starts the machine. `on_end` is dropped uncalled when this fails.
     pub fn start(mut self, on_end: OnEnd) -> Result<MicroVm, StartError> {
         let mut times = SetupTimes::default();
@@ -190,7 +226,8 @@ impl Builder {
         if cpus as usize > max || ids.highest() as usize >= kvm.get_max_vcpu_id() {
             return Err(StartError::KvmCpus { cpus, max });
         }
-        let vm = Arc::new(create_vm(&kvm)?);
+        let dedicated = !self.host_cpus.is_empty();
+        let vm = Arc::new(create_vm(&kvm, dedicated)?);
         times.vm = clock.lap();
 
         let lens: Vec<_> = self.nodes.iter().map(NodeMemory::len_bytes).collect();
@@ -217,9 +254,9 @@ impl Builder {
         let (devices, streams, worker) = self.devices(&vm, &ram)?;
         times.devices = clock.lap();
 
-        let vcpus = create_vcpus(&kvm, &vm, &ids, entry)?;
+        let vcpus = create_vcpus(&kvm, &vm, &ids, entry, dedicated)?;
         let gate = Arc::new(Gate::new(vcpus.len()));
-        let threads = VcpuThreads::start(vcpus, &gate, &devices)
+        let threads = VcpuThreads::start(vcpus, &self.host_cpus, &gate, &devices)
             .map(Arc::new)
             .map_err(host("start the threads of the vCPUs"));
         let threads = match threads {
@@ -258,6 +295,10 @@ impl Builder {
                 given: self.nodes.len(),
                 declared,
             });
+        }
+        let (given, vcpus) = (self.host_cpus.len(), self.topology.cpu_count());
+        if given > 0 && given != vcpus as usize {
+            return Err(StartError::HostCpus { given, vcpus });
         }
         let ids = ApicIds::new(self.topology);
         if ids.highest() > MAX_APIC_ID {
@@ -328,7 +369,7 @@ fn host(action: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// A virtual machine with interrupt controllers and timer.
-fn create_vm(kvm: &Kvm) -> Result<VmFd, StartError> {
+fn create_vm(kvm: &Kvm, dedicated: bool) -> Result<VmFd, StartError> {
     let vm = kvm
         .create_vm()
         .map_err(refused("create a virtual machine"))?;
@@ -347,6 +388,15 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, StartError> {
     };
     vm.create_pit2(pit)
         .map_err(refused("create the interval timer"))?;
+    if dedicated {
+        let mut cap = kvm_enable_cap {
+            cap: KVM_CAP_X86_DISABLE_EXITS,
+            ..kvm_enable_cap::default()
+        };
+        cap.args[0] = u64::from(WITHOUT_EXIT);
+        vm.enable_cap(&cap)
+            .map_err(refused("let the guest halt without leaving it"))?;
+    }
     Ok(vm)
 }
 
@@ -356,6 +406,7 @@ fn create_vcpus(
     vm: &VmFd,
     ids: &ApicIds,
     entry: u64,
+    dedicated: bool,
 ) -> Result<Vec<VcpuFd>, StartError> {
     let supported = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
@@ -366,7 +417,7 @@ fn create_vcpus(
         let fd = vm
             .create_vcpu(u64::from(ids.id(cpu)))
             .map_err(refused("create a vCPU"))?;
-        let leaves = cpuid::build(supported.as_slice(), ids, cpu);
+        let leaves = cpuid::build(supported.as_slice(), ids, cpu, dedicated);
         vcpu::set_up(&fd, cpu, &leaves, (cpu == 0).then_some(entry))?;
         vcpus.push(fd);
     }

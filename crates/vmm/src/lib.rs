@@ -17,17 +17,19 @@ mod kvm_run;
 mod machine;
 mod memory;
 mod probe;
+mod realtime;
 mod vcpu;
 
 pub use acpi::AcpiTooLarge;
 pub use arch::x86_64::boot::{BootError, ElfFault, InitrdPart};
-pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError};
+pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError, can_dedicate};
 pub use devices::virtio::console::FRAMES_PORT_NAME;
 pub use end::End;
 pub use guest_ram::{GuestRam, NotRam};
 pub use machine::{ControlError, MicroVm, SetupTimes, StepTime, Stream};
 pub use memory::{MemoryError, NodeMemory, RAM_NAME, RamRegion, place};
 pub use probe::{ProbeStage, Unusable, Usable, probe};
+pub use realtime::{ServicePriority, VcpuPlacement};
 pub use vcpu::{VcpuError, VcpuRegisters};
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::end::End;
 use crate::gate::Gate;
 use crate::guest_ram::GuestRam;
+use crate::realtime::VcpuPlacement;
 use crate::vcpu::{VcpuRegisters, VcpuThreads};
 
 /// How long vCPUs may take to stop. A vCPU that waits for a host that doesn't read a serial port is
@@ -177,6 +178,11 @@ impl MicroVm {
     /// Guest RAM, readable while the guest runs and after it ended.
     pub fn ram(&self) -> &GuestRam {
         &self.ram
+    }
+
+    /// Where the vCPUs' threads run, if they were given host CPUs.
+    pub fn placements(&self) -> &[VcpuPlacement] {
+        self.threads.placements()
     }
 
     /// Our end of `stream`; `None` the second time, or if the machine has no such stream. What the guest

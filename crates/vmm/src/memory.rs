@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mremap, munmap};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
@@ -38,11 +38,27 @@ pub struct NodeMemory {
 impl NodeMemory {
     /// A memfd of `len_bytes` zeros. Pages are taken from the host when they are first touched.
     pub fn new(len_bytes: u64) -> io::Result<Self> {
-        let fd = memfd_create(
-            RAM_NAME,
-            MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
-        )?;
-        let file = File::from(fd);
+        Self::of_pages(len_bytes, MFdFlags::empty())
+    }
+
+    /// The same in pages of 2 MiB, all of which are taken from the host now, or this fails: a huge page that
+    /// is not there when the guest touches it means SIGBUS.
+    pub fn huge(len_bytes: u64) -> io::Result<Self> {
+        let node = Self::of_pages(len_bytes, MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB)?;
+        let all = nix::libc::off_t::try_from(len_bytes).map_err(io::Error::other)?;
+        fallocate(&node.file, FallocateFlags::empty(), 0, all)?;
+        Ok(node)
+    }
+
+    /// Size of its pages, in KiB, as the kernel says.
+    pub fn page_kib(&self) -> io::Result<u64> {
+        let bytes = u64::try_from(fstatfs(&self.file)?.block_size());
+        bytes.map(|bytes| bytes / 1024).map_err(io::Error::other)
+    }
+
+    fn of_pages(len_bytes: u64, pages: MFdFlags) -> io::Result<Self> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | pages;
+        let file = File::from(memfd_create(RAM_NAME, flags)?);
         file.set_len(len_bytes)?;
         // A file that shrinks under a mapping means SIGBUS.
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;

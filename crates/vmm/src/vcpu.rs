@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::devices::{Devices, lock};
 use crate::end::End;
 use crate::gate::{Gate, Order};
 use crate::kvm_run::internal_error;
+use crate::realtime::{self, VcpuPlacement};
 
 /// The registers of one vCPU that tell where it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,19 +92,22 @@ pub(crate) fn set_up(
 pub(crate) struct VcpuThreads {
     threads: Mutex<Vec<JoinHandle<()>>>,
     tids: Arc<[AtomicI32]>,
+    placements: Vec<VcpuPlacement>,
 }
 
 impl VcpuThreads {
-    /// Starts a thread for each of `vcpus`. If one can't be started, the others are ended and joined.
+    /// Starts a thread for each of `vcpus`, on its one of `host_cpus` unless that is empty. If one can't be started, the others are ended and joined.
     pub(crate) fn start(
         vcpus: Vec<VcpuFd>,
+        host_cpus: &[u32],
         gate: &Arc<Gate>,
         devices: &Arc<Devices>,
     ) -> io::Result<Self> {
         install_kick_handler()?;
-        let threads = Self {
+        let mut threads = Self {
             threads: Mutex::default(),
             tids: vcpus.iter().map(|_| AtomicI32::new(0)).collect(),
+            placements: Vec::new(),
         };
         for (index, fd) in vcpus.into_iter().enumerate() {
             let vcpu = Vcpu {
@@ -113,14 +117,30 @@ impl VcpuThreads {
                 devices: Arc::clone(devices),
             };
             let tids = Arc::clone(&threads.tids);
+            let host_cpu = host_cpus.get(index).copied();
+            let (placed, placement) = mpsc::channel();
             let started = thread::Builder::new()
                 .name(format!("ktstr-vcpu{index}"))
                 .spawn(move || {
                     tids[index].store(gettid().as_raw(), Ordering::Relaxed);
-                    vcpu.run();
+                    let place = host_cpu.map(realtime::place_vcpu).transpose();
+                    let fit = place.is_ok();
+                    // Who started this thread waits for it.
+                    let _ = placed.send(place);
+                    if fit {
+                        vcpu.run();
+                    }
+                })
+                .and_then(|thread| {
+                    lock(&threads.threads).push(thread);
+                    if host_cpu.is_none() {
+                        return Ok(None);
+                    }
+                    let gone = |_| io::Error::other("the thread ended early");
+                    placement.recv().map_err(gone)?
                 });
             match started {
-                Ok(thread) => lock(&threads.threads).push(thread),
+                Ok(placement) => threads.placements.extend(placement),
                 Err(error) => {
                     gate.end(End::Killed);
                     threads.join();
@@ -135,6 +155,11 @@ impl VcpuThreads {
     pub(crate) fn tids(&self) -> Vec<i32> {
         let load = |tid: &AtomicI32| tid.load(Ordering::Relaxed);
         self.tids.iter().map(load).collect()
+    }
+
+    /// Where the threads run, if they were given host CPUs.
+    pub(crate) fn placements(&self) -> &[VcpuPlacement] {
+        &self.placements
     }
 
     /// Gets all threads out of the guest, so that they look at the gate. A kick that comes just before a

@@ -47,6 +47,23 @@ fn kernel_panics(_: &Ctx) -> Result<AssertResult> {
     bail!("the kernel goes on");
 }
 
+#[ktstr_test(performance_mode)]
+#[ignore = "run nested by the tests of this file"]
+fn alone_on_its_cpu(ctx: &Ctx) -> Result<AssertResult> {
+    let mut result = scenarios::steady(ctx)?;
+    // `KVM_CPUID_FEATURES`, EDX bit 0 (arch/x86/include/uapi/asm/kvm_para.h).
+    let hint = std::arch::x86_64::__cpuid(0x4000_0001).edx & 1;
+    let what = "KVM_HINTS_REALTIME in the guest's CPUID";
+    result.push(CheckResult::equal("hint", what, &hint.to_string(), "1"));
+    Ok(result)
+}
+
+#[ktstr_test(cores = 2, memory_mib = 513, performance_mode)]
+#[ignore = "run nested by the tests of this file"]
+fn two_alone_on_their_cpus(_: &Ctx) -> Result<AssertResult> {
+    bail!("one CPU is not two");
+}
+
 #[test]
 fn a_test_passes_on_one_cpu() {
     let sidecar = e2e::run_nested("one_cpu");
@@ -67,4 +84,34 @@ fn a_kernel_panic_is_reported_from_within() {
         failure.summary,
         "the guest kernel panicked: sysrq triggered crash"
     );
+}
+
+#[test]
+fn performance_mode_pins_the_vcpu_on_huge_pages_and_tells_the_guest() {
+    let sidecar = e2e::run_nested("alone_on_its_cpu");
+    assert_eq!(sidecar.outcome, Outcome::Pass, "{sidecar:#?}");
+    let placed =
+        "performance mode: vCPU 0 on host CPU 0 at SCHED_FIFO 1; 512 MiB in pages of 2048 KiB";
+    let remarks = &sidecar.remarks;
+    assert!(remarks.iter().any(|remark| remark == placed), "{remarks:?}");
+}
+
+#[test]
+fn performance_mode_that_a_kvm_can_t_have_is_skipped_with_what_is_missing() {
+    let sidecar = e2e::run_nested("two_alone_on_their_cpus");
+    assert_eq!(sidecar.outcome, Outcome::Skip, "{sidecar:#?}");
+    let missing = "performance mode needs 2 host CPUs, one for each vCPU, while this process may use 1: declare \
+                   fewer CPUs, or let it use more; and memory in whole pages of 2 MiB, while a NUMA node has 513 \
+                   MiB: declare a memory_mib that gives each node an even number";
+    assert_eq!(sidecar.result.skipped.as_deref(), Some(missing));
+}
+
+#[test]
+fn performance_mode_is_skipped_on_emulated_cpus() {
+    let sidecar = e2e::run_on("tcg", "two_alone_on_their_cpus");
+    assert_eq!(sidecar.outcome, Outcome::Skip, "{sidecar:#?}");
+    let why = sidecar.result.skipped.unwrap();
+    let kvm = "performance mode needs a KVM, while the `tcg` engine emulates CPUs: use `--engine kvm`; and ";
+    assert!(why.starts_with(kvm), "{why}");
+    assert!(why.contains("memory in whole pages of 2 MiB"), "{why}");
 }

@@ -21,6 +21,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/scenario/src/workload/syscalls.rs",
     "crates/vmm/src/kvm_run.rs",
     "crates/vmm/src/memory.rs",
+    "crates/vmm/src/realtime.rs",
     "schedulers/scx-ktstr/src/skeleton.rs",
     "tests/e2e/tests/faults/victims.rs",
 ];

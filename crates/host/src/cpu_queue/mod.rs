@@ -24,6 +24,7 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ktstr_machine::usable_host_cpus;
 pub use slip::Claim;
 use slip::Slip;
 
@@ -166,6 +167,8 @@ pub struct Entry {
 pub struct CpuQueue {
     folder: PathBuf,
     bound: u32,
+    /// Those that this process may use.
+    usable: Vec<u32>,
 }
 
 /// The right to run one machine. Dropping it lets the next one in. The default is that of a machine which
@@ -175,12 +178,14 @@ pub struct Share {
     _slip: Option<Slip>,
     /// How long it was waited for.
     pub waited: Duration,
+    /// The host CPUs that the machine has for itself.
+    pub own_cpus: Vec<u32>,
 }
 
 /// Where a process stands.
 enum Standing {
     /// Its machine may start.
-    Entered(Slip),
+    Entered(Slip, Vec<u32>),
     /// Behind another in the line, by that one's open file.
     Behind(File),
     /// First in the line, while the machines that run leave too little.
@@ -197,7 +202,12 @@ impl CpuQueue {
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         };
         let folder = folder::prepare(folder)?;
-        Ok(Some(Self { folder, bound }))
+        let usable = usable_host_cpus();
+        Ok(Some(Self {
+            folder,
+            bound,
+            usable,
+        }))
     }
 
     /// Those whose machines run, then those who wait, each in the order in which they came.
@@ -206,14 +216,22 @@ impl CpuQueue {
         if !folder.exists() {
             return Ok(Vec::new());
         }
-        Self { folder, bound: 0 }.entries(u64::MAX)
+        let (bound, usable) = (0, Vec::new());
+        let queue = Self {
+            folder,
+            bound,
+            usable,
+        };
+        queue.entries(u64::MAX)
     }
 
     /// Waits until a machine that keeps `claim.host_cpus` busy may start. `on_wait` is told what for, after
-    /// some seconds and then once a minute.
+    /// some seconds and then once a minute. `own`: whether it shall have as many host CPUs for itself, which no
+    /// other machine is given as its own meanwhile.
     pub fn take(
         &self,
         claim: &Claim,
+        own: bool,
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Share, QueueError> {
         let started = Instant::now();
@@ -222,13 +240,14 @@ impl CpuQueue {
         let mut behind: Option<File> = None;
         loop {
             if !behind.as_ref().is_some_and(slip::is_held) {
-                behind = match self.enter(number, claim)? {
-                    Standing::Entered(slip) => {
+                behind = match self.enter(number, claim, own)? {
+                    Standing::Entered(slip, own_cpus) => {
                         drop(place);
                         let waited = started.elapsed();
                         return Ok(Share {
                             _slip: Some(slip),
                             waited,
+                            own_cpus,
                         });
                     }
                     Standing::Behind(file) => Some(file),
@@ -264,7 +283,7 @@ impl CpuQueue {
     }
 
     /// The right to start, if nobody is before `number` and the machines that run leave enough.
-    fn enter(&self, number: u64, claim: &Claim) -> Result<Standing, QueueError> {
+    fn enter(&self, number: u64, claim: &Claim, own: bool) -> Result<Standing, QueueError> {
         let _door = self.door()?;
         let (running, waiting): (Vec<_>, Vec<_>) = self
             .files()?
@@ -277,15 +296,24 @@ impl CpuQueue {
             }
         }
         let mut busy = 0_u32;
+        let mut free = self.usable.clone();
         for (place, other) in running {
             if let Some((_, claim)) = slip::open_held(&self.path(place, other))? {
                 busy = busy.saturating_add(claim.host_cpus.max(1));
+                free.retain(|cpu| !claim.own_cpus.contains(cpu));
             }
         }
-        if busy > 0 && busy.saturating_add(claim.host_cpus) > self.bound {
+        free.truncate(if own { claim.host_cpus as usize } else { 0 });
+        let too_few = own && free.len() < claim.host_cpus as usize;
+        if busy > 0 && (too_few || busy.saturating_add(claim.host_cpus) > self.bound) {
             return Ok(Standing::First);
         }
-        Slip::make(self.path(Place::Running, number), claim).map(Standing::Entered)
+        let claim = Claim {
+            own_cpus: free.clone(),
+            ..claim.clone()
+        };
+        let slip = Slip::make(self.path(Place::Running, number), &claim)?;
+        Ok(Standing::Entered(slip, free))
     }
 
     /// All whose machines run, and all who wait before `number`.
@@ -365,6 +393,29 @@ mod tests {
     }
 
     #[test]
+    fn host_cpus_of_ones_own_are_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = CpuQueue {
+            folder: folder.path().to_owned(),
+            bound: 8,
+            usable: vec![0, 1, 5],
+        };
+        let claim = |host_cpus| Claim::new("a test", "kvm", host_cpus);
+        let enter = |number, host_cpus, own| match queue.enter(number, &claim(host_cpus), own) {
+            Ok(Standing::Entered(slip, own_cpus)) => Some((slip, own_cpus)),
+            _ => None,
+        };
+        let first = enter(1, 2, true).unwrap();
+        assert_eq!(first.1, [0, 1]);
+        assert_eq!(enter(2, 1, false).unwrap().1, [] as [u32; 0]);
+        assert!(enter(3, 2, true).is_none(), "only one is left");
+        let third = enter(4, 1, true).unwrap();
+        assert_eq!(third.1, [5]);
+        drop(first);
+        assert_eq!(enter(5, 1, true).unwrap().1, [0]);
+    }
+
+    #[test]
     fn who_waits_says_for_whom() {
         let entry = |number: u32, place| Entry {
             place,
@@ -373,6 +424,7 @@ mod tests {
                 test: format!("suite::test_{number}"),
                 engine: "kvm".to_owned(),
                 host_cpus: number,
+                own_cpus: Vec::new(),
                 since_unix_ms: 0,
             },
         };

@@ -24,6 +24,9 @@ pub struct Claim {
     pub engine: String,
     /// Host CPUs that the machine keeps busy.
     pub host_cpus: u32,
+    /// Which ones, where it has them for itself.
+    #[serde(default)]
+    pub own_cpus: Vec<u32>,
     /// Since when it runs or waits, in milliseconds since 1970-01-01 UTC.
     pub since_unix_ms: u64,
 }
@@ -36,6 +39,7 @@ impl Claim {
             test: test.to_owned(),
             engine: engine.to_owned(),
             host_cpus,
+            own_cpus: Vec::new(),
             since_unix_ms: 0,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, MAX_APIC_ID, NodeMemory, Unusable};
+use ktstr_vmm::{Builder, MAX_APIC_ID, NodeMemory, Unusable, can_dedicate};
 
 use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
@@ -15,6 +15,7 @@ use crate::engine::{Engine, LaunchError, OnEnd, TimingQuality};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
+use crate::performance;
 use crate::spec::{InitrdPart, MachineSpec, SpecError, open_input};
 
 const NAME: &str = "kvm";
@@ -22,6 +23,10 @@ const NAME: &str = "kvm";
 /// How long the host's own scheduler may keep a vCPU's thread waiting, for each round of vCPUs that share
 /// its CPUs.
 const HOST_SLACK_MS: u64 = 50;
+
+/// What performance mode misses on some hosts.
+const NO_EXITS: &str = "a KVM that lets a guest halt and pause without leaving it (KVM_CAP_X86_DISABLE_EXITS), \
+                        which this host's does not: it may be kept from it by `mitigate_smt_rsb`";
 
 /// Options that every guest gets. As for `tcg`, but for what an emulated clock needs.
 const BASE_OPTIONS: &[&str] = &[
@@ -111,23 +116,22 @@ impl Engine for KvmEngine {
         }
         open_input("the kernel", spec.kernel.any_file()?)?;
         check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
-        self.cmdline(spec).map(drop)
+        self.cmdline(spec)?;
+        let lacks = spec.performance_mode && !can_dedicate();
+        performance::check(spec, lacks.then(|| NO_EXITS.to_owned()))
     }
 
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
         self.check(spec)?;
         let (kernel, _) = open_input("the kernel", spec.kernel.any_file()?)?;
         let host = |action: &'static str| move |source| LaunchError::host(action, source);
-        let nodes = spec
-            .node_memory_mib()
-            .iter()
-            .map(|mib| NodeMemory::new(mib << 20))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(host("set up guest RAM"))?;
+        let nodes = ram(spec)?;
+        let page_kib = nodes.first().and_then(|node| node.page_kib().ok());
         let mut builder = Builder::new(spec.topology, nodes, kernel)
             .numa(spec.numa.clone())
             .cmdline(self.cmdline(spec)?)
-            .shell(spec.interactive_console);
+            .shell(spec.interactive_console)
+            .dedicated(spec.host_cpus.clone());
         if spec.immutable_files {
             builder = builder.immutable_images();
         }
@@ -144,11 +148,25 @@ impl Engine for KvmEngine {
             // The watcher has gone only if this machine's start failed.
             .start(Box::new(move |end| drop(sender.send(end))))
             .map_err(LaunchError::from)?;
+        let performance = performance::described(spec, vm.placements(), page_kib);
         let shared = Shared::new(vm);
         let thread =
             Watcher::start(&shared, ended, on_end).map_err(host("start the machine's thread"))?;
-        Ok(Box::new(KvmMachine::new(shared, thread)))
+        Ok(Box::new(KvmMachine::new(shared, thread, performance)))
     }
+}
+
+/// RAM of each NUMA node.
+fn ram(spec: &MachineSpec) -> Result<Vec<NodeMemory>, LaunchError> {
+    let node_mib = spec.node_memory_mib();
+    let bytes = node_mib.iter().map(|mib| mib << 20);
+    if !spec.performance_mode {
+        let nodes: io::Result<_> = bytes.map(NodeMemory::new).collect();
+        return nodes.map_err(|source| LaunchError::host("set up guest RAM", source));
+    }
+    let nodes: io::Result<_> = bytes.map(NodeMemory::huge).collect();
+    // There were enough a moment ago.
+    nodes.map_err(|source| LaunchError::from(performance::no_pages(&source)))
 }
 
 /// CPUs of the host that this process may use.

@@ -23,10 +23,15 @@ pub(super) struct KvmMachine {
     setup: Vec<SetupStep>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    performance: Option<String>,
 }
 
 impl KvmMachine {
-    pub(super) fn new(shared: Arc<Shared>, thread: JoinHandle<()>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        thread: JoinHandle<()>,
+        performance: Option<String>,
+    ) -> Self {
         let (memory, setup) = {
             let vm = shared.vm();
             (vm.ram().clone(), SetupStep::all(vm.setup_times()))
@@ -36,6 +41,7 @@ impl KvmMachine {
             setup,
             shared,
             thread: Some(thread),
+            performance,
         }
     }
 }
@@ -57,6 +63,10 @@ impl Machine for KvmMachine {
             Port::Shell => Stream::Shell,
             Port::Frames => Stream::Frames,
         })
+    }
+
+    fn performance(&self) -> Option<&str> {
+        self.performance.as_deref()
     }
 
     fn com1(&self) -> &ConsoleLog {

@@ -23,6 +23,7 @@ use crate::engine::{Engine, EngineError, LaunchError, OnEnd, TimingQuality};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
+use crate::performance;
 use crate::spec::{MachineSpec, SpecError, open_input};
 
 const NAME: &str = "tcg";
@@ -143,7 +144,9 @@ impl Engine for TcgEngine {
         check_counts(spec)?;
         open_input("the kernel", spec.kernel.boot_file()?)?;
         check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
-        kernel_cmdline(spec).map(drop)
+        kernel_cmdline(spec)?;
+        let lacks = "a KVM, while the `tcg` engine emulates CPUs: use `--engine kvm`";
+        performance::check(spec, Some(lacks.to_owned()))
     }
 
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {

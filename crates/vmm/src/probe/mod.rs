@@ -222,7 +222,7 @@ fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
         let fd = vm
             .create_vcpu(u64::from(ids.id(cpu)))
             .map_err(refused("create a vCPU"))?;
-        let leaves = cpuid::build(supported.as_slice(), &ids, cpu);
+        let leaves = cpuid::build(supported.as_slice(), &ids, cpu, false);
         vcpu::set_up(&fd, cpu, &leaves, None)?;
         vcpus.push(fd);
     }

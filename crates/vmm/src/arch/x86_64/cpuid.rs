@@ -21,6 +21,12 @@ const SVM: u32 = 1 << 2;
 /// Leaf 8000_0001h, ECX, AMD: leaves 8000_001Dh and 8000_001Eh are there.
 const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 
+/// KVM's leaf of features. EDX has hints from the one who runs the machine.
+const KVM_FEATURES: u32 = 0x4000_0001;
+/// There, EDX: vCPUs are never preempted for long, so the guest needs no paravirtual spinlocks
+/// (`KVM_HINTS_REALTIME`, arch/x86/include/uapi/asm/kvm_para.h).
+const HINTS_REALTIME: u32 = 1 << 0;
+
 /// Who made the CPU: decides which topology leaves a kernel reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Vendor {
@@ -60,11 +66,13 @@ fn caches(ids: &ApicIds) -> [Cache; 4] {
     ]
 }
 
-/// The leaves of `cpu`, from those that `KVM_GET_SUPPORTED_CPUID` gave.
+/// The leaves of `cpu`, from those that `KVM_GET_SUPPORTED_CPUID` gave. `dedicated`: whether it has a host
+/// CPU for itself.
 pub(crate) fn build(
     supported: &[kvm_cpuid_entry2],
     ids: &ApicIds,
     cpu: u32,
+    dedicated: bool,
 ) -> Vec<kvm_cpuid_entry2> {
     let mut leaves = Leaves {
         entries: supported.to_vec(),
@@ -79,6 +87,9 @@ pub(crate) fn build(
             leaves.caches(0x4, ids, cores_field(ids));
         }
         Vendor::Amd => leaves.amd(ids, id),
+    }
+    if dedicated {
+        leaves.leaf(KVM_FEATURES).edx |= HINTS_REALTIME;
     }
     leaves.entries
 }
@@ -257,7 +268,7 @@ mod tests {
     fn check(topology: Topology, vendor: &[u8; 4], cache_leaf: u32) {
         let ids = ApicIds::new(topology);
         let all: Vec<_> = (0..topology.cpu_count())
-            .map(|cpu| build(&host(vendor), &ids, cpu))
+            .map(|cpu| build(&host(vendor), &ids, cpu, false))
             .collect();
         let stride = (all.len() / 7).max(1);
         for (cpu, leaves) in (0..).zip(&all).step_by(stride) {
@@ -289,9 +300,24 @@ mod tests {
     }
 
     #[test]
+    fn only_a_dedicated_cpu_is_said_to_be_one() {
+        let ids = ApicIds::new(Topology::new(1, 1, 1, 1).unwrap());
+        let mut host = host(b"Auth");
+        host.push(kvm_cpuid_entry2 {
+            function: KVM_FEATURES,
+            eax: 0x0100_7efb,
+            ..kvm_cpuid_entry2::default()
+        });
+        for dedicated in [false, true] {
+            let leaf = get(&build(&host, &ids, 0, dedicated), KVM_FEATURES, 0);
+            assert_eq!((leaf.eax, leaf.edx), (0x0100_7efb, dedicated.into()));
+        }
+    }
+
+    #[test]
     fn amd_leaves_agree() {
         let ids = ApicIds::new(Topology::new(1, 5, 3, 2).unwrap());
-        let leaves = build(&host(b"Auth"), &ids, 29);
+        let leaves = build(&host(b"Auth"), &ids, 29, false);
         assert_eq!(get(&leaves, 0x8000_001e, 0).eax, 4 << 3 | 2 << 1 | 1);
         assert_eq!(get(&leaves, 0x8000_001e, 0).ecx, 4);
         assert_eq!(get(&leaves, 0x8000_0008, 0).ecx, 3 << 12 | 5);

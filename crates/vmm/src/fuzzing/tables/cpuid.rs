@@ -54,7 +54,7 @@ pub(super) fn check(ids: &ApicIds, supported: &[kvm_cpuid_entry2]) {
     let stride = (topology.cpu_count() / CPUS_LOOKED_AT).max(1);
     let looked_at = (0..topology.cpu_count()).step_by(stride as usize);
     let all: Vec<_> = looked_at
-        .map(|cpu| (cpu, cpuid::build(supported, ids, cpu)))
+        .map(|cpu| (cpu, cpuid::build(supported, ids, cpu, false)))
         .collect();
     for (cpu, leaves) in &all {
         let mut places = BTreeSet::new();
