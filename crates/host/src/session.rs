@@ -468,7 +468,11 @@ impl Session {
 fn is_death(end: &End) -> bool {
     matches!(
         end,
-        End::PoweredOff | End::Reset | End::Panicked { .. } | End::Broken { .. }
+        End::PoweredOff
+            | End::Reset
+            | End::TripleFault { .. }
+            | End::Panicked { .. }
+            | End::Broken { .. }
     )
 }
 

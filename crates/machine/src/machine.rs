@@ -43,6 +43,14 @@ pub enum End {
     PoweredOff,
     /// The guest reset itself without a kernel panic: a triple fault, or a reboot.
     Reset,
+    /// One of the guest's CPUs shut down: it had lost its exception handling. Told apart from [`Self::Reset`]
+    /// on `kvm` only.
+    TripleFault {
+        /// The CPU.
+        vcpu: u32,
+        /// Where it was; `None` if KVM does not say.
+        rip: Option<u64>,
+    },
     /// The guest kernel panicked.
     Panicked {
         /// What COM1 said, from the panic line on.
@@ -72,6 +80,7 @@ impl fmt::Display for End {
         match self {
             Self::PoweredOff => f.write_str("the guest powered off"),
             Self::Reset => f.write_str("the guest reset itself (triple fault or reboot)"),
+            &Self::TripleFault { vcpu, rip } => ktstr_vmm::End::TripleFault { vcpu, rip }.fmt(f),
             Self::Panicked { text } => {
                 write!(f, "the guest kernel panicked: {}", panic_reason(text))
             }

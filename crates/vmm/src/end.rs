@@ -14,6 +14,9 @@ pub enum End {
     TripleFault {
         /// The CPU, in the order of the topology.
         vcpu: u32,
+        /// Where it was; `None` if KVM does not say. On AMD-V it never does: the state of a CPU that shut
+        /// down is undefined there, so KVM resets it (`shutdown_interception` in arch/x86/kvm/svm/svm.c).
+        rip: Option<u64>,
     },
     /// [`MicroVm::kill`](crate::MicroVm::kill), or the machine was dropped.
     Killed,
@@ -33,7 +36,14 @@ impl fmt::Display for End {
         match self {
             Self::PoweredOff => f.write_str("the guest powered off"),
             Self::Reset => f.write_str("the guest reset itself"),
-            Self::TripleFault { vcpu } => write!(f, "triple fault on vCPU {vcpu}"),
+            Self::TripleFault { vcpu, rip } => {
+                write!(f, "triple fault on vCPU {vcpu}")?;
+                match rip {
+                    Some(rip) => write!(f, " at RIP {rip:#x}")?,
+                    None => f.write_str(" (its RIP is lost: KVM has reset it)")?,
+                }
+                f.write_str(": it could not deliver an exception, nor the double fault after it")
+            }
             Self::Killed => f.write_str("the machine was stopped"),
             Self::Broken { vcpu, rip, reason } => {
                 write!(f, "vCPU {vcpu} broke down")?;

@@ -269,6 +269,7 @@ impl Vcpu {
             Ok(VcpuExit::Shutdown) => {
                 return Some(End::TripleFault {
                     vcpu: self.number(),
+                    rip: self.rip_unless_reset(),
                 });
             }
             Ok(VcpuExit::InternalError) => "KVM internal error".to_owned(),
@@ -284,6 +285,14 @@ impl Vcpu {
             rip: self.fd.get_regs().ok().map(|regs| regs.rip),
             reason,
         })
+    }
+
+    /// Where a CPU that shut down was, unless KVM has put it into the state of after a reset since.
+    fn rip_unless_reset(&self) -> Option<u64> {
+        let rip = self.fd.get_regs().ok()?.rip;
+        let sregs = self.fd.get_sregs().ok()?;
+        let is_reset = sregs.cr0 & regs::CR0_PE == 0 && rip == regs::RESET_RIP;
+        (!is_reset).then_some(rip)
     }
 
     fn park(&mut self) {

@@ -213,6 +213,7 @@ impl Watcher {
         match (end, stop) {
             (Some(VmEnd::PoweredOff), _) => End::PoweredOff,
             (Some(VmEnd::Reset), _) => End::Reset,
+            (Some(VmEnd::TripleFault { vcpu, rip }), _) => End::TripleFault { vcpu, rip },
             (Some(VmEnd::Killed), Some(reason)) => End::Stopped(reason),
             (Some(end), _) => End::Broken {
                 message: end.to_string(),

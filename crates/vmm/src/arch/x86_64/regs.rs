@@ -5,7 +5,11 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use super::layout::{GDT, PML4};
 
-const CR0_PE: u64 = 1 << 0;
+/// Where a CPU starts after a reset, within its code segment (AMD APM volume 2, section 14.1.3).
+pub(crate) const RESET_RIP: u64 = 0xfff0;
+
+/// Protected mode: off after a reset.
+pub(crate) const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
 const CR0_NE: u64 = 1 << 5;
 const CR0_PG: u64 = 1 << 31;
