@@ -10,6 +10,7 @@ mod causes;
 mod cpu_queue;
 mod drive;
 mod expectation;
+mod host_only;
 pub mod initramfs;
 mod link;
 mod nested;
@@ -26,9 +27,10 @@ pub use cargo_build::BuildError;
 pub use cpu_queue::{
     Claim, CpuCap, CpuCapError, CpuQueue, Entry, Place, QueueError, Share, Waiting,
 };
+pub use host_only::{Body, run_host_only};
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;
-pub use ktstr_wire::{NestedTest, TimingSlack};
+pub use ktstr_wire::{NestedTest, TestEnd, TimingSlack};
 pub use observe::Observation;
 pub use plan::TestPlan;
 pub use scheduler::{SchedulerError, SchedulerPlan, SchedulerSource};

@@ -80,7 +80,10 @@ impl Session {
         drop(share);
         let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));
         match inner {
-            Some(Ok(inner)) => *sidecar = marked(inner, sidecar, &self.engine.describe()),
+            Some(Ok(inner)) => {
+                let printed = record.output.into_text();
+                *sidecar = marked(inner, sidecar, &printed, &self.engine.describe());
+            }
             Some(Err(error)) => {
                 let remark = format!("the inner host's sidecar can't be read: {error}");
                 conclude(sidecar, record, limits, &plan.thresholds);
@@ -124,7 +127,7 @@ impl Session {
 }
 
 /// The inner host's sidecar as ours.
-fn marked(inner: Sidecar, ours: &Sidecar, outer: &str) -> Sidecar {
+fn marked(inner: Sidecar, ours: &Sidecar, printed: &str, outer: &str) -> Sidecar {
     let engine = inner.engine.unwrap_or_default();
     Sidecar {
         engine: Some(EngineInfo {
@@ -137,6 +140,7 @@ fn marked(inner: Sidecar, ours: &Sidecar, outer: &str) -> Sidecar {
             queued_ms: ours.timings.queued_ms,
             ..inner.timings
         },
+        output: format!("{printed}{}", inner.output),
         remarks: [ours.remarks.as_slice(), &inner.remarks].concat(),
         ..inner
     }

@@ -39,18 +39,26 @@ pub(crate) fn judge(
     } else if let Some(chain) = &record.setup_failed {
         let summary = format!("the guest could not be made ready: {}", outermost(chain));
         fail(FailureKind::Harness, summary, &numbered(chain))
-    } else if let Some(TestEnd {
-        error: Some(chain), ..
-    }) = &sent
-    {
-        let summary = format!("the test returned an error: {}", outermost(chain));
-        fail(FailureKind::Test, summary, &numbered(chain))
-    } else if sent.is_some() {
-        (result.outcome(), None)
+    } else if let Some(end) = &sent {
+        judge_end(end.error.as_deref(), &result)
     } else {
         without_result(record, limits)
     };
     (outcome, failure, result)
+}
+
+/// Judges what a body came to: the error that it returned, or all checks.
+pub(crate) fn judge_end(
+    error: Option<&[String]>,
+    result: &AssertResult,
+) -> (Outcome, Option<Failure>) {
+    match error {
+        None => (result.outcome(), None),
+        Some(chain) => {
+            let summary = format!("the test returned an error: {}", outermost(chain));
+            fail(FailureKind::Test, summary, &numbered(chain))
+        }
+    }
 }
 
 fn without_result(record: &Record, limits: Limits) -> (Outcome, Option<Failure>) {
@@ -114,7 +122,7 @@ fn crash_text(com2: &str) -> Option<&str> {
     Some(com2[at + CRASH_MARK.len()..].trim_end())
 }
 
-fn fail(kind: FailureKind, summary: String, detail: &str) -> (Outcome, Option<Failure>) {
+pub(crate) fn fail(kind: FailureKind, summary: String, detail: &str) -> (Outcome, Option<Failure>) {
     (Outcome::Fail, Some(failure(kind, summary, detail)))
 }
 

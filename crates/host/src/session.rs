@@ -437,6 +437,9 @@ impl Session {
             cmdline.push(format!("LD_LIBRARY_PATH={path}"));
             environment.push(("LD_LIBRARY_PATH".to_owned(), path));
         }
+        if let Task::Nested(test) = &task {
+            environment.extend(test.environment());
+        }
         let job = Job {
             topology,
             numa: numa.clone(),

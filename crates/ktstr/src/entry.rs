@@ -5,9 +5,12 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use ktstr_host::{EngineKind, NestedTest, Session, Settings, TestPlan, blank_sidecar};
+use ktstr_host::{
+    EngineKind, NestedTest, Session, Settings, TestPlan, TimingSlack, blank_sidecar, run_host_only,
+};
 use ktstr_report::{Failure, FailureKind, Outcome, Palette, Renderer, RunId, RunStore, Sidecar};
 
+use crate::host_body::host_body;
 use crate::registry::TestEntry;
 use crate::{environment, registry};
 
@@ -52,12 +55,16 @@ pub fn run(name: &'static str) {
     }
 }
 
-fn run_entry(entry: &TestEntry) -> (Sidecar, Option<String>) {
+fn run_entry(entry: &'static TestEntry) -> (Sidecar, Option<String>) {
     let (run_id, trouble) = match RunId::of_this_process() {
         Ok(id) => (id, None),
         Err(error) => (RunId::generate(SystemTime::now()), Some(error.to_string())),
     };
     let plan = plan(entry, run_id.to_string());
+    if entry.host_only && !is_nested() {
+        let sidecar = run_host_only(&plan, host_body(entry, TimingSlack::default()));
+        return (sidecar, trouble);
+    }
     let sidecar = match session() {
         Ok(session) => session.run_test(&plan, &mut |waiting| eprintln!("{waiting}")),
         Err(failure) => Sidecar {
@@ -67,6 +74,12 @@ fn run_entry(entry: &TestEntry) -> (Sidecar, Option<String>) {
         },
     };
     (sidecar, trouble)
+}
+
+/// Whether tests run in an emulated machine, in which a test for the host only has its host too.
+fn is_nested() -> bool {
+    environment::settings_from_environment()
+        .is_ok_and(|settings| settings.engine == EngineKind::Nested)
 }
 
 /// Kernel and engine are resolved by the first test of a process and serve all.
@@ -112,15 +125,16 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
 fn run_nested(test: &NestedTest) -> anyhow::Result<Vec<u8>> {
     let entry = registry::find(&test.name)
         .with_context(|| format!("the test {} is not in this binary's registry", test.name))?;
+    let mut plan = plan(entry, test.run_id.clone());
+    if entry.host_only {
+        let sidecar = run_host_only(&plan, host_body(entry, test.slack.clone()));
+        return Ok(sidecar.to_json()?);
+    }
     let settings = Settings {
-        kernel: Some(test.kernel.parse()?),
-        engine: EngineKind::Kvm,
-        cache: Some(NestedTest::CACHE.into()),
         outer_slack: test.slack.clone(),
         ..environment::settings_from_environment()?
     };
     let session = Session::open(settings, &ktstr_kernels::Quiet)?;
-    let mut plan = plan(entry, test.run_id.clone());
     // The outer host has built or found its program, and put it here.
     if let (Some(scheduler), Some(program)) = (&mut plan.scheduler, &test.scheduler) {
         scheduler.use_program(program);

@@ -23,6 +23,7 @@
 
 mod entry;
 mod environment;
+mod host_body;
 mod registry;
 mod scheduler;
 
@@ -49,6 +50,7 @@ mod scheduler;
 /// | `extra_sched_args` | further arguments of its program, such as `["--verbose"]` | none |
 /// | `watchdog_timeout_s` | how long a runnable task may wait until the kernel throws the scheduler out; where the kernel has no interface for it, a remark says so | the scheduler's own |
 /// | `expect_err` | what is to go wrong, see below | nothing |
+/// | `host_only` | the body runs on the host, without a machine; on the `nested` engine in the emulated machine, whose KVM it can use | `false` |
 ///
 /// The checks, on by default but for those in the last row (see [`Assert`] for their meaning and bounds). Set one to
 /// `off` to leave it out; the report then says that it was not checked:
@@ -92,6 +94,15 @@ mod scheduler;
 /// # use ktstr::prelude::*;
 /// #[ktstr_test(core = 2)] // there is no attribute `core`
 /// fn misspelt(ctx: &Ctx) -> Result<AssertResult> {
+///     Ok(scenarios::steady(ctx)?)
+/// }
+/// # fn main() {}
+/// ```
+///
+/// ```compile_fail
+/// # use ktstr::prelude::*;
+/// #[ktstr_test(host_only, cores = 2)] // `cores` is of the machine, and a `host_only` test has none
+/// fn contradictory(ctx: &Ctx) -> Result<AssertResult> {
 ///     Ok(scenarios::steady(ctx)?)
 /// }
 /// # fn main() {}

@@ -36,6 +36,8 @@ pub struct TestEntry {
     pub timeout_ms: Option<u64>,
     /// Kernel modules, by name.
     pub modules: &'static [&'static str],
+    /// Whether the body runs on the host, without a machine.
+    pub host_only: bool,
     /// Checks.
     pub assert: Assert,
     /// The body.

@@ -146,7 +146,7 @@ const ON_BY_DEFAULT: [&str; 4] = [
     "max_fallback_rate",
 ];
 
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 20] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -161,6 +161,35 @@ const SETTINGS: [&str; 19] = [
     "duration_s",
     "timeout_s",
     "modules",
+    "sustained_samples",
+    scheduler::NAMES[0],
+    scheduler::NAMES[1],
+    scheduler::NAMES[2],
+    scheduler::NAMES[3],
+    "host_only",
+];
+
+/// What a test without a machine can't have.
+const OF_THE_MACHINE: [&str; 24] = [
+    "numa_nodes",
+    "llcs",
+    "cores",
+    "threads",
+    "memory_mib",
+    "performance_mode",
+    numa::NAMES[0],
+    numa::NAMES[1],
+    numa::NAMES[2],
+    numa::NAMES[3],
+    numa::NAMES[4],
+    "modules",
+    "cpus_online",
+    "kernel_log",
+    "max_imbalance_ratio",
+    "max_local_dsq_depth",
+    "fail_on_rq_clock_stuck",
+    "max_fallback_rate",
+    "max_keep_last_rate",
     "sustained_samples",
     scheduler::NAMES[0],
     scheduler::NAMES[1],
@@ -182,6 +211,7 @@ pub(crate) struct Attributes {
     pub(crate) duration_ms: u64,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) modules: Vec<LitStr>,
+    pub(crate) host_only: bool,
     /// Method calls on `Assert::DEFAULT`.
     pub(crate) assert: TokenStream,
 }
@@ -216,6 +246,7 @@ impl Attributes {
             duration_ms: seconds(&given, "duration_s")?.unwrap_or(DEFAULT_DURATION_MS),
             timeout_ms: seconds(&given, "timeout_s")?,
             modules: modules(&given)?,
+            host_only: host_only(&given)?,
             assert: assert(&given)?,
         })
     }
@@ -347,6 +378,21 @@ fn modules(given: &BTreeMap<String, Argument>) -> Result<Vec<LitStr>> {
             ..
         }) => Ok(names.clone()),
         Some(argument) => Err(argument.wants("a list of module names, such as [\"veth\"]")),
+    }
+}
+
+fn host_only(given: &BTreeMap<String, Argument>) -> Result<bool> {
+    let host_only = switch(given, "host_only")?;
+    let contradiction = OF_THE_MACHINE.iter().find_map(|name| given.get(*name));
+    match contradiction.filter(|_| host_only) {
+        Some(other) => Err(Error::new(
+            other.name.span(),
+            format!(
+                "`{}` is of the machine, and a `host_only` test has none",
+                other.name
+            ),
+        )),
+        None => Ok(host_only),
     }
 }
 

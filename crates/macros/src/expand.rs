@@ -35,9 +35,10 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
 
         const _: () = {
             #function
+            // In scope of the body, so by a name that the body won't use.
             #[::ktstr::__private::linkme::distributed_slice(::ktstr::__private::TESTS)]
             #[linkme(crate = ::ktstr::__private::linkme)]
-            static ENTRY: ::ktstr::__private::TestEntry = #entry;
+            static __KTSTR_TEST: ::ktstr::__private::TestEntry = #entry;
         };
     })
 }
@@ -51,10 +52,11 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
     let memory_mib = option(attributes.memory_mib);
     let timeout_ms = option(attributes.timeout_ms);
     let numa = numa::to_tokens(&attributes.numa);
-    let (performance_mode, duration_ms, modules, assert) = (
+    let (performance_mode, duration_ms, modules, host_only, assert) = (
         attributes.performance_mode,
         attributes.duration_ms,
         &attributes.modules,
+        attributes.host_only,
         &attributes.assert,
     );
     let (scheduler, expect) = (
@@ -73,6 +75,7 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
             duration_ms: #duration_ms,
             timeout_ms: #timeout_ms,
             modules: &[#(#modules),*],
+            host_only: #host_only,
             assert: ::ktstr::Assert::DEFAULT #assert,
             body: #body,
         }
@@ -169,11 +172,21 @@ mod tests {
             ("modules = [N]", "must be a literal", "[N]"),
             ("modules = [1]", "a list of module names", "modules"),
             ("modules = 1", "a list of module names", "1"),
+            ("host_only = 1", "`true` or `false`", "1"),
         ] {
             let (error, place) = refused(attributes, BODY);
             assert!(error.contains(part), "{attributes}: {error}");
             assert_eq!(place, at, "{attributes}");
         }
+    }
+
+    #[test]
+    fn a_test_without_a_machine_declares_none() {
+        let (error, place) = refused("host_only, cores = 2", BODY);
+        assert!(error.contains("a `host_only` test has none"), "{error}");
+        assert_eq!(place, "cores");
+        assert!(expanded("host_only").contains("host_only : true"));
+        assert!(expanded("host_only = false, cores = 2").contains("host_only : false"));
     }
 
     #[test]

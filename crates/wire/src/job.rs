@@ -44,6 +44,16 @@ pub struct NestedTest {
 impl NestedTest {
     /// Where the guest finds the kernel cache.
     pub const CACHE: &'static str = "/ktstr/cache";
+
+    /// What makes this binary, and those that it starts, such a host.
+    pub fn environment(&self) -> [(String, String); 3] {
+        [
+            ("KTSTR_ENGINE", "kvm"),
+            ("KTSTR_KERNEL", &self.kernel),
+            ("KTSTR_CACHE_DIR", Self::CACHE),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    }
 }
 
 /// How a scheduler is started in the guest.

@@ -1,0 +1,46 @@
+//! The body of a test for the host only.
+
+use ktstr_host::{Body, TestEnd, TimingSlack};
+use ktstr_report::AssertResult;
+use ktstr_scenario::{CgroupManager, Ctx, Timing};
+use ktstr_topology::NumaMemory;
+
+use crate::registry::TestEntry;
+
+/// Where cgroups are made, if the body makes any: as in a machine.
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
+const WORKLOAD_CGROUP: &str = "ktstr";
+
+/// The body of `entry`, ready to be run. Its own checks judge it: those of a machine's CPUs and kernel log would
+/// speak of a host that others use as well.
+pub(crate) fn host_body(entry: &'static TestEntry, slack: TimingSlack) -> Body {
+    Box::new(move || match call(entry, slack) {
+        Ok(result) => TestEnd {
+            result,
+            error: None,
+        },
+        Err(error) => TestEnd {
+            result: AssertResult::default(),
+            error: Some(error.chain().map(ToString::to_string).collect()),
+        },
+    })
+}
+
+fn call(entry: &TestEntry, slack: TimingSlack) -> anyhow::Result<AssertResult> {
+    let timing = Timing {
+        gap_slack_ms: slack.gap_ms,
+        spread_slack_pct: slack.spread_pct,
+        why: slack.why,
+    };
+    let cgroups = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)?;
+    let no_memory = NumaMemory::uniform(&entry.topology, 0);
+    let ctx = Ctx::new(
+        entry.topology,
+        no_memory,
+        cgroups,
+        std::time::Duration::from_millis(entry.duration_ms),
+        entry.assert,
+        timing,
+    );
+    (entry.body)(&ctx)
+}
