@@ -49,7 +49,7 @@ fn kernel(code: &[u8]) -> File {
 }
 
 /// Starts a machine that runs `code`; `None` where there is no KVM.
-fn start(topology: Topology, code: &[u8]) -> Option<(MicroVm, Receiver<End>)> {
+pub(crate) fn start(topology: Topology, code: &[u8]) -> Option<(MicroVm, Receiver<End>)> {
     let nodes = (0..topology.numa_nodes())
         .map(|_| NodeMemory::new(RAM_BYTES).unwrap())
         .collect();
@@ -89,7 +89,7 @@ fn out(port: u16, value: u8) -> Vec<u8> {
 }
 
 /// `jmp .`
-const SPIN: [u8; 2] = [0xeb, 0xfe];
+pub(crate) const SPIN: [u8; 2] = [0xeb, 0xfe];
 
 fn wait_until(mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + DEADLINE;

@@ -84,6 +84,7 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
             "ktstr-introspect",
             "ktstr-machine",
             "ktstr-kernels",
+            "ktstr-vmm",
             "ktstr-wire",
         ],
     ),

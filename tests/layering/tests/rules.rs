@@ -23,7 +23,9 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/vmm/src/memory.rs",
     "crates/vmm/src/realtime.rs",
     "schedulers/scx-ktstr/src/skeleton.rs",
+    "tests/e2e/tests/faults/raw_syscalls.rs",
     "tests/e2e/tests/faults/victims.rs",
+    "tests/e2e/tests/faults/victims/virtio.rs",
 ];
 
 /// What users depend on, and how many crates that may cost them.

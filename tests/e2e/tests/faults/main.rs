@@ -1,5 +1,8 @@
 //! Faults, each with the words that the report must have for it.
 
+mod host_only;
+mod kvm;
+mod raw_syscalls;
 mod victim;
 mod victims;
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use ktstr_report::{RunStore, Sidecar};
 use tempfile::TempDir;
 
-/// Longer than any victim needs on a busy host.
-const DEADLINE: Duration = Duration::from_secs(180);
+/// Longer than any victim needs on a busy host, also one with others inside of it.
+const DEADLINE: Duration = Duration::from_secs(460);
 
 /// A victim that runs, with folders of its own for results and temporary files.
 pub(crate) struct Victim {
@@ -26,17 +26,25 @@ pub(crate) struct Reported {
     pub(crate) text: String,
     /// None if it never got to write one.
     pub(crate) sidecar: Option<Sidecar>,
+    /// Files that it has left in its folder for temporary ones.
+    pub(crate) left_in_temporary: Vec<String>,
     /// Largest resident size of the process, without its children.
     pub(crate) peak_rss_mib: u64,
 }
 
 impl Victim {
+    /// Starts one of the victims.
     pub(crate) fn start(name: &str, environment: &[(&str, &str)]) -> Self {
+        Self::of(&format!("victims::{name}"), environment)
+    }
+
+    /// Starts any test of this binary, by its path.
+    pub(crate) fn of(test: &str, environment: &[(&str, &str)]) -> Self {
         let runs = tempfile::tempdir().expect("a folder for results");
         let temporary = tempfile::tempdir().expect("a folder for temporary files");
         let child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
-            .arg(format!("victims::{name}"))
+            .arg(test)
             .env("KTSTR_RUNS_DIR", runs.path())
             .env("TMPDIR", temporary.path())
             .env_remove("KTSTR_RUN_ID")
@@ -73,6 +81,7 @@ impl Victim {
         Reported {
             success: status.success(),
             sidecar: only_sidecar(self.runs.path()),
+            left_in_temporary: crate::entries(self.temporary.path()),
             text,
             peak_rss_mib,
         }

@@ -1,6 +1,9 @@
 //! Tests that go wrong on purpose. The tests of this binary run them, one at a time, in a process of its
 //! own, and read what it reports.
 
+pub(crate) mod ring0;
+mod virtio;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
