@@ -8,9 +8,8 @@ use std::thread;
 
 use ktstr_topology::{NumaMemory, Topology};
 use kvm_bindings::{
-    KVM_CAP_X86_DISABLE_EXITS, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY,
-    KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_PAUSE, kvm_enable_cap, kvm_msi,
-    kvm_pit_config,
+    KVM_CAP_X86_DISABLE_EXITS, KVM_MAX_CPUID_ENTRIES, KVM_X86_DISABLE_EXITS_HLT,
+    KVM_X86_DISABLE_EXITS_PAUSE, kvm_enable_cap,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use nix::sys::eventfd::{EfdFlags, EventFd as WakeEvent};
@@ -25,7 +24,6 @@ use crate::devices::Devices;
 use crate::devices::pci::PciBus;
 use crate::devices::serial::{PATIENCE, SerialPort};
 use crate::devices::virtio::console::Console;
-use crate::devices::virtio::msix::MsiSink;
 use crate::devices::virtio::pci::VirtioPci;
 use crate::devices::virtio::worker::Worker;
 use crate::end::End;
@@ -34,6 +32,7 @@ use crate::guest_ram::GuestRam;
 use crate::machine::{MicroVm, SetupTimes, StepClock, Streams};
 use crate::memory::{self, Access, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, VcpuThreads};
+use crate::vm::{self, KvmMsi, Refused, refused};
 
 /// Highest APIC id that a machine may have. The interrupt controllers in the kernel can send device
 /// interrupts to no higher one, and 255 means all CPUs.
@@ -121,6 +120,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<Refused> for StartError {
+    fn from(Refused { action, source }: Refused) -> Self {
+        Self::Kvm { action, source }
+    }
 }
 
 /// What a machine is made of.
@@ -226,8 +231,11 @@ impl Builder {
         if cpus as usize > max || ids.highest() as usize >= kvm.get_max_vcpu_id() {
             return Err(StartError::KvmCpus { cpus, max });
         }
+        let vm = Arc::new(vm::create(&kvm)?);
         let dedicated = !self.host_cpus.is_empty();
-        let vm = Arc::new(create_vm(&kvm, dedicated)?);
+        if dedicated {
+            halt_without_exit(&vm)?;
+        }
         times.vm = clock.lap();
 
         let lens: Vec<_> = self.nodes.iter().map(NodeMemory::len_bytes).collect();
@@ -320,8 +328,7 @@ impl Builder {
         let serial = |irq| -> Result<(Mutex<SerialPort>, UnixStream), StartError> {
             let (guest, ours) = pair()?;
             let event = EventFd::new(0).map_err(host("make an interrupt line"))?;
-            vm.register_irqfd(&event, irq)
-                .map_err(refused("connect an interrupt line"))?;
+            vm::connect_line(vm, &event, irq)?;
             let port =
                 SerialPort::new(event, guest, PATIENCE).map_err(host("set up a serial port"))?;
             Ok((Mutex::new(port), ours))
@@ -360,44 +367,20 @@ impl Builder {
     }
 }
 
-fn refused(action: &'static str) -> impl Fn(kvm_ioctls::Error) -> StartError {
-    move |source| StartError::Kvm { action, source }
-}
-
 fn host(action: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Host { action, source }
 }
 
-/// A virtual machine with interrupt controllers and timer.
-fn create_vm(kvm: &Kvm, dedicated: bool) -> Result<VmFd, StartError> {
-    let vm = kvm
-        .create_vm()
-        .map_err(refused("create a virtual machine"))?;
-    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
-        .map_err(refused("place its identity map"))?;
-    // A 32-bit host could not hold the address; there is no such host.
-    let tss = usize::try_from(layout::KVM_TSS).unwrap_or_default();
-    vm.set_tss_address(tss)
-        .map_err(refused("place its task state segment"))?;
-    vm.create_irq_chip()
-        .map_err(refused("create the interrupt controllers"))?;
-    // For kernels without kvmclock, which calibrate by it. The dummy answers at the speaker's port.
-    let pit = kvm_pit_config {
-        flags: KVM_PIT_SPEAKER_DUMMY,
-        ..kvm_pit_config::default()
+/// Lets the guest of CPUs of its own halt without leaving it.
+fn halt_without_exit(vm: &VmFd) -> Result<(), StartError> {
+    let mut cap = kvm_enable_cap {
+        cap: KVM_CAP_X86_DISABLE_EXITS,
+        ..kvm_enable_cap::default()
     };
-    vm.create_pit2(pit)
-        .map_err(refused("create the interval timer"))?;
-    if dedicated {
-        let mut cap = kvm_enable_cap {
-            cap: KVM_CAP_X86_DISABLE_EXITS,
-            ..kvm_enable_cap::default()
-        };
-        cap.args[0] = u64::from(WITHOUT_EXIT);
-        vm.enable_cap(&cap)
-            .map_err(refused("let the guest halt without leaving it"))?;
-    }
-    Ok(vm)
+    cap.args[0] = u64::from(WITHOUT_EXIT);
+    vm.enable_cap(&cap)
+        .map_err(refused("let the guest halt without leaving it"))?;
+    Ok(())
 }
 
 /// All vCPUs, ready to run; the first is the boot CPU.
@@ -456,22 +439,5 @@ fn supervise(
                 error,
             ))
         }
-    }
-}
-
-/// Message-signalled interrupts go straight to KVM's local APICs.
-#[derive(Debug)]
-struct KvmMsi(Arc<VmFd>);
-
-impl MsiSink for KvmMsi {
-    fn send(&self, address: u64, data: u32) {
-        let msi = kvm_msi {
-            address_lo: (address & 0xffff_ffff) as u32,
-            address_hi: (address >> 32) as u32,
-            data,
-            ..kvm_msi::default()
-        };
-        // Fails for an address that is no CPU's; then the guest has asked for nothing.
-        let _ = self.0.signal_msi(msi);
     }
 }

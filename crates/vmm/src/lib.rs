@@ -19,6 +19,7 @@ mod memory;
 mod probe;
 mod realtime;
 mod vcpu;
+mod vm;
 
 pub use acpi::AcpiTooLarge;
 pub use arch::x86_64::boot::{BootError, ElfFault, InitrdPart};

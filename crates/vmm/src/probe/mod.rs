@@ -13,25 +13,33 @@ use ktstr_topology::Topology;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
 
 use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::layout::probe::{IDT, RAM_BYTES};
+use crate::arch::x86_64::layout::COM1_IRQ;
+use crate::arch::x86_64::layout::probe::{CODE, IDT, RAM_BYTES};
 use crate::arch::x86_64::{cpuid, regs};
 use crate::kvm_run::internal_error;
 use crate::memory::{self, Access, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, install_kick_handler};
+use crate::vm::{self, Refused, refused};
 
 pub use guest::ProbeStage;
 
-/// How long the guest may run. A real KVM needs a few milliseconds.
-const TIME_BOUND: Duration = Duration::from_millis(60);
+/// How long the guest may run. A real KVM needs a few milliseconds; the rest is for a host that is too busy to
+/// give it any time.
+const TIME_BOUND: Duration = Duration::from_secs(3);
 
-/// How long it may run when it is tried again: a busy host may have had no time for us.
-const SECOND_TIME_BOUND: Duration = Duration::from_millis(400);
+/// How often it is looked whether the guest crawls.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long a vCPU may take to return after it was interrupted.
-const KICK_BOUND: Duration = Duration::from_millis(100);
+/// How many times slower than this process the guest may count. A KVM that runs guests on the CPU is as fast; one
+/// that emulates them is slower by a hundred times and more.
+const MOST_SLOWER: u128 = 20;
+
+/// How long a vCPU may take to return after it was interrupted, on a busy host too.
+const KICK_BOUND: Duration = Duration::from_secs(3);
 
 /// What a microVM can't do without.
 const CAPABILITIES: [(Cap, &str); 7] = [
@@ -105,11 +113,19 @@ pub enum Unusable {
     },
     /// The guest took too long.
     #[error("it can't run a kernel: {stage} was not done within {} ms", bound.as_millis())]
-    TooSlow {
+    Late {
         /// Where it was.
         stage: ProbeStage,
         /// How long it was given.
         bound: Duration,
+    },
+    /// The guest is emulated.
+    #[error(
+        "it can't run a kernel in any useful time: a guest counts {times} times slower than the host"
+    )]
+    TooSlow {
+        /// How many times.
+        times: u128,
     },
     /// A vCPU can't be interrupted. Its thread is left alone.
     #[error("it can't run a kernel: a vCPU that was interrupted at {stage} does not return")]
@@ -119,8 +135,15 @@ pub enum Unusable {
     },
 }
 
-/// Runs a tiny guest in 64-bit mode, ring 0, on two vCPUs, and tells whether it came through. Answers within
-/// 100 ms on a KVM that works or gives up; one that is too slow is given a second chance of 400 ms.
+impl From<Refused> for Unusable {
+    fn from(Refused { action, source }: Refused) -> Self {
+        Self::Refused { action, source }
+    }
+}
+
+/// Runs a tiny guest in 64-bit mode, ring 0, on two vCPUs, and tells whether it came through. The guest's machine
+/// is made as a microVM is, with everything that one needs of KVM. The answer comes within 100 ms, unless the host
+/// has no CPU time for the guest.
 pub fn probe() -> Result<Usable, Unusable> {
     let kvm = Kvm::new().map_err(|source| Unusable::Open { source })?;
     let version = kvm.get_api_version();
@@ -132,13 +155,9 @@ pub fn probe() -> Result<Usable, Unusable> {
             return Err(Unusable::Capability { capability: name });
         }
     }
-    let guest_time = match run(&kvm, TIME_BOUND) {
-        Err(Unusable::TooSlow { .. }) => run(&kvm, SECOND_TIME_BOUND)?,
-        result => result?,
-    };
     Ok(Usable {
         max_vcpus: kvm.get_max_vcpus(),
-        guest_time,
+        guest_time: run(&kvm)?,
     })
 }
 
@@ -147,10 +166,12 @@ struct Machine {
     // Closed before the memory is unmapped: fields are dropped in this order.
     _vm: VmFd,
     memory: GuestMemoryMmap,
+    /// Rate of the guest's TSC, if KVM tells.
+    tsc_khz: Option<u32>,
     stop: AtomicBool,
 }
 
-fn run(kvm: &Kvm, bound: Duration) -> Result<Duration, Unusable> {
+fn run(kvm: &Kvm) -> Result<Duration, Unusable> {
     install_kick_handler()?;
     let (machine, vcpus) = set_up(kvm)?;
     let (verdict, verdicts) = mpsc::channel();
@@ -173,7 +194,7 @@ fn run(kvm: &Kvm, bound: Duration) -> Result<Duration, Unusable> {
         }
     }
     drop(verdict);
-    let result = judge(&machine, &verdicts, bound);
+    let result = judge(&machine, &verdicts);
     let time = start.elapsed();
     let stage = guest::stage(&machine.memory);
     if !stop(&machine, threads) {
@@ -182,31 +203,61 @@ fn run(kvm: &Kvm, bound: Duration) -> Result<Duration, Unusable> {
     result.map(|()| time)
 }
 
-fn judge(
-    machine: &Machine,
-    verdicts: &Receiver<Result<(), String>>,
-    bound: Duration,
-) -> Result<(), Unusable> {
-    let verdict = verdicts.recv_timeout(bound);
-    let stage = guest::stage(&machine.memory);
-    match verdict {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(reason)) => Err(Unusable::Guest { stage, reason }),
-        Err(RecvTimeoutError::Timeout) => Err(Unusable::TooSlow { stage, bound }),
-        Err(RecvTimeoutError::Disconnected) => Err(Unusable::Guest {
-            stage,
-            reason: "its vCPUs ended without a word".to_owned(),
-        }),
+fn judge(machine: &Machine, verdicts: &Receiver<Result<(), String>>) -> Result<(), Unusable> {
+    let piece = Duration::max(own_piece(), Duration::from_nanos(1));
+    let until = Instant::now() + TIME_BOUND;
+    loop {
+        let verdict = verdicts.recv_timeout(LOOK_EVERY);
+        let stage = guest::stage(&machine.memory);
+        if let Some(guest_piece) = machine.piece() {
+            let times = guest_piece.as_nanos() / piece.as_nanos();
+            if times > MOST_SLOWER {
+                return Err(Unusable::TooSlow { times });
+            }
+        }
+        match verdict {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(reason)) => return Err(Unusable::Guest { stage, reason }),
+            Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
+            Err(RecvTimeoutError::Timeout) => {
+                let bound = TIME_BOUND;
+                return Err(Unusable::Late { stage, bound });
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Unusable::Guest {
+                    stage,
+                    reason: "its vCPUs ended without a word".to_owned(),
+                });
+            }
+        }
     }
 }
 
+impl Machine {
+    /// Time of the fastest piece of the guest's loop.
+    fn piece(&self) -> Option<Duration> {
+        let ticks = guest::piece_ticks(&self.memory)?;
+        let ns = u128::from(ticks) * 1_000_000 / u128::from(self.tsc_khz?.max(1));
+        Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Time that this process takes for such a piece.
+fn own_piece() -> Duration {
+    let piece = || {
+        let start = Instant::now();
+        for round in 0..guest::PIECE_ROUNDS {
+            std::hint::black_box(round);
+        }
+        start.elapsed()
+    };
+    (0..3).map(|_| piece()).min().unwrap_or_default()
+}
+
 fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
-    let refused = |action| move |source| Unusable::Refused { action, source };
-    let vm = kvm
-        .create_vm()
-        .map_err(refused("create a virtual machine"))?;
-    vm.create_irq_chip()
-        .map_err(refused("create the interrupt controllers"))?;
+    let vm = vm::create(kvm)?;
+    let line = EventFd::new(nix::libc::EFD_CLOEXEC)?;
+    vm::connect_line(&vm, &line, COM1_IRQ)?;
     let nodes = [NodeMemory::new(RAM_BYTES)?];
     let regions = memory::place(&[RAM_BYTES])?;
     let memory = memory::map(&nodes, &regions, Access::ReadWrite)?;
@@ -223,7 +274,7 @@ fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
             .create_vcpu(u64::from(ids.id(cpu)))
             .map_err(refused("create a vCPU"))?;
         let leaves = cpuid::build(supported.as_slice(), &ids, cpu, false);
-        vcpu::set_up(&fd, cpu, &leaves, None)?;
+        vcpu::set_up(&fd, cpu, &leaves, (cpu == 0).then_some(CODE))?;
         vcpus.push(fd);
     }
     if let Some(boot) = vcpus.first() {
@@ -240,9 +291,12 @@ fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
             .and_then(|()| boot.set_regs(&guest::registers()))
             .map_err(refused("enter 64-bit mode"))?;
     }
+    vm.get_clock().map_err(refused("tell its clock"))?;
+    let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.get_tsc_khz().ok());
     let machine = Machine {
         _vm: vm,
         memory,
+        tsc_khz,
         stop: AtomicBool::new(false),
     };
     Ok((Arc::new(machine), vcpus))
