@@ -80,7 +80,7 @@ fn plain() -> Result<()> {
 
 fn tuned() -> Result<()> {
     let kernel = kernel()?;
-    let engine = ktstr_machine::choose(EngineKind::Tcg, &EngineOptions::from_env())?;
+    let engine = ktstr_machine::choose(EngineKind::Tcg, &EngineOptions::from_env())?.engine;
     let topology = Topology::new(1, 1, CPUS, 1)?;
     let boot = BootKernel {
         pvh: kernel.pvh_entry().is_some(),

@@ -9,7 +9,6 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use ktstr_host::Session;
-use ktstr_machine::EngineKind;
 use ktstr_report::{
     ExitCode as Code, Palette, RUN_ID_ENV, RUNS_DIR_ENV, Renderer, RunId, RunStore, RunSummary,
     StoreError,
@@ -32,10 +31,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
     let metadata = Metadata::ask(&cargo).or_exit(Code::Usage)?;
     let choice = package_arguments(args, &metadata)?;
     let settings = session::settings(&args.target)?;
-    let engine_kind = settings.engine;
     let qemu = settings.engine_options.qemu.clone();
     let session = session::open(settings, Talk::All)?;
-    announce(&session, engine_kind)?;
+    announce(&session)?;
 
     let store = store(&metadata)?;
     let run_id = RunId::generate(SystemTime::now());
@@ -46,7 +44,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
         .args(&args.filters)
         .args(&args.nextest_args)
         .env("KTSTR_KERNEL", session.kernel().key())
-        .env("KTSTR_ENGINE", session.engine_name())
+        .env("KTSTR_ENGINE", session.engine_of_tests().name())
         .env(RUN_ID_ENV, run_id.as_str())
         .env(RUNS_DIR_ENV, store.root());
     for (name, path) in absolute_paths(qemu)? {
@@ -141,18 +139,15 @@ fn package_arguments(args: &TestArgs, metadata: &Metadata) -> Result<Vec<OsStrin
 }
 
 /// Says what the tests will run on, and what they will miss there.
-fn announce(session: &Session, asked: EngineKind) -> Result<(), Refusal> {
+fn announce(session: &Session) -> Result<(), Refusal> {
     let kernel = session.kernel();
-    let engine = session.engine();
-    let engine = ktstr_machine::announce(asked, engine)
-        .unwrap_or_else(|| format!("engine: {} ({})", session.engine_name(), engine.describe()));
     output::say(&format!(
         "kernel: {} ({}; key {})",
         kernel.release(),
         kernel.source(),
         kernel.key()
     ));
-    output::say(&engine);
+    output::say(&session.engine_announcement());
     let requirements = kernel.requirements().or_exit(Code::HarnessFailed)?;
     if requirements.unchecked {
         output::say(

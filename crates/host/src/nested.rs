@@ -49,7 +49,7 @@ impl Session {
             name: plan.name.clone(),
             kernel: self.kernel.key().to_owned(),
             run_id: plan.run_id.clone(),
-            slack: self.slack(&topology),
+            slack: self.slack(self.engine(), &topology),
             scheduler: scheduler.map(|include| include.guest),
         });
         let numa = NumaMemory::uniform(&topology, inner.total_mib().saturating_add(OUTER_MIB));
@@ -62,15 +62,15 @@ impl Session {
             let pages = inner.total_mib().div_ceil(2);
             spec.cmdline.push(format!("hugepages={pages}"));
         }
-        self.engine.check(&spec)?;
-        let share = self.share(&plan.name, &topology, false, on_wait)?;
+        self.engine().check(&spec)?;
+        let share = self.share(self.engine(), &plan.name, &topology, false, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
         let limits = Limits {
             boot: boot_limit(&topology),
             run: Some(plan.limits().boot + plan.limits().run.unwrap_or_default() + OUTER_LIMIT),
         };
         let record = drive(
-            self.engine.as_ref(),
+            self.engine(),
             &spec,
             limits,
             None,
@@ -82,7 +82,7 @@ impl Session {
         match inner {
             Some(Ok(inner)) => {
                 let printed = record.output.into_text();
-                *sidecar = marked(inner, sidecar, &printed, &self.engine.describe());
+                *sidecar = marked(inner, sidecar, &printed, &self.engine().describe());
             }
             Some(Err(error)) => {
                 let remark = format!("the inner host's sidecar can't be read: {error}");

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
 use ktstr_machine::{
-    BootKernel, End, Engine, EngineKind, EngineOptions, InitrdPart, LaunchError, MachineSpec,
-    ServicePriority, SpecError, usable_host_cpus,
+    BootKernel, Chosen, End, Engine, EngineKind, EngineOptions, InitrdPart, LaunchError,
+    MachineSpec, ServicePriority, SpecError, usable_host_cpus,
 };
 use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
 use ktstr_topology::{NumaError, NumaMemory, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
+use crate::causes::chain;
 use crate::cpu_queue::{Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
 use crate::drive::{DriveError, Limits, drive};
 use crate::expectation;
@@ -50,7 +51,7 @@ pub struct Settings {
 pub struct Session {
     pub(crate) settings: Settings,
     pub(crate) kernel: Kernel,
-    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) engine: Chosen,
     pub(crate) bases: BaseCache,
     image: Arc<LazyImage>,
     queue: Option<CpuQueue>,
@@ -195,14 +196,28 @@ impl Session {
 
     /// The engine that runs the machines.
     pub fn engine(&self) -> &dyn Engine {
-        self.engine.as_ref()
+        self.engine.engine.as_ref()
+    }
+
+    /// What machines run on, and why on this if nobody chose it, in one line for people.
+    pub fn engine_announcement(&self) -> String {
+        self.engine.announcement(self.engine_name())
     }
 
     /// The word for where tests run: the engine's name, or `nested`.
     pub fn engine_name(&self) -> &'static str {
         match self.settings.engine {
             EngineKind::Nested => EngineKind::Nested.name(),
-            _ => self.engine.name(),
+            _ => self.engine().name(),
+        }
+    }
+
+    /// What the processes of single tests shall choose: what this one came to, so that they need not look again;
+    /// but `auto` where that is `kvm`, so that they still may fall back.
+    pub fn engine_of_tests(&self) -> EngineKind {
+        match self.settings.engine {
+            EngineKind::Auto if self.engine_name() == EngineKind::Tcg.name() => EngineKind::Tcg,
+            kind => kind,
         }
     }
 
@@ -218,14 +233,14 @@ impl Session {
         });
         sidecar.engine = Some(EngineInfo {
             name: self.engine_name().to_owned(),
-            detail: self.engine.describe(),
+            detail: self.engine().describe(),
         });
         let release = self.kernel.release();
         let not_for_it = plan
             .scheduler
             .as_ref()
             .filter(|scheduler| !scheduler.is_for(release));
-        let filled = match (not_for_it, self.settings.engine) {
+        let mut filled = match (not_for_it, self.settings.engine) {
             (Some(scheduler), _) => {
                 sidecar.outcome = Outcome::Skip;
                 sidecar.result.skipped = Some(format!(
@@ -236,8 +251,16 @@ impl Session {
                 Ok(())
             }
             (None, EngineKind::Nested) => self.fill_nested(plan, &mut sidecar, on_wait),
-            (None, _) => self.fill(plan, started, &mut sidecar, on_wait),
+            (None, _) => self.fill(self.engine(), plan, started, &mut sidecar, on_wait),
         };
+        if let Some((tcg, remark)) = filled.as_ref().err().and_then(|error| self.fallback(error)) {
+            sidecar.remarks.push(remark);
+            sidecar.engine = Some(EngineInfo {
+                name: tcg.name().to_owned(),
+                detail: tcg.describe(),
+            });
+            filled = self.fill(tcg.as_ref(), plan, started, &mut sidecar, on_wait);
+        }
         if let Err(error) = filled {
             match error.beyond_host() {
                 Some(error) => {
@@ -260,8 +283,23 @@ impl Session {
         sidecar
     }
 
+    /// The engine that `auto` takes after all, and what to say about it, if KVM turned out to be not usable.
+    pub(crate) fn fallback(&self, error: &SetUpError) -> Option<(Box<dyn Engine>, String)> {
+        let SetUpError::Drive(DriveError::Launch(why)) = error else {
+            return None;
+        };
+        if !self.settings.engine.falls_back_on(why) {
+            return None;
+        }
+        let tcg = ktstr_machine::choose(EngineKind::Tcg, &self.settings.engine_options).ok()?;
+        let why = chain(why);
+        let remark = format!("KVM refused this machine, so it ran on tcg: {why}");
+        Some((tcg.engine, remark))
+    }
+
     fn fill(
         &self,
+        engine: &dyn Engine,
         plan: &TestPlan,
         started: Instant,
         sidecar: &mut Sidecar,
@@ -272,17 +310,17 @@ impl Session {
         let scheduler = plan.scheduler.as_ref().zip(program.as_ref());
         let task = Task::Test {
             name: plan.name.clone(),
-            slack: self.slack(&plan.topology),
+            slack: self.slack(engine, &plan.topology),
             scheduler: scheduler.map(|(scheduler, program)| scheduler.job(program)),
         };
         let numa = plan.numa_memory()?;
         let mut spec =
             self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
         spec.performance_mode = plan.performance_mode;
-        self.engine.check(&spec)?;
+        engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
         let own_cpus = plan.performance_mode;
-        let mut share = self.share(&plan.name, &plan.topology, own_cpus, on_wait)?;
+        let mut share = self.share(engine, &plan.name, &plan.topology, own_cpus, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
         spec.host_cpus = std::mem::take(&mut share.own_cpus);
         // The threads that serve the machine are started by this one, and inherit its priority.
@@ -291,7 +329,7 @@ impl Session {
         let limits = plan.limits();
         let record = loop {
             let record = drive(
-                self.engine.as_ref(),
+                engine,
                 &spec,
                 limits,
                 Some(self.observer_settings(plan, limits)),
@@ -327,12 +365,13 @@ impl Session {
     /// Waits until a machine of shape `topology` may start.
     pub(crate) fn share(
         &self,
+        engine: &dyn Engine,
         what: &str,
         topology: &Topology,
         own_cpus: bool,
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Share, QueueError> {
-        let host_cpus = self.engine.host_cpus(topology);
+        let host_cpus = engine.host_cpus(topology);
         let Some(queue) = &self.queue else {
             let mut share = Share::default();
             if own_cpus {
@@ -341,13 +380,17 @@ impl Session {
             }
             return Ok(share);
         };
-        let claim = Claim::new(what, self.engine_name(), host_cpus);
+        let name = match self.settings.engine {
+            EngineKind::Nested => self.engine_name(),
+            _ => engine.name(),
+        };
+        let claim = Claim::new(what, name, host_cpus);
         queue.take(&claim, own_cpus, on_wait)
     }
 
     /// How far the engine, and a machine around this host, may stretch the guest's time.
-    pub(crate) fn slack(&self, topology: &Topology) -> TimingSlack {
-        let timing = self.engine.timing(topology);
+    pub(crate) fn slack(&self, engine: &dyn Engine, topology: &Topology) -> TimingSlack {
+        let timing = engine.timing(topology);
         let outer = &self.settings.outer_slack;
         let why = match outer.why.as_str() {
             "" => timing.why,

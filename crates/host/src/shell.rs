@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use ktstr_machine::{End, EngineKind, Port};
+use ktstr_machine::{End, Engine, EngineKind, Port};
 use ktstr_report::{Failure, Thresholds};
 use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{Stream, Task};
@@ -80,6 +80,13 @@ fn detail(failure: &Failure) -> String {
 /// Connects a person's terminal: gets the stream of the guest's terminal.
 pub(crate) type OnTerminal<'a> = &'a mut dyn FnMut(UnixStream);
 
+/// Who is told what a shell's machine does.
+struct Listeners<'a> {
+    output: &'a mut dyn FnMut(Stream, &[u8]),
+    terminal: OnTerminal<'a>,
+    wait: &'a mut dyn FnMut(&Waiting),
+}
+
 impl Session {
     /// Runs the command, once there are host CPUs for it: `on_wait` is told about waiting. What it prints goes to `on_output` as it arrives; for an interactive shell,
     /// `on_terminal` gets the stream that it talks on.
@@ -98,9 +105,17 @@ impl Session {
             run: plan.timeout,
         };
         let mut remarks = Vec::new();
-        let record = self
-            .drive_shell(plan, limits, &mut remarks, on_output, on_terminal, on_wait)
-            .map_err(|error| ShellError::SetUp(failure_of(error.kind(), &error)))?;
+        let on = &mut Listeners {
+            output: on_output,
+            terminal: on_terminal,
+            wait: on_wait,
+        };
+        let mut driven = self.drive_shell(self.engine(), plan, limits, &mut remarks, on);
+        if let Some((tcg, remark)) = driven.as_ref().err().and_then(|error| self.fallback(error)) {
+            remarks.push(remark);
+            driven = self.drive_shell(tcg.as_ref(), plan, limits, &mut remarks, on);
+        }
+        let record = driven.map_err(|error| ShellError::SetUp(failure_of(error.kind(), &error)))?;
         // A person who turns the machine off has left the shell.
         let turned_off = plan.interactive && record.booted() && record.end == End::PoweredOff;
         let Some(status) = record.exit.or(turned_off.then_some(0)) else {
@@ -121,12 +136,11 @@ impl Session {
 
     fn drive_shell(
         &self,
+        engine: &dyn Engine,
         plan: &ShellPlan,
         limits: Limits,
         remarks: &mut Vec<String>,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
-        on_terminal: OnTerminal<'_>,
-        on_wait: &mut dyn FnMut(&Waiting),
+        on: &mut Listeners<'_>,
     ) -> Result<crate::drive::Record, SetUpError> {
         let contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
         let task = Task::Shell {
@@ -136,22 +150,22 @@ impl Session {
         let numa = plan.numa.clone();
         let mut spec = self.machine_spec(plan.topology, numa, &contents, task, remarks)?;
         spec.interactive_console = plan.interactive;
-        self.engine.check(&spec)?;
-        let _share = self.share("a shell", &plan.topology, false, on_wait)?;
+        engine.check(&spec)?;
+        let _share = self.share(engine, "a shell", &plan.topology, false, on.wait)?;
         let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {
             if plan.interactive
                 && let Some(stream) = machine.take_port(Port::Shell)
             {
-                on_terminal(stream);
+                (on.terminal)(stream);
             }
         };
         Ok(drive(
-            self.engine.as_ref(),
+            engine,
             &spec,
             limits,
             None,
             &mut on_launch,
-            on_output,
+            on.output,
         )?)
     }
 }

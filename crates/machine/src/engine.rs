@@ -37,6 +37,12 @@ impl EngineKind {
             Self::Nested => "nested",
         }
     }
+
+    /// Whether a machine that did not start for `error` may start on `tcg`, and the user left the choice to us:
+    /// KVM passed the probe, but refused this machine.
+    pub fn falls_back_on(self, error: &LaunchError) -> bool {
+        self == Self::Auto && matches!(error, LaunchError::Vmm(_))
+    }
 }
 
 impl fmt::Display for EngineKind {
@@ -218,29 +224,62 @@ pub trait Engine: Send + Sync + fmt::Debug {
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError>;
 }
 
-/// The engine for `kind`. `kvm` is taken when it is asked for and a tiny guest has shown that this host's
-/// KVM can run a kernel; `auto` is `tcg`. For `nested` it is the engine of the outer machine.
-pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-    match kind {
-        EngineKind::Auto | EngineKind::Tcg | EngineKind::Nested => {
-            Ok(Box::new(TcgEngine::find(options.qemu.as_deref())?))
-        }
+/// An engine, and why it is this one.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The engine.
+    pub engine: Box<dyn Engine>,
+    /// What `auto` went by; nothing when the user chose.
+    pub why: Option<String>,
+}
+
+/// The engine for `kind`. `kvm` is one that a tiny guest has shown to run a kernel; `auto` is `kvm` where it is
+/// usable, else `tcg`. For `nested` it is the engine of the outer machine.
+pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Chosen, EngineError> {
+    let tcg = || -> Result<Box<dyn Engine>, EngineError> {
+        Ok(Box::new(TcgEngine::find(options.qemu.as_deref())?))
+    };
+    let (engine, why): (Box<dyn Engine>, _) = match kind {
+        EngineKind::Tcg | EngineKind::Nested => (tcg()?, None),
         EngineKind::Kvm => match KvmEngine::probe() {
-            Ok(engine) => Ok(Box::new(engine)),
-            Err(source) => Err(EngineError::KvmUnusable {
-                source: Box::new(source),
-            }),
+            Ok(engine) => (Box::new(engine), None),
+            Err(source) => {
+                return Err(EngineError::KvmUnusable {
+                    source: Box::new(source),
+                });
+            }
         },
+        EngineKind::Auto => match KvmEngine::probe() {
+            Ok(engine) => (Box::new(engine), Some("KVM is usable".to_owned())),
+            Err(unusable) => (tcg()?, Some(format!("KVM is not usable: {unusable}"))),
+        },
+    };
+    Ok(Chosen { engine, why })
+}
+
+impl Chosen {
+    /// What machines run on, in one line: `engine: tcg (QEMU 7.2.22, one emulation thread)`, and why it is this
+    /// one if `auto` chose it. `name` is the word for it.
+    pub fn announcement(&self, name: &str) -> String {
+        let engine = format!("engine: {name} ({})", self.engine.describe());
+        match &self.why {
+            Some(why) => format!("{engine}; {why}"),
+            None => engine,
+        }
     }
 }
 
-/// The line that tells the user what `auto` came to; `None` when the user chose.
-pub fn announce(kind: EngineKind, engine: &dyn Engine) -> Option<String> {
-    (kind == EngineKind::Auto).then(|| {
-        format!(
-            "engine: {} ({}); `kvm` by its name only",
-            engine.name(),
-            engine.describe()
-        )
-    })
+#[cfg(test)]
+mod tests {
+    use ktstr_vmm::StartError;
+
+    use super::*;
+
+    #[test]
+    fn only_a_microvm_that_auto_chose_is_replaced() {
+        let refused = LaunchError::from(StartError::KvmCpus { cpus: 9, max: 8 });
+        assert!(EngineKind::Auto.falls_back_on(&refused));
+        assert!(!EngineKind::Kvm.falls_back_on(&refused));
+        assert!(!EngineKind::Auto.falls_back_on(&SpecError::NoKernel.into()));
+    }
 }

@@ -23,8 +23,8 @@ mod vcpu_clock;
 
 pub use console::ConsoleLog;
 pub use engine::{
-    Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, TimingQuality,
-    UnknownEngine, announce, choose,
+    Chosen, Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, TimingQuality,
+    UnknownEngine, choose,
 };
 pub use ktstr_vmm::ServicePriority;
 pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};

@@ -25,7 +25,7 @@ const KEYRINGS: [&str; 2] = [
 
 pub(super) fn qemu() -> Check {
     match ktstr_machine::choose(EngineKind::Tcg, &EngineOptions::from_env()) {
-        Ok(engine) => Check::fine("QEMU", engine.describe()),
+        Ok(chosen) => Check::fine("QEMU", chosen.engine.describe()),
         Err(error) => {
             let advice = "apt install qemu-system-x86, or set KTSTR_QEMU";
             Check::missing("QEMU", error.to_string(), advice)
@@ -36,7 +36,7 @@ pub(super) fn qemu() -> Check {
 /// Whether a tiny guest runs on this host's KVM. Tests run without it too, only slower.
 pub(super) fn kvm() -> Check {
     match ktstr_machine::choose(EngineKind::Kvm, &EngineOptions::default()) {
-        Ok(engine) => Check::fine("KVM", format!("usable: {}", engine.describe())),
+        Ok(chosen) => Check::fine("KVM", format!("usable: {}", chosen.engine.describe())),
         Err(error) => Check::note(
             "KVM",
             format!("not usable: {}", innermost(&error)),

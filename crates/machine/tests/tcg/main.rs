@@ -22,7 +22,8 @@ use guest::Program;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn tcg() -> Box<dyn Engine> {
-    choose(EngineKind::Tcg, &EngineOptions::from_env()).expect("QEMU is installed")
+    let chosen = choose(EngineKind::Tcg, &EngineOptions::from_env());
+    chosen.expect("QEMU is installed").engine
 }
 
 /// A running guest, the calls of its `on_end`, and the folder with its program.

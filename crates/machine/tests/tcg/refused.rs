@@ -16,7 +16,7 @@ fn with_qemu(path: &str) -> EngineError {
     let options = EngineOptions {
         qemu: Some(path.into()),
     };
-    choose(EngineKind::Auto, &options).unwrap_err()
+    choose(EngineKind::Tcg, &options).unwrap_err()
 }
 
 /// What `check` says about a machine that would run but for `change`.
@@ -45,7 +45,7 @@ fn engines_that_are_not_there() {
 #[test]
 fn kvm_is_there_or_says_why_not() {
     match choose(EngineKind::Kvm, &EngineOptions::default()) {
-        Ok(engine) => assert_eq!(engine.name(), "kvm"),
+        Ok(chosen) => assert_eq!(chosen.engine.name(), "kvm"),
         Err(error @ EngineError::KvmUnusable { .. }) => {
             let error = error.to_string();
             assert!(
@@ -60,8 +60,27 @@ fn kvm_is_there_or_says_why_not() {
 
 #[test]
 fn the_outer_machine_of_nested_is_emulated() {
-    let engine = choose(EngineKind::Nested, &EngineOptions::default()).unwrap();
-    assert_eq!(engine.name(), "tcg");
+    let chosen = choose(EngineKind::Nested, &EngineOptions::default()).unwrap();
+    assert_eq!(chosen.engine.name(), "tcg");
+}
+
+#[test]
+fn auto_takes_kvm_where_it_is_usable_and_says_why() {
+    let options = EngineOptions::from_env();
+    let kvm = choose(EngineKind::Kvm, &options);
+    let auto = choose(EngineKind::Auto, &options).expect("QEMU is installed");
+    let line = auto.announcement(auto.engine.name());
+    match kvm {
+        Ok(_) => {
+            assert_eq!(auto.engine.name(), "kvm");
+            assert!(line.ends_with("; KVM is usable"), "{line}");
+        }
+        Err(_) => {
+            assert_eq!(auto.engine.name(), "tcg");
+            assert!(line.starts_with("engine: tcg (QEMU "), "{line}");
+            assert!(line.contains("; KVM is not usable: "), "{line}");
+        }
+    }
 }
 
 #[test]
