@@ -108,10 +108,13 @@ fn file(bytes: &[u8]) -> File {
     file
 }
 
-/// Where an ELF file that was taken wants to lie; nothing for a bzImage, which says it in its header.
+/// Where an ELF file that was taken wants to lie; nothing for a bzImage, which says it in its header, nor for
+/// an ELF with more segments than its header can count.
 fn segments(image: &[u8]) -> Vec<Range<u64>> {
     const LOAD: u64 = 1;
     const ENTRY_BYTES: usize = 56;
+    /// The count is elsewhere, in the first section header (ELF gABI, `e_phnum`).
+    const PN_XNUM: usize = 0xffff;
     if !image.starts_with(b"\x7fELF") {
         return Vec::new();
     }
@@ -122,6 +125,9 @@ fn segments(image: &[u8]) -> Vec<Range<u64>> {
     };
     let table = usize::try_from(number(0x20, 8)).expect("it was read");
     let count = usize::try_from(number(0x38, 2)).expect("two bytes");
+    if count == PN_XNUM {
+        return Vec::new();
+    }
     (0..count)
         .map(|index| table + index * ENTRY_BYTES)
         .filter(|&at| number(at, 4) == LOAD && number(at + 40, 8) > 0)
