@@ -23,5 +23,5 @@ mod scheduler;
 mod test;
 
 pub use init::{is_guest, run};
-pub use nested::NestedRun;
+pub use nested::{NestedOutcome, NestedRun};
 pub use test::{TestCase, TestLookup};

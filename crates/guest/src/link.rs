@@ -1,14 +1,15 @@
 //! The guest's end of the framed channel.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ktstr_scenario::Host;
 use ktstr_wire::frame::OversizeError;
-use ktstr_wire::{Encoder, FRAME_PORT_NAME, Message};
+use ktstr_wire::{Encoder, FRAME_PORT_NAME, Message, Request};
 
 const PORTS: &str = "/sys/class/virtio-ports";
 
@@ -28,8 +29,17 @@ pub(crate) enum LinkError {
     Open { path: String, source: io::Error },
     #[error("writing to the host")]
     Write(#[source] io::Error),
+    #[error("reading the host's answer")]
+    Read(#[source] io::Error),
     #[error(transparent)]
     Oversize(#[from] OversizeError),
+}
+
+impl Host for Link {
+    fn capture_snapshot(&self, label: &str) -> io::Result<bool> {
+        let request = Request::Snapshot(label.to_owned());
+        self.ask(request).map_err(io::Error::other)
+    }
 }
 
 /// Sends messages to the host, from any thread, one frame at a time.
@@ -49,6 +59,7 @@ impl Link {
     pub(crate) fn open() -> Result<Self, LinkError> {
         let path = wait_for_port()?;
         let port = File::options()
+            .read(true)
             .write(true)
             .open(&path)
             .map_err(|source| LinkError::Open {
@@ -66,6 +77,18 @@ impl Link {
         let mut writer = self.lock();
         let frame = writer.encoder.encode(message)?;
         writer.port.write_all(&frame).map_err(LinkError::Write)
+    }
+
+    /// Asks the host for something, and returns when it has answered. Says whether it could.
+    pub(crate) fn ask(&self, request: Request) -> Result<bool, LinkError> {
+        // Nobody else may send meanwhile, so the next answer is to this.
+        let mut writer = self.lock();
+        let frame = writer.encoder.encode(&Message::Request(request))?;
+        writer.port.write_all(&frame).map_err(LinkError::Write)?;
+        let mut answer = [0];
+        let read = writer.port.read_exact(&mut answer);
+        read.map_err(LinkError::Read)?;
+        Ok(answer[0] == Message::DONE)
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {

@@ -6,26 +6,50 @@ use anyhow::Context as _;
 use ktstr_wire::{Message, NestedTest, Phase};
 
 use crate::crash;
-use crate::link::Link;
+use crate::link::{Link, LinkError};
 use crate::output::OutputPump;
 
-/// Runs a test as a host does, and gives its sidecar as JSON.
-pub type NestedRun = fn(&NestedTest) -> anyhow::Result<Vec<u8>>;
+/// What a host has of a test.
+#[derive(Clone, Debug, Default)]
+pub struct NestedOutcome {
+    /// Its sidecar as JSON.
+    pub sidecar: Vec<u8>,
+    /// Its failure dump as JSON, if there is one.
+    pub dump: Option<Vec<u8>>,
+}
 
-/// Runs `test` and sends its sidecar.
+/// Runs a test as a host does.
+pub type NestedRun = fn(&NestedTest) -> anyhow::Result<NestedOutcome>;
+
+/// Runs `test` and sends what came of it.
 pub(crate) fn run(test: &NestedTest, link: Link, nested: NestedRun) -> anyhow::Result<()> {
     crash::install_in_test_process();
     let link = Arc::new(link);
     let pump = OutputPump::start(Arc::clone(&link)).context("redirecting the output")?;
     link.send(&Message::Phase(Phase::Nested))?;
-    let sidecar = nested(test);
+    let outcome = nested(test);
     pump.finish()?;
-    match sidecar {
-        Ok(json) => link.send(&Message::Sidecar(json))?,
+    match outcome {
+        Ok(NestedOutcome { sidecar, dump }) => {
+            if let Some(json) = dump {
+                send_dump(&link, json)?;
+            }
+            link.send(&Message::Sidecar(sidecar))?;
+        }
         Err(error) => {
             let chain = error.chain().map(ToString::to_string).collect();
             link.send(&Message::SetupFailed(chain))?;
         }
     }
     Ok(link.send(&Message::Bye)?)
+}
+
+fn send_dump(link: &Link, json: Vec<u8>) -> Result<(), LinkError> {
+    match link.send(&Message::FailureDump(json)) {
+        Err(LinkError::Oversize(error)) => {
+            let remark = format!("the failure dump did not get out of the machine: {error}");
+            link.send(&Message::Remark(remark))
+        }
+        sent => sent,
+    }
 }

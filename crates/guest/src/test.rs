@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ktstr_report::{AssertResult, Outcome};
-use ktstr_scenario::{Assert, CgroupManager, Ctx, Interruption, Timing, checks};
-use ktstr_wire::{Job, Message, Phase, SchedulerJob, TestEnd, TimingSlack};
+use ktstr_scenario::{Assert, CgroupManager, Ctx, Host, Interruption, Timing, checks};
+use ktstr_wire::{DumpMoment, Job, Message, Phase, Request, SchedulerJob, TestEnd, TimingSlack};
 
 use crate::crash;
 use crate::link::Link;
@@ -78,7 +78,7 @@ fn run_body(
     slack: &TimingSlack,
     interruption: Interruption,
     scheduler: Option<Scheduler>,
-    link: &Link,
+    link: &Arc<Link>,
 ) -> anyhow::Result<TestEnd> {
     let timing = Timing {
         gap_slack_ms: slack.gap_ms,
@@ -99,8 +99,12 @@ fn run_body(
                 timing,
             )
         })
-        .map(|ctx| ctx.with_interruption(interruption))
+        .map(|ctx| {
+            ctx.with_interruption(interruption)
+                .with_host(Arc::clone(link) as Arc<dyn Host>)
+        })
         .and_then(|ctx| (case.body)(&ctx));
+    link.ask(Request::Dump(DumpMoment::BodyEnded))?;
     let of_scheduler = scheduler
         .map(|scheduler| {
             link.send(&Message::Phase(Phase::Detaching))?;

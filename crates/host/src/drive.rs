@@ -1,12 +1,13 @@
 //! Driving one machine from launch to end, and recording what it said.
 
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use ktstr_machine::{End, Engine, KillReason, LaunchError, Machine, MachineSpec, Port};
 use ktstr_report::SchedulerReport;
-use ktstr_wire::{FrameError, Message, Phase, TestEnd};
+use ktstr_wire::{FrameError, Message, Phase, Request, TestEnd};
 
 use crate::link::{self, EVENT_QUEUE, Event};
 use crate::observe::{Observation, Observer, ObserverSettings};
@@ -20,6 +21,9 @@ const REMARKS_KEPT: usize = 64;
 
 /// How long the channel may take to run dry once the machine is gone.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long a guest may leave an answer unread.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a machine may take.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,8 @@ pub(crate) struct Record {
     pub(crate) run: Duration,
     /// From there until the machine was gone.
     pub(crate) teardown: Duration,
+    /// The failure dump of a test that the guest ran as a host.
+    pub(crate) inner_dump: Option<Vec<u8>>,
     /// What the host saw of its kernel, if it looked.
     pub(crate) observation: Option<Observation>,
     /// Memory of the machine's process beyond guest RAM when the result came, if it was asked for.
@@ -125,10 +131,15 @@ pub(crate) fn drive(
     )?;
     on_launch(machine.as_mut());
     let port = machine.take_port(Port::Frames).ok_or(DriveError::NoPort)?;
+    let answers = port.try_clone().map_err(DriveError::Thread)?;
+    answers
+        .set_write_timeout(Some(ANSWER_TIMEOUT))
+        .map_err(DriveError::Thread)?;
     let listener = link::listen(port, events).map_err(DriveError::Thread)?;
     let observer = observe.map(|settings| Observer::start(machine.as_ref(), settings));
     let mut driver = Driver {
         observer,
+        answers,
         machine: machine.as_mut(),
         received,
         limits,
@@ -149,7 +160,9 @@ pub(crate) fn drive(
 
 struct Driver<'a> {
     machine: &'a mut dyn Machine,
-    observer: Option<Result<Observer, String>>,
+    observer: Option<Observer>,
+    /// Our end of the frames' port, to answer on.
+    answers: UnixStream,
     received: Receiver<Event>,
     limits: Limits,
     started: Instant,
@@ -165,9 +178,12 @@ impl Driver<'_> {
     fn watch(&mut self, on_output: OnOutput<'_>) {
         let mut timed_out = false;
         while self.end.is_none() && !self.record.said_bye {
-            let left = self
-                .deadline()
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let observer = self.observer.as_ref();
+            let snapshot = observer.and_then(Observer::next_due);
+            let look = observer.and_then(Observer::next_look);
+            let deadline = self.deadline();
+            let next = deadline.into_iter().chain(snapshot).chain(look).min();
+            let left = next.map(|next| next.saturating_duration_since(Instant::now()));
             let received = match left {
                 Some(left) => self.received.recv_timeout(left),
                 None => self
@@ -177,6 +193,15 @@ impl Driver<'_> {
             };
             match received {
                 Ok(event) => self.take(event, on_output),
+                Err(RecvTimeoutError::Timeout) if next != deadline => {
+                    if let Some(observer) = &mut self.observer {
+                        if next == look {
+                            observer.look_for_stall(self.machine);
+                        } else {
+                            observer.take_due(self.machine);
+                        }
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.describe_where_it_hangs();
                     timed_out = true;
@@ -186,10 +211,17 @@ impl Driver<'_> {
             }
         }
         self.last_message = Some(Instant::now());
-        self.record.observation = self.observer.take().map(|observer| match observer {
-            Ok(observer) => observer.finish(),
-            Err(why) => Observation::blind(why),
-        });
+        if let Some(mut observer) = self.observer.take() {
+            // A guest that said all has been asked when its body had ended.
+            if !self.record.said_bye && self.record.booted() {
+                let when = match &self.end {
+                    Some(_) => "after the machine had ended",
+                    None => "before the watchdog ended the machine",
+                };
+                observer.dump(self.machine, when.to_owned());
+            }
+            self.record.observation = Some(observer.finish());
+        }
         if timed_out {
             self.machine.kill(KillReason::Watchdog);
         } else if self.record.said_bye {
@@ -223,13 +255,13 @@ impl Driver<'_> {
             Message::Hello { release, .. } => {
                 self.first_message.get_or_insert_with(Instant::now);
                 record.release = Some(release);
-                if let Some(Ok(observer)) = &mut self.observer {
+                if let Some(observer) = &mut self.observer {
                     observer.booted(self.machine);
                 }
             }
             Message::Phase(phase) => {
                 record.phase = Some(phase);
-                if let Some(Ok(observer)) = &mut self.observer {
+                if let Some(observer) = &mut self.observer {
                     observer.entered(phase);
                 }
             }
@@ -248,8 +280,25 @@ impl Driver<'_> {
             Message::SchedulerLog(bytes) => record.scheduler_log.push(&bytes),
             Message::Scheduler(report) => record.scheduler = Some(report),
             Message::Exit(status) => record.exit = Some(status),
+            Message::FailureDump(json) => record.inner_dump = Some(json),
+            Message::Request(what) => self.answer(what),
             Message::Bye => record.said_bye = true,
         }
+    }
+
+    /// Does what the guest asks for, and tells it, since it waits.
+    fn answer(&mut self, what: Request) {
+        let done = match &mut self.observer {
+            Some(observer) => observer.answer(self.machine, what),
+            None => false,
+        };
+        let answer = if done {
+            Message::DONE
+        } else {
+            Message::NOT_DONE
+        };
+        // A guest that is gone needs no answer; one that does not get it is ended by the watchdog.
+        let _ = self.answers.write_all(&[answer]);
     }
 
     /// Where each CPU stands: the difference between a guest that spins and one that sleeps.
@@ -318,6 +367,7 @@ fn empty_record() -> Record {
         boot: Duration::ZERO,
         run: Duration::ZERO,
         teardown: Duration::ZERO,
+        inner_dump: None,
         observation: None,
         footprint_bytes: None,
     }

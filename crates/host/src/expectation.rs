@@ -116,6 +116,7 @@ mod tests {
             performance_mode: false,
             duration: std::time::Duration::from_secs(1),
             thresholds: ktstr_report::Thresholds::default(),
+            num_snapshots: 0,
             timeout: None,
             modules: Vec::new(),
             includes: Vec::new(),

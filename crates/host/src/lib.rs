@@ -22,6 +22,7 @@ mod session;
 mod shell;
 mod sidecar;
 mod text;
+mod vm_result;
 
 pub use cargo_build::BuildError;
 pub use cpu_queue::{
@@ -31,9 +32,10 @@ pub use host_only::{Body, run_host_only};
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;
 pub use ktstr_wire::{NestedTest, TestEnd, TimingSlack};
-pub use observe::Observation;
+pub use observe::{Moment, Observation, VcpuState};
 pub use plan::TestPlan;
 pub use scheduler::{SchedulerError, SchedulerPlan, SchedulerSource};
 pub use session::{Session, SessionError, Settings};
 pub use shell::{ShellEnd, ShellError, ShellPlan};
 pub use sidecar::blank_sidecar;
+pub use vm_result::{DUMP_SCHEMA_VERSION, VmResult};

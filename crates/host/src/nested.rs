@@ -14,6 +14,7 @@ use ktstr_wire::{NestedTest, Task};
 use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
+use crate::observe::Observation;
 use crate::plan::{TestPlan, boot_limit};
 use crate::session::{Session, SetUpError};
 use crate::sidecar::{conclude, millis};
@@ -38,7 +39,7 @@ impl Session {
         plan: &TestPlan,
         sidecar: &mut Sidecar,
         on_wait: &mut dyn FnMut(&Waiting),
-    ) -> Result<(), SetUpError> {
+    ) -> Result<Observation, SetUpError> {
         // A shape that can't be is refused before the outer machine boots.
         let inner = plan.numa_memory()?;
         let topology = OUTER_TOPOLOGY;
@@ -79,19 +80,21 @@ impl Session {
         )?;
         drop(share);
         let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));
-        match inner {
+        let observation = match inner {
             Some(Ok(inner)) => {
                 let printed = record.output.into_text();
                 *sidecar = marked(inner, sidecar, &printed, &self.engine().describe());
+                Observation::of_inner_host(record.inner_dump)
             }
             Some(Err(error)) => {
                 let remark = format!("the inner host's sidecar can't be read: {error}");
-                conclude(sidecar, record, limits, &plan.thresholds);
+                let observation = conclude(sidecar, record, limits, &plan.thresholds);
                 sidecar.remarks.push(remark);
+                observation
             }
             None => conclude(sidecar, record, limits, &plan.thresholds),
-        }
-        Ok(())
+        };
+        Ok(observation)
     }
 
     /// The kernel's entry in the cache, without its modules' files, for the cache of the inner host.

@@ -36,6 +36,8 @@ pub struct TestPlan {
     pub scheduler: Option<SchedulerPlan>,
     /// What is expected to go wrong, if anything.
     pub expect: Option<Expectation>,
+    /// Snapshots that the host takes of the kernel, evenly over the duration.
+    pub num_snapshots: u32,
     /// Kernel modules it needs, by name; those they need come along.
     pub modules: Vec<String>,
     /// Files of the host it needs.

@@ -18,10 +18,11 @@ use crate::cpu_queue::{Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
 use crate::drive::{DriveError, Limits, drive};
 use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
-use crate::observe::{self, LazyImage, ObserverSettings};
+use crate::observe::{self, LazyImage, Observation, ObserverSettings};
 use crate::plan::TestPlan;
 use crate::scheduler::SchedulerError;
 use crate::sidecar::{blank_sidecar, conclude, console_end, failure_of, millis};
+use crate::vm_result::VmResult;
 
 /// What a person or a command chose for all tests.
 #[derive(Clone, Debug, Default)]
@@ -221,9 +222,9 @@ impl Session {
         }
     }
 
-    /// Runs one test in a machine of its own. Whatever happens ends up in the sidecar. While the test waits
+    /// Runs one test in a machine of its own. Whatever happens ends up in the result. While the test waits
     /// for host CPUs, `on_wait` is told now and then.
-    pub fn run_test(&self, plan: &TestPlan, on_wait: &mut dyn FnMut(&Waiting)) -> Sidecar {
+    pub fn run_test(&self, plan: &TestPlan, on_wait: &mut dyn FnMut(&Waiting)) -> VmResult {
         let started = Instant::now();
         let mut sidecar = blank_sidecar(plan);
         sidecar.kernel = Some(KernelInfo {
@@ -248,7 +249,7 @@ impl Session {
                     scheduler.name,
                     scheduler.kernels.join(", ")
                 ));
-                Ok(())
+                Ok(Observation::default())
             }
             (None, EngineKind::Nested) => self.fill_nested(plan, &mut sidecar, on_wait),
             (None, _) => self.fill(self.engine(), plan, started, &mut sidecar, on_wait),
@@ -261,7 +262,7 @@ impl Session {
             });
             filled = self.fill(tcg.as_ref(), plan, started, &mut sidecar, on_wait);
         }
-        if let Err(error) = filled {
+        let observation = filled.unwrap_or_else(|error| {
             match error.beyond_host() {
                 Some(error) => {
                     sidecar.outcome = Outcome::Skip;
@@ -272,7 +273,8 @@ impl Session {
                     sidecar.failure = Some(failure_of(error.kind(), &error));
                 }
             }
-        }
+            Observation::default()
+        });
         // An inner host has applied it already.
         if let Some(what) = &plan.expect
             && sidecar.expected.is_none()
@@ -280,7 +282,10 @@ impl Session {
             expectation::apply(&mut sidecar, what);
         }
         sidecar.timings.total_ms = millis(started.elapsed());
-        sidecar
+        VmResult {
+            sidecar,
+            observation,
+        }
     }
 
     /// The engine that `auto` takes after all, and what to say about it, if KVM turned out to be not usable.
@@ -304,7 +309,7 @@ impl Session {
         started: Instant,
         sidecar: &mut Sidecar,
         on_wait: &mut dyn FnMut(&Waiting),
-    ) -> Result<(), SetUpError> {
+    ) -> Result<Observation, SetUpError> {
         let mut contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
         let program = self.pack_scheduler(plan, &mut contents)?;
         let scheduler = plan.scheduler.as_ref().zip(program.as_ref());
@@ -349,8 +354,7 @@ impl Session {
             });
         };
         drop((priority, share));
-        conclude(sidecar, record, limits, &plan.thresholds);
-        Ok(())
+        Ok(conclude(sidecar, record, limits, &plan.thresholds))
     }
 
     fn observer_settings(&self, plan: &TestPlan, limits: Limits) -> ObserverSettings {
@@ -359,6 +363,9 @@ impl Session {
         ObserverSettings {
             image: Arc::clone(&self.image),
             sampling: observe::sampling(plan.topology.cpu_count(), limits.run, hz),
+            num_snapshots: plan.num_snapshots,
+            duration: plan.duration,
+            has_scheduler: plan.scheduler.is_some(),
         }
     }
 

@@ -9,6 +9,7 @@ use ktstr_topology::{NumaMemory, NumaSpec};
 
 use crate::causes::causes;
 use crate::drive::{Limits, Record};
+use crate::observe::Observation;
 use crate::outcome::{judge, numbered};
 use crate::plan::TestPlan;
 
@@ -50,17 +51,18 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
         boot_retries: Vec::new(),
         console_tail: String::new(),
         output: String::new(),
+        failure_dump: String::new(),
         remarks: Vec::new(),
     }
 }
 
-/// Fills in what the machine said and how it ended.
+/// Fills in what the machine said and how it ended. What the host saw is given back.
 pub(crate) fn conclude(
     sidecar: &mut Sidecar,
-    record: Record,
+    mut record: Record,
     limits: Limits,
     thresholds: &Thresholds,
-) {
+) -> Observation {
     let (outcome, failure, result) = judge(&record, limits, thresholds);
     sidecar.outcome = outcome;
     sidecar.failure = failure;
@@ -79,6 +81,8 @@ pub(crate) fn conclude(
     sidecar.engine_memory_bytes = record.footprint_bytes;
     sidecar.console_tail = console_end(&record.console);
     sidecar.remarks.extend(record.remarks);
+    let observation = record.observation.take().unwrap_or_default();
+    sidecar.remarks.extend(observation.remarks.iter().cloned());
     sidecar
         .remarks
         .extend(record.frame_errors.iter().map(ToString::to_string));
@@ -95,6 +99,7 @@ pub(crate) fn conclude(
         ));
     }
     sidecar.output = record.output.into_text();
+    observation
 }
 
 /// An error and its causes as a failure.

@@ -1,12 +1,16 @@
 //! Host or guest: the two roles of one binary.
 
+use std::fs;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use ktstr_guest::NestedOutcome;
 use ktstr_host::{
-    EngineKind, NestedTest, Session, Settings, TestPlan, TimingSlack, blank_sidecar, run_host_only,
+    EngineKind, NestedTest, Session, Settings, TestPlan, TimingSlack, VmResult, Waiting,
+    blank_sidecar, run_host_only,
 };
 use ktstr_report::{Failure, FailureKind, Outcome, Palette, Renderer, RunId, RunStore, Sidecar};
 
@@ -38,16 +42,18 @@ pub fn run(name: &'static str) {
             "the test {name} is not in the registry of this binary: was it stripped of its sections?"
         );
     };
-    let (sidecar, trouble) = run_entry(entry);
+    let (result, mut trouble) = run_entry(entry);
+    let sidecar = &result.sidecar;
     let store = RunStore::for_target_dir(&environment::target_folder());
-    let stored = store.write(&sidecar);
+    let stored = store.write(sidecar);
+    match &stored {
+        Ok(path) => trouble.extend(write_dump(&result, path).err().map(|e| format!("{e:#}"))),
+        Err(error) => trouble.push(error.to_string()),
+    }
     let palette = Palette::for_stream(std::io::stdout().is_terminal());
-    let report = Renderer::new(palette).test(&sidecar, stored.as_deref().ok());
+    let report = Renderer::new(palette).test(sidecar, stored.as_deref().ok());
     println!("{}", report.trim_end());
-    for error in trouble
-        .into_iter()
-        .chain(stored.err().map(|error| error.to_string()))
-    {
+    for error in trouble {
         println!("{error}");
     }
     if !sidecar.outcome.is_green() {
@@ -55,7 +61,18 @@ pub fn run(name: &'static str) {
     }
 }
 
-fn run_entry(entry: &'static TestEntry) -> (Sidecar, Option<String>) {
+/// Puts the failure dump beside the sidecar, if there is one.
+fn write_dump(result: &VmResult, sidecar: &Path) -> anyhow::Result<()> {
+    let Some(json) = result.dump_json() else {
+        return Ok(());
+    };
+    let path = Sidecar::dump_path(sidecar);
+    let json = json.context("can't write the failure dump as JSON")?;
+    fs::write(&path, json)
+        .with_context(|| format!("can't write the failure dump {}", path.display()))
+}
+
+fn run_entry(entry: &'static TestEntry) -> (VmResult, Vec<String>) {
     let (run_id, trouble) = match RunId::of_this_process() {
         Ok(id) => (id, None),
         Err(error) => (RunId::generate(SystemTime::now()), Some(error.to_string())),
@@ -63,17 +80,40 @@ fn run_entry(entry: &'static TestEntry) -> (Sidecar, Option<String>) {
     let plan = plan(entry, run_id.to_string());
     if entry.host_only && !is_nested() {
         let sidecar = run_host_only(&plan, host_body(entry, TimingSlack::default()));
-        return (sidecar, trouble);
+        let result = VmResult::without_machine(sidecar);
+        return (result, trouble.into_iter().collect());
     }
-    let sidecar = match session() {
-        Ok(session) => session.run_test(&plan, &mut |waiting| eprintln!("{waiting}")),
-        Err(failure) => Sidecar {
+    let result = match session() {
+        Ok(session) => run_plan(session, entry, &plan, &mut |waiting| eprintln!("{waiting}")),
+        Err(failure) => VmResult::without_machine(Sidecar {
             outcome: Outcome::Fail,
             failure: Some(failure.clone()),
             ..blank_sidecar(&plan)
-        },
+        }),
     };
-    (sidecar, trouble)
+    (result, trouble.into_iter().collect())
+}
+
+/// Runs a test, and what it wants run when its machine has ended.
+fn run_plan(
+    session: &Session,
+    entry: &TestEntry,
+    plan: &TestPlan,
+    on_wait: &mut dyn FnMut(&Waiting),
+) -> VmResult {
+    let mut result = session.run_test(plan, on_wait);
+    // The inner host of a nested machine has done the rest.
+    if result.is_of_this_host() {
+        if let Some(post_vm) = entry.post_vm
+            && result.sidecar.outcome != Outcome::Skip
+        {
+            let returned = post_vm(&result);
+            let chain = |error: anyhow::Error| error.chain().map(ToString::to_string).collect();
+            result.take_post_vm(returned.map_err(chain));
+        }
+        result.show_dump();
+    }
+    result
 }
 
 /// Whether tests run in an emulated machine, in which a test for the host only has its host too.
@@ -107,6 +147,7 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
         performance_mode: entry.performance_mode,
         duration: Duration::from_millis(entry.duration_ms),
         timeout: entry.timeout_ms.map(Duration::from_millis),
+        num_snapshots: entry.num_snapshots,
         thresholds: *entry.assert.monitor(),
         modules: entry
             .modules
@@ -122,13 +163,16 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
 }
 
 /// The host side once more, in a machine that has a KVM of its own and the kernel in a cache.
-fn run_nested(test: &NestedTest) -> anyhow::Result<Vec<u8>> {
+fn run_nested(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
     let entry = registry::find(&test.name)
         .with_context(|| format!("the test {} is not in this binary's registry", test.name))?;
     let mut plan = plan(entry, test.run_id.clone());
     if entry.host_only {
         let sidecar = run_host_only(&plan, host_body(entry, test.slack.clone()));
-        return Ok(sidecar.to_json()?);
+        return Ok(NestedOutcome {
+            sidecar: sidecar.to_json()?,
+            dump: None,
+        });
     }
     let settings = Settings {
         outer_slack: test.slack.clone(),
@@ -139,6 +183,9 @@ fn run_nested(test: &NestedTest) -> anyhow::Result<Vec<u8>> {
     if let (Some(scheduler), Some(program)) = (&mut plan.scheduler, &test.scheduler) {
         scheduler.use_program(program);
     }
-    let sidecar = session.run_test(&plan, &mut |_| {});
-    Ok(sidecar.to_json()?)
+    let result = run_plan(&session, entry, &plan, &mut |_| {});
+    Ok(NestedOutcome {
+        sidecar: result.sidecar.to_json()?,
+        dump: result.dump_json().transpose()?,
+    })
 }

@@ -44,6 +44,8 @@ mod scheduler;
 /// | `node_bandwidth_mb_s` | the same of its bandwidth, in MB/s | 51200; 20480 without CPUs |
 /// | `duration_s` | how long a scenario holds its load | 2 |
 /// | `timeout_s` | how long the guest may take from its first message to its last | 30 + 2 × `duration_s` + 1 a CPU, and 240 under a scheduler |
+/// | `num_snapshots` | snapshots that the host takes of the kernel's state, evenly over the load | 0 |
+/// | `post_vm` | a function `fn(&VmResult) -> Result<()>`, or `-> Result<AssertResult>`, run on the host when the machine has ended | none |
 /// | `sustained_samples` | samples of the monitor in a row that break one of its bounds | 5 |
 /// | `modules` | kernel modules to load, by name, such as `["veth"]` | none |
 /// | `scheduler` | the scheduler to run under, see [`declare_scheduler!`]; it has the shape that the test doesn't declare | the kernel's own |
@@ -139,6 +141,7 @@ pub use ktstr_macros::ktstr_test;
 /// | `kernels` | releases that it is for, by their beginning, such as `["6.16", "7"]`; on others its tests are skipped |
 pub use ktstr_macros::declare_scheduler;
 
+pub use ktstr_host::{Moment, Observation, VmResult, monitor};
 pub use ktstr_report::{AssertResult, CheckResult, ExitCode, Outcome, WorkerReport};
 pub use ktstr_scenario as scenario;
 pub use ktstr_scenario::{Assert, Ctx};
@@ -155,7 +158,7 @@ pub mod prelude {
     pub use ktstr_macros::{declare_scheduler, ktstr_test};
     pub use ktstr_scenario::*;
 
-    pub use crate::Scheduler;
+    pub use crate::{Scheduler, VmResult};
 }
 
 /// For the code that [`ktstr_test`] makes. No part of the public interface.
@@ -165,6 +168,6 @@ pub mod __private {
     pub use linkme;
 
     pub use crate::entry::run;
-    pub use crate::registry::{NumaEntry, TESTS, TestEntry, topology};
+    pub use crate::registry::{NumaEntry, TESTS, TestEntry, post_vm_result, topology};
     pub use crate::scheduler::{SchedulerUse, topology_under};
 }

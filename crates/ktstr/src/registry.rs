@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ktstr_guest::TestCase;
+use ktstr_host::VmResult;
 use ktstr_report::{AssertResult, Expectation};
 use ktstr_scenario::{Assert, Ctx};
 use ktstr_topology::{NumaSpec, Topology};
@@ -34,6 +35,10 @@ pub struct TestEntry {
     pub duration_ms: u64,
     /// How long the guest may take, if declared.
     pub timeout_ms: Option<u64>,
+    /// Snapshots to take while the scenario holds.
+    pub num_snapshots: u32,
+    /// What is run on the host when the machine has ended.
+    pub post_vm: Option<PostVm>,
     /// Kernel modules, by name.
     pub modules: &'static [&'static str],
     /// Whether the body runs on the host, without a machine.
@@ -42,6 +47,34 @@ pub struct TestEntry {
     pub assert: Assert,
     /// The body.
     pub body: fn(&Ctx) -> anyhow::Result<AssertResult>,
+}
+
+/// A function that judges what is left of a machine.
+pub(crate) type PostVm = fn(&VmResult) -> anyhow::Result<AssertResult>;
+
+/// What a test's `post_vm` function may return besides its error.
+pub trait PostVmOutcome {
+    /// The checks that it came to.
+    fn into_checks(self) -> AssertResult;
+}
+
+impl PostVmOutcome for () {
+    fn into_checks(self) -> AssertResult {
+        AssertResult::default()
+    }
+}
+
+impl PostVmOutcome for AssertResult {
+    fn into_checks(self) -> AssertResult {
+        self
+    }
+}
+
+/// For the code that the attribute makes.
+pub fn post_vm_result<T: PostVmOutcome>(
+    returned: anyhow::Result<T>,
+) -> anyhow::Result<AssertResult> {
+    returned.map(PostVmOutcome::into_checks)
 }
 
 /// A [`NumaSpec`] in a static.

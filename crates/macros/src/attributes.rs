@@ -11,6 +11,7 @@ use syn::{Error, Expr, ExprArray, Ident, Lit, LitFloat, LitInt, LitStr, Result, 
 
 use crate::numa;
 use crate::scheduler::{self, Under};
+use crate::watch::{self, Watch};
 
 /// One `name = value`, or a bare `name` for `name = true`.
 pub(crate) struct Argument {
@@ -27,7 +28,7 @@ pub(crate) enum Value {
     Texts(Vec<LitStr>),
     Numbers(Vec<LitInt>),
     Rows(Vec<Vec<LitInt>>),
-    /// A scheduler.
+    /// A scheduler, or a function.
     Path(syn::Path),
     Expectation(scheduler::Expectation),
 }
@@ -35,8 +36,10 @@ pub(crate) enum Value {
 impl Parse for Argument {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let name: Ident = input.parse()?;
-        if let Some(value) = scheduler::own_form(&name, input)? {
-            return Ok(Self { name, value });
+        for own_form in [scheduler::own_form, watch::own_form] {
+            if let Some(value) = own_form(&name, input)? {
+                return Ok(Self { name, value });
+            }
         }
         if !input.peek(Token![=]) {
             return Ok(Self {
@@ -146,7 +149,7 @@ const ON_BY_DEFAULT: [&str; 4] = [
     "max_fallback_rate",
 ];
 
-const SETTINGS: [&str; 20] = [
+const SETTINGS: [&str; 22] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -167,10 +170,12 @@ const SETTINGS: [&str; 20] = [
     scheduler::NAMES[2],
     scheduler::NAMES[3],
     "host_only",
+    watch::NAMES[0],
+    watch::NAMES[1],
 ];
 
 /// What a test without a machine can't have.
-const OF_THE_MACHINE: [&str; 24] = [
+const OF_THE_MACHINE: [&str; 26] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -195,6 +200,8 @@ const OF_THE_MACHINE: [&str; 24] = [
     scheduler::NAMES[1],
     scheduler::NAMES[2],
     scheduler::NAMES[3],
+    watch::NAMES[0],
+    watch::NAMES[1],
 ];
 
 /// The arguments, read and checked.
@@ -206,6 +213,7 @@ pub(crate) struct Attributes {
     /// Which of them the test declares itself.
     pub(crate) declared: [bool; 4],
     pub(crate) under: Under,
+    pub(crate) watch: Watch,
     pub(crate) memory_mib: Option<u64>,
     pub(crate) performance_mode: bool,
     pub(crate) duration_ms: u64,
@@ -241,6 +249,7 @@ impl Attributes {
             numa: numa::read(&given, &topology)?,
             declared: COUNTS.map(|name| given.contains_key(name)),
             under: scheduler::read(&given)?,
+            watch: watch::read(&given)?,
             memory_mib: whole(&given, "memory_mib", 64..=1 << 20)?,
             performance_mode: switch(&given, "performance_mode")?,
             duration_ms: seconds(&given, "duration_s")?.unwrap_or(DEFAULT_DURATION_MS),
@@ -322,7 +331,7 @@ impl Argument {
     }
 }
 
-fn whole(
+pub(crate) fn whole(
     given: &BTreeMap<String, Argument>,
     name: &str,
     range: std::ops::RangeInclusive<u64>,

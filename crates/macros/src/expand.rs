@@ -63,8 +63,10 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
         attributes.under.scheduler_tokens(),
         attributes.under.expect_tokens(),
     );
+    let watch = attributes.watch.to_tokens();
     quote! {
         ::ktstr::__private::TestEntry {
+            #watch
             name: #full_name,
             topology: #topology,
             scheduler: #scheduler,
@@ -281,6 +283,27 @@ mod tests {
             "node_bandwidth_mb_s:&[]",
         ] {
             assert!(code.contains(part), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_the_machine_is_a_function() {
+        let code = expanded("num_snapshots = 7, post_vm = judges::first").replace(' ', "");
+        assert!(code.contains("num_snapshots:7u32,"), "{code}");
+        assert!(code.contains("post_vm_result(judges::first(vm))"), "{code}");
+        assert!(
+            expanded("")
+                .replace(' ', "")
+                .contains("post_vm:::core::option::Option::None")
+        );
+        for (attributes, part, at) in [
+            ("num_snapshots = 1001", "from 0 to 1000", "1001"),
+            ("post_vm = 3", "takes the name of a function", "3"),
+            ("post_vm", "takes the name of a function", "post_vm"),
+        ] {
+            let (error, place) = refused(attributes, BODY);
+            assert!(error.contains(part), "{attributes}: {error}");
+            assert_eq!(place, at, "{attributes}");
         }
     }
 

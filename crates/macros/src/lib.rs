@@ -6,6 +6,7 @@ mod declare;
 mod expand;
 mod numa;
 mod scheduler;
+mod watch;
 
 use proc_macro::TokenStream;
 

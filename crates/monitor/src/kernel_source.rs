@@ -40,29 +40,7 @@ impl KernelSource {
         let Some(sched_ext) = &self.sched_ext else {
             return Err(Missing::Absent("sched_ext".to_owned()));
         };
-        let state = sched_ext.state().map_err(missing)?;
-        let events = match sched_ext.events() {
-            Ok(Some(counts)) => {
-                let counts = counts.into_iter().map(i64::cast_unsigned);
-                let names = sched_ext.event_names().iter().cloned();
-                Ok(names.zip(counts).collect())
-            }
-            Ok(None) if sched_ext.event_names().is_empty() => {
-                Err(Missing::Absent("struct scx_event_stats".to_owned()))
-            }
-            Ok(None) => Err(Missing::NotInitialised),
-            Err(error) => Err(missing(error)),
-        };
-        Ok(SchedExtSample {
-            state: match state {
-                State::Enabling => SchedExtState::Enabling,
-                State::Enabled => SchedExtState::Enabled,
-                State::Disabling => SchedExtState::Disabling,
-                State::Disabled => SchedExtState::Disabled,
-                State::Other(number) => SchedExtState::Other(number),
-            },
-            events,
-        })
+        sample_sched_ext(sched_ext)
     }
 }
 
@@ -76,6 +54,33 @@ impl Source for KernelSource {
             vcpu_time: (self.vcpu_times)(),
         })
     }
+}
+
+/// sched_ext as a whole.
+pub(crate) fn sample_sched_ext(sched_ext: &SchedExt) -> Reading<SchedExtSample> {
+    let state = sched_ext.state().map_err(missing)?;
+    let events = match sched_ext.events() {
+        Ok(Some(counts)) => {
+            let counts = counts.into_iter().map(i64::cast_unsigned);
+            let names = sched_ext.event_names().iter().cloned();
+            Ok(names.zip(counts).collect())
+        }
+        Ok(None) if sched_ext.event_names().is_empty() => {
+            Err(Missing::Absent("struct scx_event_stats".to_owned()))
+        }
+        Ok(None) => Err(Missing::NotInitialised),
+        Err(error) => Err(missing(error)),
+    };
+    Ok(SchedExtSample {
+        state: match state {
+            State::Enabling => SchedExtState::Enabling,
+            State::Enabled => SchedExtState::Enabled,
+            State::Disabling => SchedExtState::Disabling,
+            State::Disabled => SchedExtState::Disabled,
+            State::Other(number) => SchedExtState::Other(number),
+        },
+        events,
+    })
 }
 
 fn cpu(rq: &Runqueue, online: &CpuMask) -> CpuSample {
@@ -105,7 +110,7 @@ fn cpu(rq: &Runqueue, online: &CpuMask) -> CpuSample {
     }
 }
 
-fn missing(error: ReadError) -> Missing {
+pub(crate) fn missing(error: ReadError) -> Missing {
     match error {
         ReadError::Unstable { .. } => Missing::Unstable,
         ReadError::NoSymbol { name } => Missing::Absent(name.to_owned()),

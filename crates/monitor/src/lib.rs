@@ -13,11 +13,13 @@ mod recording;
 mod sample;
 mod sampler;
 mod series;
+pub mod state;
 mod verdict;
 
 use std::time::Duration;
 
 pub use kernel_source::{KernelSource, VcpuTimes};
+pub use ktstr_introspect::bpf::Value;
 pub use recording::{Cost, Recording};
 pub use sample::{
     CpuSample, Missing, Reading, RqSample, Sample, SchedExtSample, SchedExtState, SchedStats,

@@ -1,5 +1,7 @@
 //! The sidecar: one JSON file a test, with everything that its report needs.
 
+use std::path::{Path, PathBuf};
+
 use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,9 @@ use crate::{AssertResult, Expected, Outcome, SchedulerReport};
 /// Version of the sidecar's layout. A reader refuses a larger one; fields are only ever added under the
 /// same number.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// What the name of a failure dump ends with.
+pub(crate) const DUMP_EXTENSION: &str = "dump.json";
 
 /// The kernel that a test ran on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,11 +131,20 @@ pub struct Sidecar {
     pub console_tail: String,
     /// What the test printed in the guest, standard output and error in order of arrival.
     pub output: String,
+    /// What the kernel looked like when it failed, in lines for a person. The whole of it is beside the
+    /// sidecar, in [`Self::dump_path`]. Empty for a test that is green.
+    #[serde(default)]
+    pub failure_dump: String,
     /// Remarks of the harness: frames that failed their checksum, output that was cut.
     pub remarks: Vec<String>,
 }
 
 impl Sidecar {
+    /// Where the failure dump of the test is whose sidecar is at `path`.
+    pub fn dump_path(path: &Path) -> PathBuf {
+        path.with_extension(DUMP_EXTENSION)
+    }
+
     /// The command that runs only this test again, on the same kernel and engine.
     pub fn rerun_command(&self) -> String {
         let mut command = "cargo ktstr test".to_owned();

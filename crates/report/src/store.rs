@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::sidecar::DUMP_EXTENSION;
 use crate::{RunId, Sidecar, SidecarError};
 
 /// Overrides where runs are kept.
@@ -198,7 +199,10 @@ fn sidecar_paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         // Hidden files are being written, or were when their writer was killed.
-        if !hidden && path.extension().is_some_and(|found| found == EXTENSION) {
+        let is_dump = path
+            .to_str()
+            .is_some_and(|path| path.ends_with(DUMP_EXTENSION));
+        if !hidden && !is_dump && path.extension().is_some_and(|found| found == EXTENSION) {
             paths.push(path);
         }
     }

@@ -1,11 +1,12 @@
 //! What a test's body is given.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
-use crate::{Assert, CgroupManager, Interruption};
+use crate::{Assert, CgroupManager, Host, Interruption, SnapshotError};
 
 /// What the engine that runs the machine may itself add to a measurement. Emulation on a busy host stops
 /// a guest CPU for longer than any scheduler would; a bound that ignores it would blame the scheduler.
@@ -46,6 +47,7 @@ pub struct Ctx {
     pub timing: Timing,
     /// Why to hold no load any longer, once there is a reason.
     pub interruption: Interruption,
+    host: Option<Arc<dyn Host>>,
 }
 
 impl Ctx {
@@ -67,6 +69,7 @@ impl Ctx {
             assert,
             timing,
             interruption: Interruption::default(),
+            host: None,
         }
     }
 
@@ -76,6 +79,29 @@ impl Ctx {
         Self {
             interruption,
             ..self
+        }
+    }
+
+    /// Asks `host` for what only it can do.
+    #[must_use]
+    pub fn with_host(self, host: Arc<dyn Host>) -> Self {
+        Self {
+            host: Some(host),
+            ..self
+        }
+    }
+
+    /// Has the host stop the machine, read the state of its kernel (runqueues and the tasks on them,
+    /// sched_ext, BPF maps), and let it run on. A `post_vm` function finds it under `label`.
+    pub fn capture_snapshot(&self, label: &str) -> Result<(), SnapshotError> {
+        let label = label.to_owned();
+        let Some(host) = &self.host else {
+            return Err(SnapshotError::NoHost { label });
+        };
+        match host.capture_snapshot(&label) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SnapshotError::Refused { label }),
+            Err(source) => Err(SnapshotError::Link { label, source }),
         }
     }
 }

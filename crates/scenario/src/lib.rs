@@ -17,6 +17,7 @@ mod def;
 mod execute;
 mod interruption;
 pub mod scenarios;
+mod snapshot;
 pub mod workload;
 
 pub use assert::Assert;
@@ -31,6 +32,7 @@ pub use ktstr_report::{
     WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
+pub use snapshot::{Host, SnapshotError};
 pub use workload::{
     AffinityIntent, CloneMode, SchedPolicy, WorkSpec, WorkType, WorkerControl, WorkloadConfig,
     WorkloadHandle,

@@ -14,7 +14,7 @@ pub use frame::{Decoder, Encoder, FrameError};
 pub use job::{
     Job, JobError, Module, NestedTest, SHELL_PORT, SchedulerJob, SchedulerStart, Task, TimingSlack,
 };
-pub use message::{Message, Phase, Stream, TestEnd};
+pub use message::{DumpMoment, Message, Phase, Request, Stream, TestEnd};
 
 /// Name of the virtio-console port that carries the frames, as in /sys/class/virtio-ports/*/name.
 pub const FRAME_PORT_NAME: &str = "ktstr.frames";

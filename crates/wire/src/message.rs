@@ -52,6 +52,24 @@ pub struct TestEnd {
     pub error: Option<Vec<String>>,
 }
 
+/// What the guest asks of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// To read the state of the kernel for the test, which calls it by this label.
+    Snapshot(String),
+    /// To read what a failure dump shows, should the test fail.
+    Dump(DumpMoment),
+}
+
+/// When the state of the kernel is read for a failure dump. Earlier ones say more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DumpMoment {
+    /// The scheduler has just been found to be gone.
+    SchedulerGone,
+    /// The test's body has ended; the scheduler, if it is still there, is attached.
+    BodyEnded,
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
@@ -83,11 +101,21 @@ pub enum Message {
     SchedulerLog(#[serde(with = "bulk")] Vec<u8>),
     /// What became of the scheduler. Its log is empty: it has come already.
     Scheduler(SchedulerReport),
+    /// The failure dump of a test that the guest ran as a host, as JSON.
+    FailureDump(#[serde(with = "bulk")] Vec<u8>),
+    /// The guest asks for something, and waits for the answer: [`Message::DONE`] or [`Message::NOT_DONE`].
+    Request(Request),
     /// The guest has nothing more to say. The machine may be ended.
     Bye,
 }
 
 impl Message {
+    /// The host's answer to [`Message::Request`]: done.
+    pub const DONE: u8 = b'+';
+
+    /// The host's answer to [`Message::Request`]: it could not.
+    pub const NOT_DONE: u8 = b'-';
+
     /// Number of the variant, as in the frame's header.
     pub const fn kind(&self) -> u32 {
         match self {
@@ -103,6 +131,8 @@ impl Message {
             Self::SchedulerAttached(_) => 10,
             Self::SchedulerLog(_) => 11,
             Self::Scheduler(_) => 12,
+            Self::Request(_) => 13,
+            Self::FailureDump(_) => 14,
         }
     }
 
@@ -126,6 +156,8 @@ impl Message {
             10 => "scheduler-attached",
             11 => "scheduler-log",
             12 => "scheduler",
+            13 => "request",
+            14 => "failure-dump",
             _ => "unknown",
         }
     }

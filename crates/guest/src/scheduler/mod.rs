@@ -9,6 +9,7 @@
 //! out. So nothing here counts on being run in time.
 
 mod dump;
+mod held_maps;
 mod kernel_words;
 mod process;
 mod sysfs;
@@ -22,11 +23,12 @@ use std::time::{Duration, Instant};
 
 use ktstr_report::{AssertResult, CheckResult, Outcome, SchedulerEnd, SchedulerReport, Subject};
 use ktstr_scenario::{Interruption, checks};
-use ktstr_wire::{Message, SchedulerJob, SchedulerStart};
+use ktstr_wire::{DumpMoment, Message, Request, SchedulerJob, SchedulerStart};
 use nix::sys::signal::Signal;
 
 use crate::link::{Link, LinkError};
 use dump::DumpTrace;
+use held_maps::HeldMaps;
 use process::Process;
 use verdict::Seen;
 
@@ -54,6 +56,7 @@ pub(crate) struct Scheduler {
     process: SharedProcess,
     watch: Option<Watch>,
     trace: Option<DumpTrace>,
+    _held: Option<HeldMaps>,
     link: Arc<Link>,
 }
 
@@ -103,13 +106,25 @@ pub(crate) fn start(
             }
             report.ops = ops;
             let process = Arc::new(Mutex::new(process));
-            let watch = Watch::start(&report, Arc::clone(&process), interruption.clone());
+            let held = HeldMaps::all();
+            if let Err(error) = &held {
+                link.send(&Message::Remark(format!(
+                    "the scheduler's maps can't be kept for the failure dump: {error}"
+                )))?;
+            }
+            let watch = Watch::start(
+                &report,
+                Arc::clone(&process),
+                interruption.clone(),
+                Arc::clone(link),
+            );
             Ok(Start::Attached(Box::new(Scheduler {
                 job: job.clone(),
                 report,
                 process,
                 watch: watch.ok(),
                 trace: trace.ok(),
+                _held: held.ok(),
                 link: Arc::clone(link),
             })))
         }
@@ -278,6 +293,7 @@ impl Watch {
         report: &SchedulerReport,
         process: SharedProcess,
         interruption: Interruption,
+        link: Arc<Link>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -289,6 +305,8 @@ impl Watch {
                 while !stopped.load(Ordering::Relaxed) {
                     let ended = lock(&process).as_mut().and_then(Process::ended);
                     if ended.is_some() || sysfs::attached() != ops {
+                        // A link that broke ends the machine elsewhere.
+                        let _ = link.ask(Request::Dump(DumpMoment::SchedulerGone));
                         interruption.call(reason);
                         return true;
                     }

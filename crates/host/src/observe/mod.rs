@@ -4,6 +4,7 @@
 //! driver never waits for it, but at the end. What keeps it from seeing is the reason why the monitor's
 //! checks are not judged; it is no failure of the test.
 
+mod capture;
 mod guest_memory;
 mod image;
 
@@ -15,13 +16,17 @@ use std::time::{Duration, Instant};
 use ktstr_introspect::kernel::Kernel;
 use ktstr_introspect::memory::Evidence;
 use ktstr_machine::{Machine, VcpuClock, VcpuCpuTime};
+use ktstr_monitor::state::{KernelState, StateReader};
 use ktstr_monitor::{
-    CpuSample, KernelSource, Missing, Reading, Recording, Sampler, Span, VcpuTime, VcpuTimes,
+    CpuSample, KernelSource, Missing, Reading, Recording, Sample, Sampler, Series, Span, VcpuTime,
+    VcpuTimes,
 };
 use ktstr_report::{AssertResult, Thresholds};
-use ktstr_wire::Phase;
+use ktstr_wire::{DumpMoment, Phase, Request};
 
 use crate::causes::chain;
+use capture::Sight;
+pub use capture::{Moment, VcpuState};
 use guest_memory::GuestRam;
 pub(crate) use image::LazyImage;
 
@@ -59,15 +64,50 @@ pub(crate) struct ObserverSettings {
     pub(crate) image: Arc<LazyImage>,
     /// How to sample.
     pub(crate) sampling: ktstr_monitor::Settings,
+    /// Snapshots to take, evenly over the time for which the test holds its load.
+    pub(crate) num_snapshots: u32,
+    /// How long that is.
+    pub(crate) duration: Duration,
+    /// Whether the test runs under a scheduler of sched_ext.
+    pub(crate) has_scheduler: bool,
 }
+
+/// Most snapshots of one test.
+const MOST_SNAPSHOTS: usize = 1000;
+
+/// Moments that a failure dump has at most.
+const MOST_DUMP_MOMENTS: usize = 4;
+
+/// How often a task that waits too long is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Longest label of a snapshot, in bytes.
+const LABEL_BYTES: usize = 200;
 
 /// Sees into one machine.
 #[derive(Debug)]
 pub(crate) struct Observer {
     booted: Option<Sender<Result<VcpuClock, String>>>,
-    thread: JoinHandle<Result<Sampler, String>>,
+    state: State,
     body_began: Option<Instant>,
     body_ended: Option<Instant>,
+    /// When periodic snapshots are due, from the beginning of the body; the next is the last.
+    due: Vec<Duration>,
+    /// For how long snapshots have stopped the machine since the body began.
+    stopped: Duration,
+    snapshots: Vec<Moment>,
+    dump: Vec<Moment>,
+    watches_for_stalls: bool,
+    /// When to look next for a task that waits too long.
+    look_at: Option<Instant>,
+    remarks: Vec<String>,
+}
+
+#[derive(Debug)]
+enum State {
+    Looking(JoinHandle<Result<Sight, String>>),
+    Seeing(Box<Sight>),
+    Blind(String),
 }
 
 /// What the host saw of a test.
@@ -77,25 +117,47 @@ pub struct Observation {
     pub recording: Recording,
     /// When the test's body ran; `None` if it never did.
     pub body: Option<Span>,
+    /// The snapshots that the test asked for, in order of time.
+    pub snapshots: Vec<Moment>,
+    /// The state of the kernel at moments that explain a failure, in order of time: when a task had waited too
+    /// long, when the scheduler was found to be gone, when the body or the machine had ended.
+    pub dump: Vec<Moment>,
     /// Why nothing could be seen.
     pub blind: Option<String>,
+    /// Set if another host saw it, in a machine around it; then only its failure dump is known, as JSON.
+    pub(crate) inner: Option<InnerHost>,
+    /// Snapshots that could not be taken, and why.
+    pub remarks: Vec<String>,
 }
 
 impl Observer {
-    /// Begins with a machine that was just launched. The error says why that can't be.
-    pub(crate) fn start(machine: &dyn Machine, settings: ObserverSettings) -> Result<Self, String> {
+    /// Begins with a machine that was just launched.
+    pub(crate) fn start(machine: &dyn Machine, settings: ObserverSettings) -> Self {
         let (booted, has_booted) = channel();
         let memory = GuestRam(machine.memory().clone());
+        let mut due: Vec<Duration> =
+            capture::periodic(settings.num_snapshots, settings.duration).collect();
+        due.reverse();
+        let watches_for_stalls = settings.has_scheduler;
         let thread = thread::Builder::new()
             .name("ktstr-observer".to_owned())
-            .spawn(move || find_and_sample(memory, &settings, &has_booted))
-            .map_err(|error| format!("starting the observer's thread: {error}"))?;
-        Ok(Self {
+            .spawn(move || find_and_sample(memory, &settings, &has_booted));
+        Self {
             booted: Some(booted),
-            thread,
+            state: match thread {
+                Ok(thread) => State::Looking(thread),
+                Err(error) => State::Blind(format!("starting the observer's thread: {error}")),
+            },
             body_began: None,
             body_ended: None,
-        })
+            due,
+            stopped: Duration::ZERO,
+            snapshots: Vec::new(),
+            dump: Vec::new(),
+            watches_for_stalls,
+            look_at: None,
+            remarks: Vec::new(),
+        }
     }
 
     /// PID 1 spoke.
@@ -110,39 +172,177 @@ impl Observer {
     /// The guest enters a phase.
     pub(crate) fn entered(&mut self, phase: Phase) {
         match phase {
-            Phase::Body => self.body_began = Some(Instant::now()),
+            Phase::Body => {
+                let now = Instant::now();
+                self.body_began = Some(now);
+                self.look_at = self.watches_for_stalls.then_some(now + LOOK_EVERY);
+            }
             _ if self.body_began.is_some() => {
                 self.body_ended.get_or_insert_with(Instant::now);
+                self.look_at = None;
             }
             _ => {}
         }
     }
 
-    /// Looks no longer. To be called before the machine is ended.
-    pub(crate) fn finish(self) -> Observation {
-        let now = Instant::now();
-        drop(self.booted);
-        let sampler = match self.thread.join() {
-            Ok(Ok(sampler)) => sampler,
-            Ok(Err(why)) => return Observation::blind(why),
-            Err(_) => return Observation::blind("the observer's thread panicked".to_owned()),
-        };
-        let body = self.body_began.map(|began| Span {
-            from_ns: sampler.at_ns(began),
-            to_ns: sampler.at_ns(self.body_ended.unwrap_or(now)),
-        });
-        Observation {
-            recording: sampler.stop(),
-            body,
-            blind: None,
+    /// When the next periodic snapshot is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let began = self.body_began.filter(|_| self.body_ended.is_none())?;
+        Some(began + self.stopped + *self.due.last()?)
+    }
+
+    /// Takes the periodic snapshot that is due.
+    pub(crate) fn take_due(&mut self, machine: &mut dyn Machine) {
+        if self.due.pop().is_some() {
+            let label = format!("periodic {}", self.snapshots.len() + 1);
+            self.snapshot(machine, &label);
         }
+    }
+
+    /// Does what the guest asks for. Says whether it could.
+    pub(crate) fn answer(&mut self, machine: &mut dyn Machine, request: Request) -> bool {
+        match request {
+            Request::Snapshot(label) => self.snapshot(machine, cut(&label)),
+            Request::Dump(DumpMoment::SchedulerGone) => self.dump(
+                machine,
+                "when the scheduler was found to be gone".to_owned(),
+            ),
+            Request::Dump(DumpMoment::BodyEnded) => {
+                self.dump(machine, "at the end of the test's body".to_owned())
+            }
+        }
+    }
+
+    fn snapshot(&mut self, machine: &mut dyn Machine, label: &str) -> bool {
+        let taken = if self.snapshots.len() < MOST_SNAPSHOTS {
+            self.read(machine, label.to_owned())
+        } else {
+            Err(format!("a test keeps at most {MOST_SNAPSHOTS}"))
+        };
+        match taken {
+            Ok(moment) => {
+                self.snapshots.push(moment);
+                true
+            }
+            Err(why) => {
+                if self.remarks.len() < MOST_SNAPSHOTS {
+                    let remark = format!("the snapshot `{label}` was not taken: {why}");
+                    self.remarks.push(remark);
+                }
+                false
+            }
+        }
+    }
+
+    /// Reads what a failure dump shows.
+    pub(crate) fn dump(&mut self, machine: &mut dyn Machine, label: String) -> bool {
+        let taken = self.read(machine, label);
+        let room = self.dump.len() < MOST_DUMP_MOMENTS;
+        let done = taken.is_ok();
+        self.dump.extend(taken.ok().filter(|_| room));
+        done
+    }
+
+    fn read(&mut self, machine: &mut dyn Machine, label: String) -> Result<Moment, String> {
+        let moment = self.sight()?.capture(machine, label)?;
+        self.stopped += Duration::from_nanos(moment.stopped_ns);
+        Ok(moment)
+    }
+
+    /// When to look next for a task that waits too long.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Keeps the state of the kernel if a task of sched_ext has waited for half of what the kernel's watchdog
+    /// allows: when that has thrown the scheduler out, the state is another. Once a test.
+    pub(crate) fn look_for_stall(&mut self, machine: &mut dyn Machine) {
+        self.look_at = None;
+        let State::Seeing(_) = self.state else {
+            // Still looking; it is not to be waited for here.
+            self.look_at = self.still_to_be_seen().then(|| Instant::now() + LOOK_EVERY);
+            return;
+        };
+        let waits = self.sight().ok().and_then(Sight::stalling);
+        match waits {
+            Some(what) => _ = self.dump(machine, what),
+            None => self.look_at = Some(Instant::now() + LOOK_EVERY),
+        }
+    }
+
+    /// Takes over what the observer's thread has found, if it has.
+    fn still_to_be_seen(&mut self) -> bool {
+        if matches!(&self.state, State::Looking(thread) if thread.is_finished()) {
+            let _ = self.sight();
+        }
+        !matches!(self.state, State::Blind(_))
+    }
+
+    /// Waits until the kernel is found, or it is known that it will not be.
+    fn sight(&mut self) -> Result<&Sight, &str> {
+        if let State::Looking(_) = self.state {
+            // A thread that still waits for PID 1 gives up.
+            self.booted = None;
+            let looking = std::mem::replace(&mut self.state, State::Blind(String::new()));
+            if let State::Looking(thread) = looking {
+                self.state = match thread.join() {
+                    Ok(Ok(sight)) => State::Seeing(Box::new(sight)),
+                    Ok(Err(why)) => State::Blind(why),
+                    Err(_) => State::Blind("the observer's thread panicked".to_owned()),
+                };
+            }
+        }
+        match &self.state {
+            State::Seeing(sight) => Ok(sight),
+            State::Blind(why) => Err(why),
+            State::Looking(_) => Err("the observer's thread is not waited for"),
+        }
+    }
+
+    /// Looks no longer. To be called before the machine is ended.
+    pub(crate) fn finish(mut self) -> Observation {
+        let now = Instant::now();
+        // Whatever comes of it is in the state.
+        let _ = self.sight();
+        let mut observation = Observation {
+            snapshots: self.snapshots,
+            dump: self.dump,
+            remarks: self.remarks,
+            ..Observation::default()
+        };
+        match self.state {
+            State::Seeing(sight) => {
+                let sampler = sight.sampler;
+                observation.body = self.body_began.map(|began| Span {
+                    from_ns: sampler.at_ns(began),
+                    to_ns: sampler.at_ns(self.body_ended.unwrap_or(now)),
+                });
+                observation.recording = sampler.stop();
+            }
+            State::Blind(why) => observation.blind = Some(why),
+            State::Looking(_) => {}
+        }
+        observation
     }
 }
 
+/// At most [`LABEL_BYTES`] of what a guest calls a snapshot.
+fn cut(label: &str) -> &str {
+    let mut ends = (0..=LABEL_BYTES.min(label.len())).rev();
+    let end = ends.find(|&end| label.is_char_boundary(end));
+    &label[..end.unwrap_or(0)]
+}
+
+/// What is left of the host in a nested machine.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InnerHost {
+    pub(crate) dump: Option<Vec<u8>>,
+}
+
 impl Observation {
-    pub(crate) fn blind(why: String) -> Self {
+    pub(crate) fn of_inner_host(dump: Option<Vec<u8>>) -> Self {
         Self {
-            blind: Some(why),
+            inner: Some(InnerHost { dump }),
             ..Self::default()
         }
     }
@@ -160,6 +360,31 @@ impl Observation {
             }
         }
     }
+
+    /// What `value` reads off each sample of the time in which the test's body ran.
+    pub fn series(
+        &self,
+        name: impl Into<String>,
+        unit: impl Into<String>,
+        value: impl Fn(&Sample) -> Option<f64>,
+    ) -> Series {
+        let body = self.body.unwrap_or(Span::ALL);
+        Series::of_samples(&self.recording, body, name, unit, value)
+    }
+
+    /// What `value` reads off each snapshot.
+    pub fn snapshot_series(
+        &self,
+        name: impl Into<String>,
+        unit: impl Into<String>,
+        value: impl Fn(&KernelState) -> Option<f64>,
+    ) -> Series {
+        let mut series = Series::new(name, unit);
+        for moment in &self.snapshots {
+            series.push(moment.at_ns, moment.label.clone(), value(&moment.kernel));
+        }
+        series
+    }
 }
 
 /// The observer's thread, until samples are taken.
@@ -167,7 +392,7 @@ fn find_and_sample(
     memory: GuestRam,
     settings: &ObserverSettings,
     has_booted: &Receiver<Result<VcpuClock, String>>,
-) -> Result<Sampler, String> {
+) -> Result<Sight, String> {
     // The machine boots meanwhile.
     let image = settings.image.get()?;
     let clock = has_booted
@@ -187,8 +412,15 @@ fn find_and_sample(
         }
     };
     let source = KernelSource::new(&kernel, vcpu_times(clock)).map_err(|error| chain(&error))?;
-    Sampler::start(Box::new(source), settings.sampling)
-        .map_err(|error| format!("starting the monitor's thread: {error}"))
+    let reader =
+        StateReader::new(&kernel, settings.sampling.tick).map_err(|error| chain(&error))?;
+    let sampler = Sampler::start(Box::new(source), settings.sampling)
+        .map_err(|error| format!("starting the monitor's thread: {error}"))?;
+    Ok(Sight {
+        kernel,
+        reader,
+        sampler,
+    })
 }
 
 fn vcpu_times(clock: Result<VcpuClock, String>) -> VcpuTimes {

@@ -4,4 +4,5 @@ mod guest;
 mod properties;
 mod sampler;
 mod series;
+mod state;
 mod verdict;

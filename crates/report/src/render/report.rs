@@ -16,6 +16,7 @@ const FAILED_BOOT_LINES: usize = 10;
 const DETAIL_LINES: usize = 60;
 const SCHEDULER_LOG_LINES: usize = 60;
 const DUMP_LINES: usize = 80;
+const KERNEL_STATE_LINES: usize = 120;
 
 /// Waiting for host CPUs that is worth a word.
 const LONG_QUEUED_MS: u64 = 5_000;
@@ -69,6 +70,10 @@ pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -
             out.push('\n');
         }
     };
+    section(
+        "the kernel",
+        &block(&sidecar.failure_dump, KERNEL_STATE_LINES),
+    );
     section("workers", &stats(&sidecar.result.cgroups));
     section("remarks", &remarks(sidecar));
     for boot in &sidecar.boot_retries {
@@ -97,6 +102,11 @@ pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -
     if let Some(path) = path {
         let label = paint(palette.faint, "sidecar  ");
         _ = writeln!(out, "{label}  {}", clean_line(&path.to_string_lossy()));
+        if !sidecar.failure_dump.is_empty() {
+            let label = paint(palette.faint, "full dump");
+            let path = Sidecar::dump_path(path);
+            _ = writeln!(out, "{label}  {}", clean_line(&path.to_string_lossy()));
+        }
     }
     let label = paint(palette.faint, "run again");
     _ = writeln!(out, "{label}  {}", clean_line(&sidecar.rerun_command()));

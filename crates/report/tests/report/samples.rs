@@ -58,6 +58,7 @@ pub(crate) fn pass(test: &str) -> Sidecar {
         console_tail: "[    2.1] Run /init as init process\n[    4.9] reboot: Power down\n"
             .to_owned(),
         output: "two workers released\n".to_owned(),
+        failure_dump: String::new(),
         remarks: Vec::new(),
     }
 }

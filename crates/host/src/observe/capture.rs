@@ -1,0 +1,128 @@
+//! Reading the state of the kernel at one moment, with the machine stopped.
+
+use std::time::{Duration, Instant};
+
+use ktstr_introspect::kernel::Kernel;
+use ktstr_machine::{Machine, VcpuRegisters};
+use ktstr_monitor::state::{KernelState, StateReader};
+use ktstr_monitor::{Missing, Reading, Sampler};
+use serde::Serialize;
+
+use crate::causes::chain;
+
+/// The kernel of a machine, found and sampled.
+#[derive(Debug)]
+pub(super) struct Sight {
+    pub(super) kernel: Kernel,
+    pub(super) reader: StateReader,
+    pub(super) sampler: Sampler,
+}
+
+/// The state of the kernel at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Moment {
+    /// What the test calls it, or what it was taken for.
+    pub label: String,
+    /// When, on the clock of the recording's samples.
+    pub at_ns: u64,
+    /// How long the machine stood still for it.
+    pub stopped_ns: u64,
+    /// Where the vCPUs are.
+    pub vcpus: Reading<Vec<VcpuState>>,
+    /// The kernel.
+    pub kernel: KernelState,
+}
+
+/// Where a vCPU is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VcpuState {
+    /// CPU number in the guest.
+    pub cpu: usize,
+    /// Instruction pointer, in hexadecimal.
+    pub rip: String,
+    /// The kernel function it lies in, with the distance from its beginning; `None` in modules, BPF
+    /// programs and user space.
+    pub place: Option<String>,
+    /// Stack pointer, in hexadecimal.
+    pub rsp: String,
+    /// Root of the page tables, in hexadecimal.
+    pub cr3: String,
+    /// Whether it sleeps until an interrupt.
+    pub halted: bool,
+}
+
+impl Sight {
+    /// Stops the machine, reads, and lets it run on. A machine that has ended is read as it was left.
+    pub(super) fn capture(
+        &self,
+        machine: &mut dyn Machine,
+        label: String,
+    ) -> Result<Moment, String> {
+        let began = Instant::now();
+        let ended = machine.end().is_some();
+        if !ended {
+            machine.pause().map_err(|error| chain(&error))?;
+        }
+        let registers = machine.vcpu_registers();
+        let kernel = self.reader.read();
+        let resumed = if ended { Ok(()) } else { machine.resume() };
+        let stopped = began.elapsed();
+        // One that does not run on ends by the watchdog, or has ended meanwhile.
+        resumed.map_err(|error| chain(&error))?;
+        let place = |(cpu, registers)| self.vcpu(cpu, registers);
+        Ok(Moment {
+            label,
+            at_ns: self.sampler.at_ns(began),
+            stopped_ns: u64::try_from(stopped.as_nanos()).unwrap_or(u64::MAX),
+            vcpus: match &registers {
+                Ok(registers) => Ok(registers.iter().enumerate().map(place).collect()),
+                Err(error) => Err(Missing::Failed(chain(error))),
+            },
+            kernel,
+        })
+    }
+
+    /// Which task has waited for at least half of what the kernel's watchdog allows, as a clause for a person.
+    pub(super) fn stalling(&self) -> Option<String> {
+        let enabled = self.sampler.latest()?.scx_enabled()?;
+        let limit_ms = self.reader.watchdog_timeout_ms().filter(|_| enabled)?;
+        let (task, waited_ms) = self.reader.longest_waiting()?;
+        let name = format!("{}[{}]", task.comm, task.pid);
+        (waited_ms >= limit_ms / 2)
+            .then(|| format!("when {name} had been runnable for {waited_ms} ms without running"))
+    }
+
+    fn vcpu(&self, cpu: usize, registers: &VcpuRegisters) -> VcpuState {
+        VcpuState {
+            cpu,
+            rip: format!("{:#x}", registers.rip),
+            place: self
+                .kernel
+                .place(registers.rip)
+                .map(|place| place.to_string()),
+            rsp: format!("{:#x}", registers.rsp()),
+            cr3: format!("{:#x}", registers.cr3),
+            halted: registers.halted,
+        }
+    }
+}
+
+impl Moment {
+    /// The moment in lines for a person, shortened.
+    pub fn summary(&self) -> String {
+        let place = |cpu: usize| {
+            let vcpu = self.vcpus.as_ref().ok()?.get(cpu)?;
+            let asleep = if vcpu.halted { ", asleep" } else { "" };
+            let place = vcpu.place.as_ref().unwrap_or(&vcpu.rip);
+            Some(format!("{place}{asleep}"))
+        };
+        let label = &self.label;
+        format!("taken {label}\n{}", self.kernel.summary(place))
+    }
+}
+
+/// When to take `count` snapshots evenly over the middle of a body that lasts `duration`, from its begin.
+pub(super) fn periodic(count: u32, duration: Duration) -> impl Iterator<Item = Duration> {
+    let (from, length) = (duration / 10, duration * 8 / 10);
+    (1..=count).map(move |number| from + length * number / (count + 1))
+}
