@@ -1,0 +1,200 @@
+//! What the host sees of the kernel: snapshots that a test asks for, and the dump of one that fails.
+
+use std::process::Command;
+
+use ktstr::prelude::*;
+use ktstr_report::{RunStore, Sidecar};
+use serde_json::Value;
+
+declare_scheduler!(KTSTR, {
+    name = "ktstr",
+    binary = "scx_ktstr",
+    topology = (1, 1, 2, 1),
+    sched_args = ["--timeout-ms", "5000"],
+});
+
+#[ktstr_test(scheduler = KTSTR, duration_s = 3, num_snapshots = 3, post_vm = judge_snapshots)]
+fn snapshots_show_the_scheduler_at_work(ctx: &Ctx) -> Result<AssertResult> {
+    ctx.capture_snapshot("before the load")?;
+    let result = scenarios::steady(ctx)?;
+    ctx.capture_snapshot("after the load")?;
+    Ok(result)
+}
+
+fn judge_snapshots(vm: &VmResult) -> Result<AssertResult> {
+    let labels: Vec<&str> = vm
+        .observation
+        .snapshots
+        .iter()
+        .map(|moment| moment.label.as_str())
+        .collect();
+    ensure!(labels.len() == 5, "the snapshots are {labels:?}");
+    ensure!(labels[0] == "before the load" && labels[4] == "after the load");
+    let kernel = &vm
+        .snapshot("periodic 3")
+        .context("the second periodic one")?
+        .kernel;
+    let scx = kernel.sched_ext.as_ref().map_err(Clone::clone)?;
+    ensure!(scx.ops.as_deref() == Some("ktstr"), "{scx:?}");
+    let cpus = kernel.cpus.as_ref().map_err(Clone::clone)?;
+    let workers = cpus
+        .iter()
+        .flat_map(|cpu| cpu.running.iter().chain(&cpu.waiting));
+    ensure!(workers.clone().any(|task| task.class == "ext"), "{cpus:?}");
+
+    let mut result = AssertResult::default();
+    let enqueued = vm.global_series("nr_enqueued");
+    result.push(enqueued.nondecreasing());
+    result.push(enqueued.always("at least 1 from the load on", |count| count >= 0.0));
+    let clock = vm.observation.series("clock of CPU 0", "ns", |sample| {
+        u32::try_from(sample.rq(0)?.clock_ns / 1_000_000)
+            .ok()
+            .map(f64::from)
+    });
+    result.push(clock.nondecreasing());
+    Ok(result)
+}
+
+/// Tests whose report is read by the tests below.
+mod victims {
+    use super::*;
+
+    #[ktstr_test(scheduler = KTSTR, duration_s = 30, extra_sched_args = ["--fault", "stall-one"])]
+    #[ignore = "fails on purpose"]
+    fn stalls(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(max_imbalance_ratio = 1.5, duration_s = 4, llcs = 1, cores = 2)]
+    #[ignore = "fails on purpose"]
+    fn is_uneven(ctx: &Ctx) -> Result<AssertResult> {
+        let one = CpuSet::from_range(0..1);
+        let heap = CgroupDef::named("heap")
+            .workers(4)
+            .cpuset(CpusetSpec::Exact(one));
+        Ok(execute_defs(ctx, vec![heap])?)
+    }
+
+    #[ktstr_test(post_vm = refuse, duration_s = 0.5)]
+    #[ignore = "fails on purpose"]
+    fn is_refused_afterwards(ctx: &Ctx) -> Result<AssertResult> {
+        Ok(scenarios::steady(ctx)?)
+    }
+
+    fn refuse(_: &VmResult) -> Result<()> {
+        bail!("seen enough")
+    }
+}
+
+/// A victim's sidecar, printed report, and failure dump.
+fn run(name: &str) -> (Sidecar, String, Value) {
+    let runs = tempfile::tempdir().expect("a folder");
+    let output = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg(format!("victims::{name}"))
+        .env("KTSTR_RUNS_DIR", runs.path())
+        .env_remove("KTSTR_RUN_ID")
+        .output()
+        .expect("this binary runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success(), "{text}");
+    let store = RunStore::new(runs.path());
+    let run = store.list_runs().expect("readable").pop();
+    let run = run.unwrap_or_else(|| panic!("no run: {text}"));
+    let mut run = store.load_run(&run).expect("readable");
+    assert!(run.unreadable.is_empty(), "{:?}", run.unreadable);
+    let stored = run.sidecars.pop().expect("a sidecar");
+    let dump = std::fs::read(Sidecar::dump_path(&stored.path));
+    let dump = dump.unwrap_or_else(|error| panic!("no dump ({error}): {text}"));
+    let dump = serde_json::from_slice(&dump).expect("JSON");
+    (stored.sidecar, text, dump)
+}
+
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no `{part}` in: {text}");
+    }
+}
+
+/// The variables in `.bss` of the scheduler at a moment of the dump.
+fn bss(moment: &Value) -> &Value {
+    let maps = moment["kernel"]["maps"]["Ok"].as_array().expect("maps");
+    let globals =
+        |map: &&Value| map["name"] == ".bss" && !map["content"]["Ok"]["globals"].is_null();
+    let of_ours = |map: &&Value| !map["content"]["Ok"]["globals"]["victim_pid"].is_null();
+    let map = maps
+        .iter()
+        .filter(globals)
+        .find(of_ours)
+        .expect("a .bss with our variables");
+    &map["content"]["Ok"]["globals"]
+}
+
+#[test]
+fn failure_dump_renders_bss_fields() {
+    let (sidecar, text, dump) = run("stalls");
+    assert_eq!(dump["schema"], 1);
+    let moments = dump["moments"].as_array().expect("moments");
+    let first = moments.first().expect("a moment");
+    let victim = bss(first)["victim_pid"].as_i64().expect("a number");
+    assert!(victim > 0, "{first:#}");
+    assert_eq!(bss(first)["fault"], 1);
+    assert_eq!(bss(first)["workers_seen"], true);
+    // The first moment is before the kernel's watchdog acts: the stuck task is the scheduler's victim.
+    contains(
+        &text,
+        &[
+            &format!("victim_pid = {victim}"),
+            &format!("[{victim}] had been runnable for"),
+            "longest waiting: ",
+            "sched_ext: enabled, ops ktstr",
+            "full dump",
+        ],
+    );
+    let label = first["label"].as_str().expect("a label");
+    contains(
+        label,
+        &[
+            &format!("[{victim}] had been runnable for"),
+            "ms without running",
+        ],
+    );
+    // And then: the scheduler had gone, but its variables had not.
+    let gone = moments
+        .iter()
+        .find(|moment| moment["label"] == "when the scheduler was found to be gone");
+    assert_eq!(
+        bss(gone.expect("a later moment"))["victim_pid"].as_i64(),
+        Some(victim)
+    );
+    let places = first["vcpus"]["Ok"].as_array().expect("vCPUs");
+    assert_eq!(places.len(), 2);
+    assert!(
+        places.iter().any(|vcpu| vcpu["place"].is_string()),
+        "{places:?}"
+    );
+    assert_eq!(dump["scheduler"]["end"], "stalled");
+    assert!(sidecar.failure_dump.contains("victim_pid"));
+}
+
+#[test]
+fn a_bound_of_the_monitor_is_enforced_and_dumped() {
+    let (sidecar, text, dump) = run("is_uneven");
+    let failed: Vec<&str> = sidecar
+        .result
+        .with_outcome(Outcome::Fail)
+        .map(|check| check.check.as_str())
+        .collect();
+    assert_eq!(failed, ["max_imbalance_ratio"], "{text}");
+    assert_eq!(dump["moments"][0]["label"], "at the end of the test's body");
+    contains(
+        &text,
+        &["the busiest CPU had up to 4.0 times as many runnable tasks"],
+    );
+}
+
+#[test]
+fn an_error_of_post_vm_fails_the_test() {
+    let (_, text, _) = run("is_refused_afterwards");
+    contains(&text, &["post_vm returned an error: seen enough"]);
+}
