@@ -119,6 +119,7 @@ mod tests {
             num_snapshots: 0,
             timeout: None,
             modules: Vec::new(),
+            kaslr: false,
             includes: Vec::new(),
             scheduler: None,
             expect: None,

@@ -40,6 +40,8 @@ pub struct TestPlan {
     pub num_snapshots: u32,
     /// Kernel modules it needs, by name; those they need come along.
     pub modules: Vec<String>,
+    /// Whether the kernel chooses its own addresses, at each boot anew.
+    pub kaslr: bool,
     /// Files of the host it needs.
     pub includes: Vec<initramfs::Include>,
 }

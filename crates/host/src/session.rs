@@ -322,6 +322,7 @@ impl Session {
         let mut spec =
             self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
         spec.performance_mode = plan.performance_mode;
+        spec.kaslr = plan.kaslr;
         engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
         let own_cpus = plan.performance_mode;
@@ -506,6 +507,7 @@ impl Session {
                 pvh: self.kernel.pvh_entry().is_some(),
             },
             initrd: vec![base, InitrdPart::Bytes(initramfs::pack_job(&job)?.into())],
+            kaslr: false,
             // Both are entries of our caches.
             immutable_files: true,
             cmdline,

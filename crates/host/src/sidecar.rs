@@ -45,6 +45,7 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
         topology: plan.topology,
         memory_mib: numa.as_ref().map_or(0, NumaMemory::total_mib),
         numa: numa.filter(|_| plan.numa != NumaSpec::default()),
+        kaslr: plan.kaslr,
         started_unix_ms: millis(since_epoch),
         timings: Timings::default(),
         engine_memory_bytes: None,

@@ -154,6 +154,7 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
             .iter()
             .map(|name| (*name).to_owned())
             .collect(),
+        kaslr: entry.kaslr,
         includes: Vec::new(),
         scheduler: entry
             .scheduler

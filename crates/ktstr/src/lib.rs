@@ -53,6 +53,7 @@ mod scheduler;
 /// | `watchdog_timeout_s` | how long a runnable task may wait until the kernel throws the scheduler out; where the kernel has no interface for it, a remark says so | the scheduler's own |
 /// | `expect_err` | what is to go wrong, see below | nothing |
 /// | `host_only` | the body runs on the host, without a machine; on the `nested` engine in the emulated machine, whose KVM it can use | `false` |
+/// | `kaslr` | whether the kernel lies at addresses of its own choice; it then unpacks itself, which takes time | `false` |
 ///
 /// The checks, on by default but for those in the last row (see [`Assert`] for their meaning and bounds). Set one to
 /// `off` to leave it out; the report then says that it was not checked:

@@ -43,6 +43,8 @@ pub struct TestEntry {
     pub modules: &'static [&'static str],
     /// Whether the body runs on the host, without a machine.
     pub host_only: bool,
+    /// Whether the kernel chooses its own addresses.
+    pub kaslr: bool,
     /// Checks.
     pub assert: Assert,
     /// The body.

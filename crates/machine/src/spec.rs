@@ -24,6 +24,9 @@ pub struct MachineSpec {
     /// kernel unpacks several in a row (Documentation/driver-api/early-userspace/buffer-format.rst). Empty
     /// means no initramfs.
     pub initrd: Vec<InitrdPart>,
+    /// Whether the kernel shall lie at addresses of its own choice, at each boot anew (KASLR). It does so when its
+    /// boot image unpacks itself, which takes time; entered directly, it lies where it is linked to.
+    pub kaslr: bool,
     /// Whether the files of kernel and initramfs are never changed in place, as those of our caches: they are
     /// written whole and only ever removed. An engine may then map them instead of copying them; a file
     /// shortened all the same would end this process (SIGBUS).
@@ -50,6 +53,7 @@ impl MachineSpec {
             numa: NumaMemory::uniform(&topology, memory_mib),
             kernel,
             initrd: Vec::new(),
+            kaslr: false,
             immutable_files: false,
             cmdline: Vec::new(),
             interactive_console: false,
@@ -80,8 +84,9 @@ pub struct BootKernel {
 
 impl BootKernel {
     /// The file an engine loads that knows both PVH and the Linux boot protocol.
-    pub(crate) fn boot_file(&self) -> Result<&Path, SpecError> {
+    pub(crate) fn boot_file(&self, kaslr: bool) -> Result<&Path, SpecError> {
         match (&self.vmlinux, &self.bzimage) {
+            _ if kaslr => self.self_unpacking(),
             (Some(vmlinux), _) if self.pvh => Ok(vmlinux),
             (_, Some(bzimage)) => Ok(bzimage),
             (Some(vmlinux), None) => Err(SpecError::NoEntry {
@@ -93,9 +98,17 @@ impl BootKernel {
 
     /// The file an engine loads that enters either kind by itself: the ELF, which needs no decompression,
     /// if there is one.
-    pub(crate) fn any_file(&self) -> Result<&Path, SpecError> {
+    pub(crate) fn any_file(&self, kaslr: bool) -> Result<&Path, SpecError> {
+        if kaslr {
+            return self.self_unpacking();
+        }
         let file = self.vmlinux.as_deref().or(self.bzimage.as_deref());
         file.ok_or(SpecError::NoKernel)
+    }
+
+    /// The file whose code chooses the kernel's addresses.
+    fn self_unpacking(&self) -> Result<&Path, SpecError> {
+        self.bzimage.as_deref().ok_or(SpecError::NoKaslr)
     }
 }
 
@@ -125,6 +138,11 @@ pub enum SpecError {
         /// The ELF kernel.
         vmlinux: PathBuf,
     },
+    /// No image that can choose addresses.
+    #[error(
+        "the kernel can't choose its own addresses (KASLR): only a bzImage does, and none is given"
+    )]
+    NoKaslr,
     /// A file that the machine needs can't be read.
     #[error("can't read {what} {}", path.display())]
     Unreadable {

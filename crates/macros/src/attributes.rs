@@ -149,7 +149,7 @@ const ON_BY_DEFAULT: [&str; 4] = [
     "max_fallback_rate",
 ];
 
-const SETTINGS: [&str; 22] = [
+const SETTINGS: [&str; 23] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -170,12 +170,13 @@ const SETTINGS: [&str; 22] = [
     scheduler::NAMES[2],
     scheduler::NAMES[3],
     "host_only",
+    "kaslr",
     watch::NAMES[0],
     watch::NAMES[1],
 ];
 
 /// What a test without a machine can't have.
-const OF_THE_MACHINE: [&str; 26] = [
+const OF_THE_MACHINE: [&str; 27] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -200,6 +201,7 @@ const OF_THE_MACHINE: [&str; 26] = [
     scheduler::NAMES[1],
     scheduler::NAMES[2],
     scheduler::NAMES[3],
+    "kaslr",
     watch::NAMES[0],
     watch::NAMES[1],
 ];
@@ -220,6 +222,7 @@ pub(crate) struct Attributes {
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) modules: Vec<LitStr>,
     pub(crate) host_only: bool,
+    pub(crate) kaslr: bool,
     /// Method calls on `Assert::DEFAULT`.
     pub(crate) assert: TokenStream,
 }
@@ -256,6 +259,7 @@ impl Attributes {
             timeout_ms: seconds(&given, "timeout_s")?,
             modules: modules(&given)?,
             host_only: host_only(&given)?,
+            kaslr: switch(&given, "kaslr")?,
             assert: assert(&given)?,
         })
     }

@@ -52,11 +52,12 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
     let memory_mib = option(attributes.memory_mib);
     let timeout_ms = option(attributes.timeout_ms);
     let numa = numa::to_tokens(&attributes.numa);
-    let (performance_mode, duration_ms, modules, host_only, assert) = (
+    let (performance_mode, duration_ms, modules, host_only, kaslr, assert) = (
         attributes.performance_mode,
         attributes.duration_ms,
         &attributes.modules,
         attributes.host_only,
+        attributes.kaslr,
         &attributes.assert,
     );
     let (scheduler, expect) = (
@@ -78,6 +79,7 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
             timeout_ms: #timeout_ms,
             modules: &[#(#modules),*],
             host_only: #host_only,
+            kaslr: #kaslr,
             assert: ::ktstr::Assert::DEFAULT #assert,
             body: #body,
         }
@@ -167,6 +169,7 @@ mod tests {
         for (attributes, part, at) in [
             ("memory_mib = 1.5", "whole number from 64", "1.5"),
             ("memory_mib = 1", "whole number from 64", "1"),
+            ("kaslr = 1", "`true` or `false`", "1"),
             ("duration_s = 0", "seconds above 0", "0"),
             ("isolation = 3", "`true`, `false` or `off`", "3"),
             ("max_gap_ms = 1.5", "a whole number or `off`", "1.5"),

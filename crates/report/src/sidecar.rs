@@ -118,6 +118,9 @@ pub struct Sidecar {
     /// Memory of its NUMA nodes, where something other than its size was declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa: Option<NumaMemory>,
+    /// Whether the test asked for a kernel that chooses its own addresses (KASLR).
+    #[serde(default)]
+    pub kaslr: bool,
     /// Start of the test, in milliseconds since 1970-01-01 UTC.
     pub started_unix_ms: u64,
     /// Where the time went.

@@ -64,6 +64,42 @@ fn two_alone_on_their_cpus(_: &Ctx) -> Result<AssertResult> {
     bail!("one CPU is not two");
 }
 
+/// Where a kernel without KASLR is, by its link: the address of its first byte, and of that in guest memory.
+const LINKED_AT: (u64, u64) = (0xffff_ffff_8100_0000, 0x100_0000);
+
+/// Where this kernel is.
+fn kernel_addresses() -> Result<(u64, u64)> {
+    let symbols = std::fs::read_to_string("/proc/kallsyms")?;
+    let text = symbols.lines().find(|line| line.ends_with(" _text"));
+    let text = text.and_then(|line| line.split(' ').next());
+    let resources = std::fs::read_to_string("/proc/iomem")?;
+    let code = resources
+        .lines()
+        .find(|line| line.ends_with(" : Kernel code"));
+    let code = code.and_then(|line| line.trim().split('-').next());
+    Ok((
+        u64::from_str_radix(text.context("no symbol _text")?, 16)?,
+        u64::from_str_radix(code.context("no resource of the kernel's code")?, 16)?,
+    ))
+}
+
+#[ktstr_test]
+#[ignore = "run nested by the tests of this file"]
+fn kernel_lies_where_it_is_linked(_: &Ctx) -> Result<AssertResult> {
+    let (text, code) = kernel_addresses()?;
+    ensure!((text, code) == LINKED_AT, "it is at {text:x}, {code:x}");
+    Ok(AssertResult::default())
+}
+
+// Both addresses are drawn, of hundreds each: not even one in ten thousand boots gets the linked ones.
+#[ktstr_test(kaslr)]
+#[ignore = "run nested by the tests of this file"]
+fn kernel_lies_where_it_chose(_: &Ctx) -> Result<AssertResult> {
+    let (text, code) = kernel_addresses()?;
+    ensure!((text, code) != LINKED_AT, "it is where it was linked to");
+    Ok(AssertResult::default())
+}
+
 #[test]
 fn a_test_passes_on_one_cpu() {
     let sidecar = e2e::run_nested("one_cpu");
@@ -114,4 +150,16 @@ fn performance_mode_is_skipped_on_emulated_cpus() {
     let kvm = "performance mode needs a KVM, while the `tcg` engine emulates CPUs: use `--engine kvm`; and ";
     assert!(why.starts_with(kvm), "{why}");
     assert!(why.contains("memory in whole pages of 2 MiB"), "{why}");
+}
+
+#[test]
+fn a_kernel_chooses_its_addresses_only_if_asked() {
+    for (name, kaslr) in [
+        ("kernel_lies_where_it_is_linked", false),
+        ("kernel_lies_where_it_chose", true),
+    ] {
+        let sidecar = e2e::run_nested(name);
+        assert_eq!(sidecar.outcome, Outcome::Pass, "{sidecar:#?}");
+        assert_eq!(sidecar.kaslr, kaslr);
+    }
 }

@@ -114,7 +114,7 @@ impl Engine for KvmEngine {
                 max,
             });
         }
-        open_input("the kernel", spec.kernel.any_file()?)?;
+        open_input("the kernel", spec.kernel.any_file(spec.kaslr)?)?;
         check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
         self.cmdline(spec)?;
         let lacks = spec.performance_mode && !can_dedicate();
@@ -123,7 +123,7 @@ impl Engine for KvmEngine {
 
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
         self.check(spec)?;
-        let (kernel, _) = open_input("the kernel", spec.kernel.any_file()?)?;
+        let (kernel, _) = open_input("the kernel", spec.kernel.any_file(spec.kaslr)?)?;
         let host = |action: &'static str| move |source| LaunchError::host(action, source);
         let nodes = ram(spec)?;
         let page_kib = nodes.first().and_then(|node| node.page_kib().ok());

@@ -106,7 +106,7 @@ pub(crate) fn qemu_args(
             Port::FRAMES_NAME
         ),
     );
-    args.path("-kernel", spec.kernel.boot_file()?.to_owned());
+    args.path("-kernel", spec.kernel.boot_file(spec.kaslr)?.to_owned());
     if let Some(initrd) = fds.initrd {
         args.add("-initrd", fd_path(initrd));
     }
@@ -218,6 +218,17 @@ mod tests {
         };
         spec.numa = numa.resolve(&spec.topology, 0).unwrap();
         insta::assert_snapshot!(show(&spec, false, &fds(3, false, false)));
+    }
+
+    #[test]
+    fn with_kaslr_the_image_is_booted() {
+        let mut spec = spec("1,1,1,1", 256);
+        spec.kaslr = true;
+        let args = show(&spec, false, &fds(1, false, false));
+        assert!(args.contains("\n-kernel /k/vmlinuz\n"), "{args}");
+        spec.kernel.bzimage = None;
+        let error = qemu_args(&spec, false, &fds(1, false, false)).unwrap_err();
+        assert!(matches!(error, SpecError::NoKaslr));
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Engine for TcgEngine {
 
     fn check(&self, spec: &MachineSpec) -> Result<(), SpecError> {
         check_counts(spec)?;
-        open_input("the kernel", spec.kernel.boot_file()?)?;
+        open_input("the kernel", spec.kernel.boot_file(spec.kaslr)?)?;
         check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
         kernel_cmdline(spec)?;
         let lacks = "a KVM, while the `tcg` engine emulates CPUs: use `--engine kvm`";

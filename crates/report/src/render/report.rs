@@ -28,6 +28,9 @@ pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
     if let Some(kernel) = &sidecar.kernel {
         facts.push(clean_line(&kernel.release));
     }
+    if sidecar.kaslr {
+        facts.push("KASLR".to_owned());
+    }
     if let Some(engine) = &sidecar.engine {
         facts.push(clean_line(&engine.name));
     }

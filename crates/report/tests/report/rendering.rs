@@ -24,6 +24,14 @@ fn a_pass_after_a_failed_boot_says_so() {
 }
 
 #[test]
+fn a_kernel_that_chose_its_addresses_is_marked() {
+    let mut sidecar = samples::pass("eevdf::steady_two_llcs");
+    assert!(!plain(&sidecar).contains("KASLR"));
+    sidecar.kaslr = true;
+    assert!(plain(&sidecar).contains("KASLR"));
+}
+
+#[test]
 fn a_pass_after_a_long_wait_says_so() {
     let mut sidecar = samples::pass("eevdf::steady_two_llcs");
     sidecar.timings.queued_ms = 4_999;

@@ -44,6 +44,7 @@ pub(crate) fn pass(test: &str) -> Sidecar {
         topology: Topology::new(1, 2, 2, 1).unwrap(),
         memory_mib: 512,
         numa: None,
+        kaslr: false,
         started_unix_ms: 1_767_323_045_678,
         timings: Timings {
             prepare_ms: 12,
