@@ -5,8 +5,11 @@
 //! | `plain` | QEMU as a person would call it, on the same kernel, to an `/init` that powers off |
 //! | `tuned` | the `tcg` engine's own machine, to the same `/init` |
 //! | `test` | an empty `#[ktstr_test]` |
+//! | `nested N` | N times QEMU's microvm and ours, in an emulated machine with a KVM |
 
+mod inside;
 mod minimal_init;
+mod nested;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::channel;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use ktstr::prelude::*;
 use ktstr_kernels::{Cache, Kernel, Quiet, ResolveOptions};
+use minimal_init::Finish;
 use ktstr_machine::{BootKernel, End, EngineKind, EngineOptions, InitrdPart, MachineSpec};
 
 const CPUS: u32 = 2;
@@ -30,12 +34,19 @@ fn empty(_: &Ctx) -> Result<AssertResult> {
 }
 
 fn main() -> Result<ExitCode> {
-    match std::env::args().nth(1).as_deref() {
-        Some("plain") => plain()?,
-        Some("tuned") => tuned()?,
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["plain"] => plain()?,
+        ["tuned"] => tuned()?,
         // Panics, and so fails, unless the test passes.
-        Some("test") => ktstr::__private::run("boot_bench::empty"),
-        _ => bail!("say what to boot: plain, tuned or test"),
+        ["test"] => ktstr::__private::run("boot_bench::empty"),
+        ["nested", pairs] => nested::boot_outer(pairs)?,
+        // What the outer machine runs.
+        ["inside", pairs] => inside::measure(pairs.parse()?)?,
+        ["set-up", times] => inside::measure_set_up(times.parse()?)?,
+        ["ours", cpus, look] => inside::ours(cpus, look.parse()?)?,
+        _ => bail!("say what to boot: plain, tuned, test or nested"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -56,7 +67,7 @@ fn plain() -> Result<()> {
     let kernel = kernel()?;
     let image = kernel.bzimage().context("the kernel has no bzImage")?;
     let initramfs = tempfile::NamedTempFile::new()?;
-    std::fs::write(&initramfs, minimal_init::initramfs()?)?;
+    std::fs::write(&initramfs, minimal_init::initramfs(Finish::PowerOff)?)?;
     let qemu = EngineOptions::from_env()
         .qemu
         .unwrap_or_else(|| "qemu-system-x86_64".into());
@@ -88,7 +99,7 @@ fn tuned() -> Result<()> {
         vmlinux: Some(kernel.vmlinux().into()),
     };
     let mut spec = MachineSpec::new(topology, MEMORY_MIB, boot);
-    spec.initrd = vec![InitrdPart::Bytes(minimal_init::initramfs()?.into())];
+    spec.initrd = vec![InitrdPart::Bytes(minimal_init::initramfs(Finish::PowerOff)?.into())];
     let (sender, ended) = channel();
     let machine = engine.launch(&spec, Box::new(move |end| drop(sender.send(end))))?;
     let end = ended.recv_timeout(DEADLINE)?;

@@ -1,11 +1,20 @@
-//! The smallest `/init` there can be: it powers off.
+//! The smallest `/init` there can be: it powers off or reboots.
 
-/// reboot(LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_POWER_OFF), then stand still
-/// (include/uapi/linux/reboot.h).
+/// `LINUX_REBOOT_CMD_POWER_OFF` and `LINUX_REBOOT_CMD_RESTART` (include/uapi/linux/reboot.h).
+#[derive(Clone, Copy)]
+pub(crate) enum Finish {
+    PowerOff = 0x4321_fedc,
+    Reboot = 0x0123_4567,
+}
+
+/// Where [`CODE`] has the command.
+const COMMAND_AT: usize = 11;
+
+/// reboot(LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command), then stand still.
 const CODE: [u8; 27] = [
     0xbf, 0xad, 0xde, 0xe1, 0xfe, // mov edi, 0xfee1dead
     0xbe, 0x69, 0x19, 0x12, 0x28, // mov esi, 672274793
-    0xba, 0xdc, 0xfe, 0x21, 0x43, // mov edx, 0x4321fedc
+    0xba, 0x00, 0x00, 0x00, 0x00, // mov edx, command
     0x45, 0x31, 0xd2, // xor r10d, r10d
     0xb8, 0xa9, 0x00, 0x00, 0x00, // mov eax, 169
     0x0f, 0x05, // syscall
@@ -16,7 +25,7 @@ const LOAD_ADDRESS: u64 = 0x40_0000;
 const HEADERS_BYTES: u64 = 64 + 56;
 
 /// A static ELF executable with [`CODE`] as its only segment.
-fn elf() -> Vec<u8> {
+fn elf(finish: Finish) -> Vec<u8> {
     let size = HEADERS_BYTES + CODE.len() as u64;
     let mut elf = Vec::new();
     elf.extend(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -35,13 +44,15 @@ fn elf() -> Vec<u8> {
             .map(u64::to_le_bytes)
             .concat(),
     );
-    elf.extend(CODE);
+    let mut code = CODE;
+    code[COMMAND_AT..COMMAND_AT + 4].copy_from_slice(&(finish as u32).to_le_bytes());
+    elf.extend(code);
     elf
 }
 
 /// An initramfs with nothing but it.
-pub(crate) fn initramfs() -> std::io::Result<Vec<u8>> {
-    let init = elf();
+pub(crate) fn initramfs(finish: Finish) -> std::io::Result<Vec<u8>> {
+    let init = elf(finish);
     let size = u32::try_from(init.len()).map_err(std::io::Error::other)?;
     let mut writer = cpio::newc::Builder::new("init")
         .mode(0o100_755)

@@ -1,6 +1,7 @@
 //! Measurements. Two things are compared only within one run, by turns: what disturbs the machine then
 //! disturbs both.
 
+mod nested;
 mod paired;
 
 use std::env;
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::process::{cargo, display, run};
 use crate::setup::{self, Tool};
@@ -19,9 +20,24 @@ use paired::{Pairs, measure};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Benchmark {
     /// Compare an empty test with a plain QEMU that boots the same kernel
-    Boot(Pairs),
+    Boot(Boot),
     /// Compare the wall time of two shell commands
     Commands(Commands),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Boot {
+    /// What boots: `tcg`, or `nested` for our microVM beside QEMU's in an emulated machine with a KVM
+    #[arg(long, default_value = "tcg")]
+    engine: BootEngine,
+    #[command(flatten)]
+    pairs: Pairs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BootEngine {
+    Tcg,
+    Nested,
 }
 
 #[derive(Debug, Args)]
@@ -38,7 +54,10 @@ pub(crate) struct Commands {
 
 pub(crate) fn bench(benchmark: &Benchmark) -> Result<()> {
     match benchmark {
-        Benchmark::Boot(pairs) => bench_boot(pairs),
+        Benchmark::Boot(Boot { engine, pairs }) => match engine {
+            BootEngine::Tcg => bench_boot(pairs),
+            BootEngine::Nested => nested::bench_boot(pairs),
+        },
         Benchmark::Commands(Commands {
             base,
             subject,
@@ -56,7 +75,7 @@ pub(crate) fn bench(benchmark: &Benchmark) -> Result<()> {
 /// says what a user waits for, the second what of it is ours.
 fn bench_boot(pairs: &Pairs) -> Result<()> {
     setup::setup(&[Tool::Qemu])?;
-    let program = boot_bench()?;
+    let program = boot_bench(Profile::Dev)?;
     let runs = tempfile::tempdir().context("can't make a folder for the results")?;
     let boot = |what: &'static str| {
         let (program, runs) = (&program, runs.path());
@@ -90,14 +109,29 @@ fn engine_memory_mib(runs: &Path) -> Result<Option<f64>> {
 }
 
 /// Builds the program that boots once, so that cargo has no part in what is timed.
-fn boot_bench() -> Result<PathBuf> {
-    let status = run(&mut cargo(["build", "--package", "boot-bench"]))?;
+fn boot_bench(profile: Profile) -> Result<PathBuf> {
+    let mut build = cargo(["build", "--package", "boot-bench"]);
+    // Cargo puts all programs of a profile into one folder, this one too.
+    let this = env::current_exe().context("can't find this program's own file")?;
+    let mut program = this.with_file_name("boot-bench");
+    if profile == Profile::Release {
+        build.arg("--release");
+        let folders = this.parent().and_then(Path::parent);
+        let folders = folders.context("this program is not in a target folder")?;
+        program = folders.join("release/boot-bench");
+    }
+    let status = run(&mut build)?;
     if !status.success() {
         bail!("the build of boot-bench ended with {status}");
     }
-    // Cargo puts all programs of a profile into one folder, this one too.
-    let this = env::current_exe().context("can't find this program's own file")?;
-    Ok(this.with_file_name("boot-bench"))
+    Ok(program)
+}
+
+/// Of cargo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Profile {
+    Dev,
+    Release,
 }
 
 /// Wall time of a command that succeeds.

@@ -60,6 +60,18 @@ pub(crate) fn measure(
 }
 
 impl Paired {
+    /// Of times that were taken elsewhere, by turns as well. What one has more than the other is left out.
+    pub(crate) fn new(
+        (base_name, base): (&str, &[Duration]),
+        (subject_name, subject): (&str, &[Duration]),
+    ) -> Self {
+        let pairs = base.len().min(subject.len());
+        Self {
+            base: Series::new(base_name, base[..pairs].to_vec()),
+            subject: Series::new(subject_name, subject[..pairs].to_vec()),
+        }
+    }
+
     /// Median of the pairs' ratios, subject to base: what disturbs both of a pair cancels out.
     pub(crate) fn ratio(&self) -> f64 {
         median(self.ratios())
@@ -121,7 +133,7 @@ impl fmt::Display for Paired {
 }
 
 /// Mean of the two middle values for an even number; 0 for none.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.get(middle) {

@@ -1,0 +1,102 @@
+//! The microVM beside QEMU's, both on the KVM of one emulated machine: the side that boots that machine.
+//!
+//! Our set-up is measured in a second one whose time counts instructions, a nanosecond each: on a busy host,
+//! emulated CPU time says little. Whole boots are not, since QEMU 7.2 with `-icount` now and then gives a guest of
+//! its AMD-V an interrupt that the guest has off, and the guest's kernel then waits for its own lock.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ktstr_host::initramfs::Include;
+use ktstr_host::{EngineKind, Session, ShellPlan};
+use ktstr_kernels::{Kernel, Quiet};
+use ktstr_machine::EngineOptions;
+use ktstr_topology::Topology;
+
+/// Where things are in the outer machine.
+pub(crate) const VMLINUX: &str = "/bench/vmlinux";
+pub(crate) const BZIMAGE: &str = "/bench/vmlinuz";
+pub(crate) const QEMU: &str = "/bench/qemu-system-x86_64";
+pub(crate) const FIRMWARE: &str = "/bench/firmware";
+
+/// What QEMU loads for `-M microvm`, with a bzImage and with an ELF kernel.
+const FIRMWARE_FILES: [&str; 3] = ["bios-microvm.bin", "linuxboot_dma.bin", "pvh.bin"];
+const FIRMWARE_FOLDERS: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
+
+const OUTER_MIB: u64 = 3072;
+
+/// For all boots together, on a host that may be busy.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Set-ups measured.
+const SET_UPS: &str = "5";
+
+/// Boots the outer machines, in which this program measures `pairs` of boots and some set-ups, and prints what it
+/// says.
+pub(crate) fn boot_outer(pairs: &str) -> Result<()> {
+    let mut settings = ktstr::settings_from_environment()?;
+    settings.engine = EngineKind::Tcg;
+    let session = Session::open(settings, &Quiet)?;
+    let includes = includes(session.kernel())?;
+    let run = |argv: [&str; 3], instruction_clock| -> Result<()> {
+        let plan = ShellPlan {
+            topology: Topology::SINGLE,
+            memory_mib: OUTER_MIB,
+            argv: argv.map(str::to_owned).to_vec(),
+            interactive: false,
+            includes: includes.clone(),
+            modules: Vec::new(),
+            nested_virtualization: true,
+            instruction_clock,
+            timeout: Some(TIMEOUT),
+        };
+        let mut print = |_, bytes: &[u8]| {
+            // The reader may have gone; the status still says how it went.
+            let _ = std::io::stdout().write_all(bytes);
+            let _ = std::io::stdout().flush();
+        };
+        let end = session.run_shell(&plan, &mut print, &mut |_| {})?;
+        ensure!(end.status == 0, "{argv:?} ended with status {}", end.status);
+        Ok(())
+    };
+    run(["/init", "set-up", SET_UPS], true)?;
+    run(["/init", "inside", pairs], false)
+}
+
+/// Kernel, and QEMU with its firmware, for the outer machine.
+fn includes(kernel: &Kernel) -> Result<Vec<Include>> {
+    let include = |host: &Path, guest: &str| Include {
+        host: host.to_owned(),
+        guest: guest.to_owned(),
+    };
+    let bzimage = kernel.bzimage().context("the kernel has no bzImage")?;
+    let mut includes = vec![
+        include(kernel.vmlinux(), VMLINUX),
+        include(bzimage, BZIMAGE),
+        include(&qemu()?, QEMU),
+    ];
+    for name in FIRMWARE_FILES {
+        let mut places = FIRMWARE_FOLDERS
+            .iter()
+            .map(|folder| Path::new(folder).join(name));
+        let file = places.find(|path| path.is_file());
+        let file = file.with_context(|| format!("QEMU's firmware file {name} was not found"))?;
+        includes.push(include(&file, &format!("{FIRMWARE}/{name}")));
+    }
+    Ok(includes)
+}
+
+/// The QEMU that the `tcg` engine uses.
+fn qemu() -> Result<PathBuf> {
+    if let Some(qemu) = EngineOptions::from_env().qemu {
+        return Ok(qemu);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join("qemu-system-x86_64"));
+    match places.find(|place| place.is_file()) {
+        Some(qemu) => Ok(qemu),
+        None => bail!("there is no qemu-system-x86_64 on PATH"),
+    }
+}
