@@ -50,7 +50,9 @@ impl Boot {
             Self::Qemu(kernel) => {
                 command = Command::new(QEMU);
                 command
-                    .args(["-L", FIRMWARE, "-M", "microvm", "-accel", "kvm", "-cpu", "host"])
+                    .args([
+                        "-L", FIRMWARE, "-M", "microvm", "-accel", "kvm", "-cpu", "host",
+                    ])
                     .args(["-smp", "1", "-m", &MEMORY_MIB.to_string()])
                     .args(["-nodefaults", "-no-user-config", "-no-reboot"])
                     .args(["-display", "none", "-serial", "stdio"])
@@ -66,7 +68,7 @@ impl Boot {
 }
 
 /// All that is measured.
-pub(crate) fn measure(pairs: u32) -> Result<()> {
+pub(crate) fn measure(pairs: u32, set_ups: u32) -> Result<()> {
     fs::write(INITRAMFS, minimal_init::initramfs(Finish::Reboot)?)?;
     for (name, boot) in Boot::ALL {
         // Fills the page cache and is not counted.
@@ -89,12 +91,11 @@ pub(crate) fn measure(pairs: u32) -> Result<()> {
     for line in output.lines().filter(|line| line.starts_with('{')) {
         println!("{line}");
     }
-    Ok(())
+    measure_set_up(set_ups)
 }
 
 /// What our set-up takes, of a process of its own each time.
-pub(crate) fn measure_set_up(times: u32) -> Result<()> {
-    fs::write(INITRAMFS, minimal_init::initramfs(Finish::Reboot)?)?;
+fn measure_set_up(times: u32) -> Result<()> {
     // The first one fills the page cache and is not counted.
     for time in 0..=times {
         let mut command = Command::new(std::env::current_exe()?);
@@ -148,8 +149,7 @@ fn timed(name: &str, mut command: Command) -> Result<(u128, String)> {
 /// Boots on the `kvm` engine, and prints the console and what was looked at.
 pub(crate) fn ours(cpus: &str, look: Look) -> Result<()> {
     let probe = Instant::now();
-    let Chosen { engine, .. } =
-        ktstr_machine::choose(EngineKind::Kvm, &EngineOptions::default())?;
+    let Chosen { engine, .. } = ktstr_machine::choose(EngineKind::Kvm, &EngineOptions::default())?;
     let probe = probe.elapsed();
     let kernel = BootKernel {
         vmlinux: Some(VMLINUX.into()),

@@ -18,8 +18,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use ktstr::prelude::*;
 use ktstr_kernels::{Cache, Kernel, Quiet, ResolveOptions};
-use minimal_init::Finish;
 use ktstr_machine::{BootKernel, End, EngineKind, EngineOptions, InitrdPart, MachineSpec};
+use minimal_init::Finish;
 
 const CPUS: u32 = 2;
 const MEMORY_MIB: u64 = 512;
@@ -43,8 +43,7 @@ fn main() -> Result<ExitCode> {
         ["test"] => ktstr::__private::run("boot_bench::empty"),
         ["nested", pairs] => nested::boot_outer(pairs)?,
         // What the outer machine runs.
-        ["inside", pairs] => inside::measure(pairs.parse()?)?,
-        ["set-up", times] => inside::measure_set_up(times.parse()?)?,
+        ["inside", pairs, set_ups] => inside::measure(pairs.parse()?, set_ups.parse()?)?,
         ["ours", cpus, look] => inside::ours(cpus, look.parse()?)?,
         _ => bail!("say what to boot: plain, tuned, test or nested"),
     }
@@ -99,7 +98,9 @@ fn tuned() -> Result<()> {
         vmlinux: Some(kernel.vmlinux().into()),
     };
     let mut spec = MachineSpec::new(topology, MEMORY_MIB, boot);
-    spec.initrd = vec![InitrdPart::Bytes(minimal_init::initramfs(Finish::PowerOff)?.into())];
+    spec.initrd = vec![InitrdPart::Bytes(
+        minimal_init::initramfs(Finish::PowerOff)?.into(),
+    )];
     let (sender, ended) = channel();
     let machine = engine.launch(&spec, Box::new(move |end| drop(sender.send(end))))?;
     let end = ended.recv_timeout(DEADLINE)?;

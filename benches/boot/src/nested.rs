@@ -1,8 +1,4 @@
 //! The microVM beside QEMU's, both on the KVM of one emulated machine: the side that boots that machine.
-//!
-//! Our set-up is measured in a second one whose time counts instructions, a nanosecond each: on a busy host,
-//! emulated CPU time says little. Whole boots are not, since QEMU 7.2 with `-icount` now and then gives a guest of
-//! its AMD-V an interrupt that the guest has off, and the guest's kernel then waits for its own lock.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +9,7 @@ use ktstr_host::initramfs::Include;
 use ktstr_host::{EngineKind, Session, ShellPlan};
 use ktstr_kernels::{Kernel, Quiet};
 use ktstr_machine::EngineOptions;
-use ktstr_topology::Topology;
+use ktstr_topology::{NumaMemory, Topology};
 
 /// Where things are in the outer machine.
 pub(crate) const VMLINUX: &str = "/bench/vmlinux";
@@ -33,23 +29,22 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// Set-ups measured.
 const SET_UPS: &str = "5";
 
-/// Boots the outer machines, in which this program measures `pairs` of boots and some set-ups, and prints what it
+/// Boots the outer machine, in which this program measures `pairs` of boots and some set-ups, and prints what it
 /// says.
 pub(crate) fn boot_outer(pairs: &str) -> Result<()> {
     let mut settings = ktstr::settings_from_environment()?;
     settings.engine = EngineKind::Tcg;
     let session = Session::open(settings, &Quiet)?;
     let includes = includes(session.kernel())?;
-    let run = |argv: [&str; 3], instruction_clock| -> Result<()> {
+    let run = |argv: [&str; 4]| -> Result<()> {
         let plan = ShellPlan {
             topology: Topology::SINGLE,
-            memory_mib: OUTER_MIB,
+            numa: NumaMemory::uniform(&Topology::SINGLE, OUTER_MIB),
             argv: argv.map(str::to_owned).to_vec(),
             interactive: false,
             includes: includes.clone(),
             modules: Vec::new(),
             nested_virtualization: true,
-            instruction_clock,
             timeout: Some(TIMEOUT),
         };
         let mut print = |_, bytes: &[u8]| {
@@ -57,12 +52,11 @@ pub(crate) fn boot_outer(pairs: &str) -> Result<()> {
             let _ = std::io::stdout().write_all(bytes);
             let _ = std::io::stdout().flush();
         };
-        let end = session.run_shell(&plan, &mut print, &mut |_| {})?;
+        let end = session.run_shell(&plan, &mut print, &mut |_| {}, &mut |_| {})?;
         ensure!(end.status == 0, "{argv:?} ended with status {}", end.status);
         Ok(())
     };
-    run(["/init", "set-up", SET_UPS], true)?;
-    run(["/init", "inside", pairs], false)
+    run(["/init", "inside", pairs, SET_UPS])
 }
 
 /// Kernel, and QEMU with its firmware, for the outer machine.

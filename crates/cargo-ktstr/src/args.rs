@@ -52,6 +52,7 @@ Examples:
   cargo ktstr shell --topology 2,4,2,2    2 NUMA nodes, 4 LLCs, 8 cores, 16 CPUs
   cargo ktstr shell --exec 'cat /sys/kernel/sched_ext/state'
   cargo ktstr shell --include ./scx_mine --exec './scx_mine & sleep 5'
+  cargo ktstr shell --nested-virtualization --exec '/init doctor'   this command, on a KVM of the machine's own
 
 The machine has a Linux kernel and the programs of the host's static busybox. Included files are
 put into /root, where the shell starts, unless a path is given; programs bring their libraries.
@@ -220,6 +221,9 @@ pub(crate) struct ShellArgs {
     /// Kernel module to load first, with all it depends on; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) module: Vec<String>,
+    /// Give the machine AMD-V, and load its own KVM (with the `tcg` engine)
+    #[arg(long)]
+    pub(crate) nested_virtualization: bool,
     /// Run this command instead of a shell for a person
     #[arg(long, value_name = "CMD", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exec: Option<String>,

@@ -64,6 +64,7 @@ pub(crate) fn plan(
         interactive: args.exec.is_none(),
         includes,
         modules: args.module.clone(),
+        nested_virtualization: args.nested_virtualization,
         timeout: args.time_limit(),
     }
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use ktstr_machine::MachineSpec;
 use ktstr_report::{EngineInfo, Sidecar, Timings};
 use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{NestedTest, Task};
@@ -28,7 +29,7 @@ const OUTER_TOPOLOGY: Topology = Topology::SINGLE;
 const OUTER_MIB: u64 = 1536;
 
 /// The modules of a KVM on AMD-V, which is what QEMU emulates.
-const KVM_MODULES: [&str; 1] = ["kvm_amd"];
+pub(crate) const KVM_MODULES: [&str; 1] = ["kvm_amd"];
 
 /// How much longer than on a real machine the inner host may take for everything.
 const OUTER_LIMIT: Duration = Duration::from_secs(180);
@@ -55,9 +56,7 @@ impl Session {
         });
         let numa = NumaMemory::uniform(&topology, inner.total_mib().saturating_add(OUTER_MIB));
         let mut spec = self.machine_spec(topology, numa, &contents, task, &mut sidecar.remarks)?;
-        spec.nested_virtualization = true;
-        // They protect nothing here, and cost every exit of the inner machine dearly.
-        spec.cmdline.push("mitigations=off".to_owned());
+        nest(&mut spec);
         if plan.performance_mode {
             // All of the inner machine's memory, in pages of 2 MiB.
             let pages = inner.total_mib().div_ceil(2);
@@ -127,6 +126,13 @@ impl Session {
             guest: guest.to_str()?.to_owned(),
         })
     }
+}
+
+/// Gives the machine a virtualisation extension.
+pub(crate) fn nest(spec: &mut MachineSpec) {
+    spec.nested_virtualization = true;
+    // They protect nothing here, and cost every exit of the inner machine dearly.
+    spec.cmdline.push("mitigations=off".to_owned());
 }
 
 /// The inner host's sidecar as ours.

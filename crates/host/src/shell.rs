@@ -12,6 +12,7 @@ use ktstr_wire::{Stream, Task};
 use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
+use crate::nested::{KVM_MODULES, nest};
 use crate::outcome::judge;
 use crate::plan::boot_limit;
 use crate::session::{Session, SetUpError};
@@ -32,6 +33,8 @@ pub struct ShellPlan {
     pub includes: Vec<Include>,
     /// Kernel modules it needs, by name.
     pub modules: Vec<String>,
+    /// Whether it has a KVM of its own, which the `tcg` engine can give.
+    pub nested_virtualization: bool,
     /// How long the command may take; a person may take as long as they like.
     pub timeout: Option<Duration>,
 }
@@ -142,7 +145,11 @@ impl Session {
         remarks: &mut Vec<String>,
         on: &mut Listeners<'_>,
     ) -> Result<crate::drive::Record, SetUpError> {
-        let contents = self.base_contents(plan.includes.clone(), &plan.modules)?;
+        let mut modules = plan.modules.clone();
+        if plan.nested_virtualization {
+            modules.extend(KVM_MODULES.map(str::to_owned));
+        }
+        let contents = self.base_contents(plan.includes.clone(), &modules)?;
         let task = Task::Shell {
             argv: plan.argv.clone(),
             interactive: plan.interactive,
@@ -150,6 +157,9 @@ impl Session {
         let numa = plan.numa.clone();
         let mut spec = self.machine_spec(plan.topology, numa, &contents, task, remarks)?;
         spec.interactive_console = plan.interactive;
+        if plan.nested_virtualization {
+            nest(&mut spec);
+        }
         engine.check(&spec)?;
         let _share = self.share(engine, "a shell", &plan.topology, false, on.wait)?;
         let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {

@@ -68,7 +68,16 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     // Beside the product.
     ("first-tests", &["ktstr"]),
     ("scheduler-tests", &["ktstr"]),
-    ("boot-bench", &["ktstr", "ktstr-kernels", "ktstr-machine"]),
+    (
+        "boot-bench",
+        &[
+            "ktstr",
+            "ktstr-host",
+            "ktstr-kernels",
+            "ktstr-machine",
+            "ktstr-topology",
+        ],
+    ),
     ("e2e", &["ktstr", "ktstr-report", "ktstr-topology"]),
     ("layering", &[]),
     ("scx-ktstr", &[]),

@@ -1,5 +1,4 @@
-//! Our microVM beside QEMU's, on the KVM of one emulated machine; and our set-up, in an emulated machine whose time
-//! counts instructions.
+//! Our microVM beside QEMU's, on the KVM of one emulated machine, and what our set-up takes there.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -117,7 +116,11 @@ impl Report {
 
     /// Ours paired with each of the others.
     fn pairs(&self) -> Vec<Paired> {
-        let by_name: BTreeMap<_, _> = self.boots.iter().map(|(name, times)| (name, times)).collect();
+        let by_name: BTreeMap<_, _> = self
+            .boots
+            .iter()
+            .map(|(name, times)| (name, times))
+            .collect();
         let Some((ours, ours_times)) = by_name.iter().find(|(name, _)| **name == OURS) else {
             return Vec::new();
         };
@@ -162,9 +165,11 @@ impl fmt::Display for Report {
             writeln!(f, "{paired}\n")?;
         }
         let mut table = Table::new();
-        table
-            .load_style(presets::ASCII_MARKDOWN)
-            .set_header(["step of our start", "CPU ms", "wall ms"]);
+        table.load_style(presets::ASCII_MARKDOWN).set_header([
+            "step of our start",
+            "CPU ms",
+            "wall ms",
+        ]);
         for (name, walls, cpus) in &self.steps {
             let cpu = (!cpus.is_empty()).then(|| format!("{:.3}", median(cpus.clone())));
             let wall = format!("{:.3}", median(walls.clone()));
@@ -173,7 +178,7 @@ impl fmt::Display for Report {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        writeln!(f, "Our set-up, with one instruction a nanosecond:\n\n{table}\n")?;
+        writeln!(f, "Our set-up there, medians:\n\n{table}\n")?;
         match (self.memory, self.memory_mib()) {
             (Some((cpus, _)), Some(mib)) => {
                 write!(f, "host memory beyond guest RAM, {cpus} CPUs: {mib:.1} MiB")
@@ -210,7 +215,13 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_named() {
-        let error = |output: &str| Report::read(output).unwrap().check().unwrap_err().to_string();
+        let error = |output: &str| {
+            Report::read(output)
+                .unwrap()
+                .check()
+                .unwrap_err()
+                .to_string()
+        };
         let fine = output(1_500_000_000);
         assert!(error(&output(1_700_000_000)).contains("0.850 of the faster QEMU"));
         assert!(error(&fine.replace("1500000}", "10500000}")).contains("10.500 ms of CPU time"));
