@@ -52,6 +52,27 @@ fn an_included_file_can_be_run() {
     );
 }
 
+/// The command itself is PID 1's program, so it is at hand to ask for the machine's own KVM.
+#[test]
+fn a_machine_with_a_kvm_of_its_own_finds_it_usable() {
+    let ended = shell(&[
+        "--engine",
+        "tcg",
+        "--memory-mib",
+        "1024",
+        "--nested-virtualization",
+        "--exec",
+        "/init doctor; true",
+    ]);
+    let told = text(&ended.stdout);
+    let line = told.lines().find(|line| line.contains("KVM"));
+    assert!(
+        line.is_some_and(|line| line.contains("usable") && !line.contains("unusable")),
+        "{told}{}",
+        text(&ended.stderr)
+    );
+}
+
 #[test]
 fn a_command_that_does_not_end_is_ended() {
     let ended = shell(&["--timeout", "1", "--exec", "sleep 1000"]);
