@@ -32,7 +32,10 @@ const OUTER_MIB: u64 = 1536;
 pub(crate) const KVM_MODULES: [&str; 1] = ["kvm_amd"];
 
 /// How much longer than on a real machine the inner host may take for everything.
-const OUTER_LIMIT: Duration = Duration::from_secs(180);
+const OUTER_LIMIT: Duration = Duration::from_secs(180).saturating_add(INNER_BOOT);
+
+/// How much longer than on a real machine a boot may take on the emulated KVM, on a host that is busy.
+pub(crate) const INNER_BOOT: Duration = Duration::from_secs(120);
 
 impl Session {
     pub(crate) fn fill_nested(

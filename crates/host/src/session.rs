@@ -18,6 +18,7 @@ use crate::cpu_queue::{Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
 use crate::drive::{DriveError, Limits, drive};
 use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
+use crate::nested::INNER_BOOT;
 use crate::observe::{self, LazyImage, Observation, ObserverSettings};
 use crate::plan::TestPlan;
 use crate::scheduler::SchedulerError;
@@ -332,7 +333,7 @@ impl Session {
         // The threads that serve the machine are started by this one, and inherit its priority.
         let priority = own_cpus.then(ServicePriority::take).transpose();
         let priority = priority.map_err(SetUpError::Priority)?;
-        let limits = plan.limits();
+        let limits = self.limits(plan);
         let record = loop {
             let record = drive(
                 engine,
@@ -394,6 +395,15 @@ impl Session {
         };
         let claim = Claim::new(what, name, host_cpus);
         queue.take(&claim, own_cpus, on_wait)
+    }
+
+    /// The plan's limits, and within a machine around this host what that costs a boot.
+    fn limits(&self, plan: &TestPlan) -> Limits {
+        let mut limits = plan.limits();
+        if !self.settings.outer_slack.why.is_empty() {
+            limits.boot += INNER_BOOT;
+        }
+        limits
     }
 
     /// How far the engine, and a machine around this host, may stretch the guest's time.
