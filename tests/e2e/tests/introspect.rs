@@ -129,8 +129,8 @@ impl Guest {
         let mut spec = MachineSpec::new(topology, 512, boot);
         spec.initrd = vec![InitrdPart::Bytes(initramfs().into())];
         spec.cmdline = vec!["sched_verbose".to_owned()];
-        let engine = choose(EngineKind::Tcg, &EngineOptions::from_env()).unwrap();
-        let machine = engine.launch(&spec, Box::new(|_| ())).unwrap();
+        let tcg = choose(EngineKind::Tcg, &EngineOptions::from_env()).unwrap();
+        let machine = tcg.engine.launch(&spec, Box::new(|_| ())).unwrap();
         // While it boots.
         let image = KernelImage::from_vmlinux(&std::fs::read(kernel.vmlinux()).unwrap()).unwrap();
         let told = wait_until_told(&*machine);
