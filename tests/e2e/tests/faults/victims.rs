@@ -169,7 +169,7 @@ fn module_does_not_load(_: &Ctx) -> Result<AssertResult> {
 }
 
 /// Too little memory for the kernel to unpack the initramfs.
-#[ktstr_test(memory_mib = 96)]
+#[ktstr_test(memory_mib = 108)]
 #[ignore = "goes wrong on purpose"]
 fn boot_dies(_: &Ctx) -> Result<AssertResult> {
     Ok(AssertResult::default())
