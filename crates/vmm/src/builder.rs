@@ -8,10 +8,10 @@ use std::thread;
 
 use ktstr_topology::{NumaMemory, Topology};
 use kvm_bindings::{
-    KVM_CAP_X86_DISABLE_EXITS, KVM_MAX_CPUID_ENTRIES, KVM_X86_DISABLE_EXITS_HLT,
-    KVM_X86_DISABLE_EXITS_PAUSE, kvm_enable_cap,
+    KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_PAUSE,
+    kvm_enable_cap,
 };
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VmFd};
 use nix::sys::eventfd::{EfdFlags, EventFd as WakeEvent};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
@@ -19,7 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::acpi::{self, AcpiTooLarge};
 use crate::arch::x86_64::apic_id::ApicIds;
 use crate::arch::x86_64::boot::{self, BootError, Images, InitrdPart};
-use crate::arch::x86_64::{cpuid, layout};
+use crate::arch::x86_64::layout;
 use crate::devices::Devices;
 use crate::devices::pci::PciBus;
 use crate::devices::serial::{PATIENCE, SerialPort};
@@ -262,7 +262,7 @@ impl Builder {
         let (devices, streams, worker) = self.devices(&vm, &ram)?;
         times.devices = clock.lap();
 
-        let vcpus = create_vcpus(&kvm, &vm, &ids, entry, dedicated)?;
+        let vcpus = vcpu::create_all::<StartError>(&kvm, &vm, &ids, entry, dedicated)?;
         let gate = Arc::new(Gate::new(vcpus.len()));
         let threads = VcpuThreads::start(vcpus, &self.host_cpus, &gate, &devices)
             .map(Arc::new)
@@ -381,30 +381,6 @@ fn halt_without_exit(vm: &VmFd) -> Result<(), StartError> {
     vm.enable_cap(&cap)
         .map_err(refused("let the guest halt without leaving it"))?;
     Ok(())
-}
-
-/// All vCPUs, ready to run; the first is the boot CPU.
-fn create_vcpus(
-    kvm: &Kvm,
-    vm: &VmFd,
-    ids: &ApicIds,
-    entry: u64,
-    dedicated: bool,
-) -> Result<Vec<VcpuFd>, StartError> {
-    let supported = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(refused("tell the CPUID leaves that it supports"))?;
-    let mut vcpus = Vec::new();
-    for cpu in 0..ids.topology().cpu_count() {
-        // KVM takes the vCPU's id as its APIC id.
-        let fd = vm
-            .create_vcpu(u64::from(ids.id(cpu)))
-            .map_err(refused("create a vCPU"))?;
-        let leaves = cpuid::build(supported.as_slice(), ids, cpu, dedicated);
-        vcpu::set_up(&fd, cpu, &leaves, (cpu == 0).then_some(entry))?;
-        vcpus.push(fd);
-    }
-    Ok(vcpus)
 }
 
 /// Starts the thread that waits for the end and cleans up after it.

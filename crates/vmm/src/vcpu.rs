@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use kvm_bindings::{CpuId, KVM_MP_STATE_HALTED, Msrs, kvm_cpuid_entry2};
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED, Msrs, kvm_cpuid_entry2};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use nix::unistd::gettid;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
-use crate::arch::x86_64::{layout, msr, regs};
+use crate::arch::x86_64::apic_id::ApicIds;
+use crate::arch::x86_64::{cpuid, layout, msr, regs};
 use crate::devices::{Devices, lock};
 use crate::end::End;
 use crate::gate::{Gate, Order};
 use crate::kvm_run::internal_error;
 use crate::realtime::{self, VcpuPlacement};
+use crate::vm::{Refused, refused};
 
 /// The registers of one vCPU that tell where it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,9 +48,34 @@ pub struct VcpuError {
     pub source: kvm_ioctls::Error,
 }
 
+/// All vCPUs, ready to run; the first is the boot CPU, which starts at `entry`. `dedicated` is what the guest is
+/// told of its CPUs.
+pub(crate) fn create_all<E: From<Refused> + From<VcpuError>>(
+    kvm: &Kvm,
+    vm: &VmFd,
+    ids: &ApicIds,
+    entry: u64,
+    dedicated: bool,
+) -> Result<Vec<VcpuFd>, E> {
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(refused("tell the CPUID leaves that it supports"))?;
+    let mut vcpus = Vec::new();
+    for cpu in 0..ids.topology().cpu_count() {
+        // KVM takes the vCPU's id as its APIC id.
+        let fd = vm
+            .create_vcpu(u64::from(ids.id(cpu)))
+            .map_err(refused("create a vCPU"))?;
+        let leaves = cpuid::build(supported.as_slice(), ids, cpu, dedicated);
+        set_up(&fd, cpu, &leaves, (cpu == 0).then_some(entry))?;
+        vcpus.push(fd);
+    }
+    Ok(vcpus)
+}
+
 /// Gives a vCPU its identity and, if it is the boot CPU, the `entry` it starts at. The others wait for the
 /// guest to start them.
-pub(crate) fn set_up(
+fn set_up(
     fd: &VcpuFd,
     vcpu: u32,
     cpuid: &[kvm_cpuid_entry2],

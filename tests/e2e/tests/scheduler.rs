@@ -3,10 +3,9 @@
 //! Tests of faults expect them, so that they pass only if the fault is found, by its name. What a report says
 //! when something else happens is read from victims, as in `faults`.
 
-use std::process::Command;
-
+use e2e::Again;
 use ktstr::prelude::*;
-use ktstr_report::{RunStore, SchedulerEnd, Sidecar};
+use ktstr_report::{SchedulerEnd, Sidecar};
 
 declare_scheduler!(KTSTR, {
     name = "ktstr",
@@ -247,26 +246,7 @@ mod victims {
 
 /// A victim's sidecar and printed report.
 fn run(name: &str) -> (Sidecar, String) {
-    let runs = tempfile::tempdir().expect("a folder");
-    let output = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--ignored", "--exact", "--nocapture"])
-        .arg(format!("victims::{name}"))
-        .env("KTSTR_RUNS_DIR", runs.path())
-        .env_remove("KTSTR_RUN_ID")
-        .output()
-        .expect("this binary runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let store = RunStore::new(runs.path());
-    let run = store.list_runs().expect("readable").pop();
-    let mut run = store
-        .load_run(&run.unwrap_or_else(|| panic!("no run: {text}")))
-        .expect("readable");
-    let sidecar = run.sidecars.pop().expect("a sidecar").sidecar;
-    assert_eq!(
-        output.status.success(),
-        sidecar.outcome.is_green(),
-        "{text}"
-    );
+    let Again { sidecar, text, .. } = e2e::run_again(&format!("victims::{name}"), &[]);
     (sidecar, text)
 }
 

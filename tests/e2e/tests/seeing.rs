@@ -1,9 +1,8 @@
 //! What the host sees of the kernel: snapshots that a test asks for, and the dump of one that fails.
 
-use std::process::Command;
-
+use e2e::Again;
 use ktstr::prelude::*;
-use ktstr_report::{RunStore, Sidecar};
+use ktstr_report::Sidecar;
 use serde_json::Value;
 
 declare_scheduler!(KTSTR, {
@@ -88,26 +87,14 @@ mod victims {
 
 /// A victim's sidecar, printed report, and failure dump.
 fn run(name: &str) -> (Sidecar, String, Value) {
-    let runs = tempfile::tempdir().expect("a folder");
-    let output = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--ignored", "--exact", "--nocapture"])
-        .arg(format!("victims::{name}"))
-        .env("KTSTR_RUNS_DIR", runs.path())
-        .env_remove("KTSTR_RUN_ID")
-        .output()
-        .expect("this binary runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!output.status.success(), "{text}");
-    let store = RunStore::new(runs.path());
-    let run = store.list_runs().expect("readable").pop();
-    let run = run.unwrap_or_else(|| panic!("no run: {text}"));
-    let mut run = store.load_run(&run).expect("readable");
-    assert!(run.unreadable.is_empty(), "{:?}", run.unreadable);
-    let stored = run.sidecars.pop().expect("a sidecar");
-    let dump = std::fs::read(Sidecar::dump_path(&stored.path));
-    let dump = dump.unwrap_or_else(|error| panic!("no dump ({error}): {text}"));
-    let dump = serde_json::from_slice(&dump).expect("JSON");
-    (stored.sidecar, text, dump)
+    let Again {
+        sidecar,
+        text,
+        dump,
+    } = e2e::run_again(&format!("victims::{name}"), &[]);
+    assert!(!sidecar.outcome.is_green(), "{text}");
+    let dump = dump.unwrap_or_else(|| panic!("no dump: {text}"));
+    (sidecar, text, serde_json::from_slice(&dump).expect("JSON"))
 }
 
 fn contains(text: &str, parts: &[&str]) {

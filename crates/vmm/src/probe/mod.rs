@@ -10,7 +10,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ktstr_topology::Topology;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
@@ -19,7 +18,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
 use crate::arch::x86_64::apic_id::ApicIds;
 use crate::arch::x86_64::layout::COM1_IRQ;
 use crate::arch::x86_64::layout::probe::{CODE, IDT, RAM_BYTES};
-use crate::arch::x86_64::{cpuid, regs};
+use crate::arch::x86_64::regs;
 use crate::kvm_run::internal_error;
 use crate::memory::{self, Access, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, install_kick_handler};
@@ -265,18 +264,7 @@ fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
     guest::write(&memory)?;
 
     let ids = ApicIds::new(Topology::new(1, 1, 2, 1).unwrap_or(Topology::SINGLE));
-    let supported = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(refused("tell the CPUID leaves that it supports"))?;
-    let mut vcpus = Vec::new();
-    for cpu in 0..ids.topology().cpu_count() {
-        let fd = vm
-            .create_vcpu(u64::from(ids.id(cpu)))
-            .map_err(refused("create a vCPU"))?;
-        let leaves = cpuid::build(supported.as_slice(), &ids, cpu, false);
-        vcpu::set_up(&fd, cpu, &leaves, (cpu == 0).then_some(CODE))?;
-        vcpus.push(fd);
-    }
+    let vcpus = vcpu::create_all::<Unusable>(kvm, &vm, &ids, CODE, false)?;
     if let Some(boot) = vcpus.first() {
         /// `IA32_APIC_BASE`: x2APIC mode.
         const X2APIC_ENABLE: u64 = 1 << 10;
