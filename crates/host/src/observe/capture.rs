@@ -40,8 +40,8 @@ pub struct VcpuState {
     pub cpu: usize,
     /// Instruction pointer, in hexadecimal.
     pub rip: String,
-    /// The kernel function it lies in, with the distance from its beginning; `None` in modules, BPF
-    /// programs and user space.
+    /// The kernel function it lies in, with the distance from its beginning, or "user space"; `None` in
+    /// modules and BPF programs.
     pub place: Option<String>,
     /// Stack pointer, in hexadecimal.
     pub rsp: String,
@@ -92,19 +92,28 @@ impl Sight {
             .then(|| format!("when {name} had been runnable for {waited_ms} ms without running"))
     }
 
+    fn place(&self, rip: u64) -> Option<String> {
+        if is_user_space(rip) {
+            return Some("user space".to_owned());
+        }
+        self.kernel.place(rip).map(|place| place.to_string())
+    }
+
     fn vcpu(&self, cpu: usize, registers: &VcpuRegisters) -> VcpuState {
         VcpuState {
             cpu,
             rip: format!("{:#x}", registers.rip),
-            place: self
-                .kernel
-                .place(registers.rip)
-                .map(|place| place.to_string()),
+            place: self.place(registers.rip),
             rsp: format!("{:#x}", registers.rsp()),
             cr3: format!("{:#x}", registers.cr3),
             halted: registers.halted,
         }
     }
+}
+
+/// The lower half of the address space: a process's (Documentation/arch/x86/x86_64/mm.rst).
+fn is_user_space(address: u64) -> bool {
+    address >> 63 == 0
 }
 
 impl Moment {
