@@ -20,7 +20,7 @@ use nix::unistd::{ForkResult, Pid, fork, getpid};
 use crate::link::Link;
 use crate::nested::NestedRun;
 use crate::test::TestLookup;
-use crate::{command, crash, modules, mounts, nested, test};
+use crate::{command, crash, modules, mounts, nested, pit, test};
 
 /// Whether this process is PID 1 of a machine that the host side set up.
 pub fn is_guest() -> bool {
@@ -47,6 +47,9 @@ fn set_up_and_fork(tests: TestLookup, nested: NestedRun) -> anyhow::Result<Infal
     link.send(&hello()?)?;
     let prepared = mounted.map_err(anyhow::Error::from).and_then(|remarks| {
         loaded?;
+        if may_host_machines(&job.task) {
+            pit::interrupt_steadily().context("starting the interval timer")?;
+        }
         Ok(remarks)
     });
     match prepared {
@@ -92,6 +95,11 @@ fn test_process(job: Job, link: Link, tests: TestLookup, nested_run: NestedRun) 
         crash::report(&format!("the link to the host broke: {error:#}"));
     }
     leave(0)
+}
+
+/// Whether machines may run in this one.
+fn may_host_machines(task: &Task) -> bool {
+    !matches!(task, Task::Test { .. }) && Path::new("/dev/kvm").exists()
 }
 
 fn hello() -> anyhow::Result<Message> {

@@ -158,7 +158,10 @@ fn failure_dump_renders_bss_fields() {
     assert_eq!(places.len(), 2);
     // The workers' own code is below the kernel's half; a module or BPF program has no name here.
     for vcpu in places {
-        let in_user_space = !vcpu["rip"].as_str().expect("hexadecimal").starts_with("0xffff");
+        let in_user_space = !vcpu["rip"]
+            .as_str()
+            .expect("hexadecimal")
+            .starts_with("0xffff");
         assert_eq!(vcpu["place"] == "user space", in_user_space, "{vcpu}");
     }
     assert_eq!(dump["scheduler"]["end"], "stalled");

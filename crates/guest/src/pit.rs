@@ -1,0 +1,49 @@
+//! The programmable interval timer (Intel 8254) as a metronome.
+
+#![expect(
+    unsafe_code,
+    reason = "I/O ports are reached by instructions of their own"
+)]
+
+use std::arch::asm;
+
+use nix::errno::Errno;
+
+/// The data port of counter 0, the only one with an interrupt.
+const COUNTER_0: u16 = 0x40;
+
+const COMMAND: u16 = 0x43;
+
+/// Counter 0, low byte then high byte, mode 2 (rate generator), binary (8254 datasheet, "Control Word Format").
+const COUNTER_0_AS_RATE_GENERATOR: u8 = 0b0011_0100;
+
+/// Has the timer interrupt the guest 18.2 times a second from now on: 1.193182 MHz / 65536.
+///
+/// QEMU's emulation of AMD-V clears and sets bits of a CPU's pending interrupts at each entry to and exit from
+/// an inner guest, without the lock that devices take to set theirs (`target/i386/tcg/sysemu/svm_helper.c`): what
+/// arrives in that moment is forgotten, though the local APIC has it as pending. Where that was the timer that
+/// Linux arms anew in its handler, nothing takes the CPU from the inner guest again, and it spins forever. Any
+/// later interrupt has the local APIC look at all that are pending. Linux has no other use for this one once
+/// its local timer runs, and a handler that ignores it.
+pub(crate) fn interrupt_steadily() -> Result<(), Errno> {
+    allow_ports(true)?;
+    out(COMMAND, COUNTER_0_AS_RATE_GENERATOR);
+    // The count 0 stands for 65536, the longest period.
+    out(COUNTER_0, 0);
+    out(COUNTER_0, 0);
+    allow_ports(false)
+}
+
+fn allow_ports(allowed: bool) -> Result<(), Errno> {
+    let count = COMMAND - COUNTER_0 + 1;
+    // SAFETY: ioperm(2) takes no pointers.
+    let status = unsafe { libc::ioperm(COUNTER_0.into(), count.into(), allowed.into()) };
+    Errno::result(status).map(drop)
+}
+
+fn out(port: u16, value: u8) {
+    // SAFETY: the ports are the interval timer's, which reaches no memory, and this thread may use them.
+    unsafe {
+        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags));
+    }
+}
