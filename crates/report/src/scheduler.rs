@@ -102,7 +102,11 @@ impl SchedulerReport {
 
     /// One sentence: name, end, and what is known of the reason.
     pub fn sentence(&self) -> String {
-        let mut text = format!("scheduler `{}` {}", self.name, self.end.describe());
+        let end = match self.end {
+            SchedulerEnd::Unknown if !self.was_attached() => "was not seen attached",
+            end => end.describe(),
+        };
+        let mut text = format!("scheduler `{}` {end}", self.name);
         // That the kernel unregistered a scheduler whose process had gone says nothing new.
         let process_went = matches!(self.end, SchedulerEnd::Died | SchedulerEnd::Left);
         let exit = self.exit.as_ref().filter(|_| !process_went);

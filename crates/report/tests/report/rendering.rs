@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use insta::assert_snapshot;
-use ktstr_report::{Expectation, Expected, Outcome, Palette, Renderer, RunSummary, Sidecar};
+use ktstr_report::{
+    Expectation, Expected, Outcome, Palette, Renderer, RunSummary, SchedulerReport, Sidecar,
+};
 use proptest::prelude::*;
 
 use crate::samples;
@@ -215,4 +217,20 @@ fn a_stall_that_was_expected_is_one_line() {
     });
     sidecar.outcome = Outcome::Pass;
     assert_snapshot!(plain(&sidecar));
+}
+
+/// No machine was booted, for example: the kernel has no sched_ext.
+#[test]
+fn a_scheduler_that_was_never_seen_is_not_said_to_have_run() {
+    let never = SchedulerReport {
+        name: "mine".to_owned(),
+        ..SchedulerReport::default()
+    };
+    assert_eq!(never.sentence(), "scheduler `mine` was not seen attached");
+    let cut_short = SchedulerReport {
+        attach_ms: Some(7),
+        ..never
+    };
+    let sentence = "scheduler `mine` was still there when the machine ended";
+    assert_eq!(cut_short.sentence(), sentence);
 }
