@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -13,17 +14,25 @@ use crate::spec::{InitrdPart, SpecError, open_input};
 /// The kernel looks for the next archive at multiples of this (init/initramfs.c).
 const ALIGN_BYTES: u64 = 4;
 
-/// Length of all parts in bytes, each file looked at.
-pub(crate) fn total_bytes(parts: &[InitrdPart]) -> Result<u64, SpecError> {
+/// All parts, each file opened, and their length in bytes when they follow each other.
+pub(crate) fn open(parts: &[InitrdPart]) -> Result<(Vec<ktstr_vmm::InitrdPart>, u64), SpecError> {
+    let mut opened = Vec::with_capacity(parts.len());
     let mut total = 0u64;
     for part in parts {
-        let len = match part {
-            InitrdPart::File(path) => open_input("the initramfs part", path)?.1,
-            InitrdPart::Bytes(bytes) => bytes.len() as u64,
+        let (part, len) = match part {
+            InitrdPart::File(path) => {
+                let (file, len) = open_input("the initramfs part", path)?;
+                (ktstr_vmm::InitrdPart::File(file), len)
+            }
+            InitrdPart::Bytes(bytes) => {
+                let len = bytes.len() as u64;
+                (ktstr_vmm::InitrdPart::Bytes(Arc::clone(bytes)), len)
+            }
         };
+        opened.push(part);
         total = total.saturating_add(len).next_multiple_of(ALIGN_BYTES);
     }
-    Ok(total)
+    Ok((opened, total))
 }
 
 /// All parts in a row, in memory that can't be changed any more; `None` if there are no parts.
@@ -90,7 +99,7 @@ mod tests {
         whole.rewind().unwrap();
         whole.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, b"abcde\0\0\0xy\0\x001234");
-        assert_eq!(total_bytes(&parts).unwrap(), bytes.len() as u64);
+        assert_eq!(open(&parts).unwrap().1, bytes.len() as u64);
         assert!(whole.write_all(b"z").is_err());
     }
 }

@@ -126,6 +126,9 @@ pub(crate) fn described(
     vcpus: &[VcpuPlacement],
     page_kib: Option<u64>,
 ) -> Option<String> {
+    if !spec.performance_mode {
+        return None;
+    }
     let vcpus: Vec<String> = vcpus
         .iter()
         .enumerate()
@@ -138,13 +141,11 @@ pub(crate) fn described(
         })
         .collect();
     let page_kib = page_kib.map_or_else(|| "unknown".to_owned(), |kib| format!("{kib} KiB"));
-    spec.performance_mode.then(|| {
-        format!(
-            "performance mode: {}; {} MiB in pages of {page_kib}",
-            vcpus.join(", "),
-            spec.node_memory_mib().iter().sum::<u64>()
-        )
-    })
+    Some(format!(
+        "performance mode: {}; {} MiB in pages of {page_kib}",
+        vcpus.join(", "),
+        spec.node_memory_mib().iter().sum::<u64>()
+    ))
 }
 
 /// On a thread of its own, which has nothing to lose.

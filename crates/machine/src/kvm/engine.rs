@@ -1,8 +1,7 @@
 //! Starting microVMs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::sync::Arc;
 use std::thread;
 
 use ktstr_topology::Topology;
@@ -16,7 +15,7 @@ use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
 use crate::performance;
-use crate::spec::{InitrdPart, MachineSpec, SpecError, open_input};
+use crate::spec::{MachineSpec, SpecError, open_input};
 
 const NAME: &str = "kvm";
 
@@ -54,6 +53,8 @@ const HOST_CLOCK: &str = "/sys/devices/system/clocksource/clocksource0/current_c
 #[derive(Debug)]
 pub(crate) struct KvmEngine {
     max_vcpus: u32,
+    /// CPUs of the host that this process may use.
+    host_cpus: u32,
     /// Whether the host keeps its time by its time-stamp counter.
     trusts_tsc: bool,
 }
@@ -64,14 +65,40 @@ impl KvmEngine {
         let usable = ktstr_vmm::probe()?;
         Ok(Self {
             max_vcpus: u32::try_from(usable.max_vcpus).unwrap_or(u32::MAX),
+            host_cpus: thread::available_parallelism()
+                .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
             trusts_tsc: fs::read_to_string(HOST_CLOCK).is_ok_and(|clock| clock.trim() == "tsc"),
+        })
+    }
+
+    /// Checks `spec`, and opens each of its files once.
+    fn inputs(&self, spec: &MachineSpec) -> Result<Inputs, SpecError> {
+        let cpus = spec.topology.cpu_count();
+        let max = self.max_vcpus.min(MAX_APIC_ID);
+        if cpus > max {
+            return Err(SpecError::TooManyCpus {
+                cpus,
+                engine: NAME,
+                max,
+            });
+        }
+        let (kernel, _) = open_input("the kernel", spec.kernel.any_file(spec.kaslr)?)?;
+        let (initrd, initrd_bytes) = initrd::open(&spec.initrd)?;
+        check_memory(spec, initrd_bytes)?;
+        let cmdline = self.cmdline(spec)?;
+        let lacks = spec.performance_mode && !can_dedicate();
+        performance::check(spec, lacks.then(|| NO_EXITS.to_owned()))?;
+        Ok(Inputs {
+            kernel,
+            initrd,
+            cmdline,
         })
     }
 
     /// The kernel command line: the options for the guest on this host, then the machine's own.
     fn cmdline(&self, spec: &MachineSpec) -> Result<String, SpecError> {
         let mut options = BASE_OPTIONS.to_vec();
-        if spec.topology.cpu_count() > host_cpus() {
+        if spec.topology.cpu_count() > self.host_cpus {
             options.push(SERIAL_BRING_UP);
         }
         if self.trusts_tsc {
@@ -95,7 +122,7 @@ impl Engine for KvmEngine {
 
     fn timing(&self, topology: &Topology) -> TimingQuality {
         let cpus = u64::from(topology.cpu_count());
-        let host_cpus = u64::from(host_cpus());
+        let host_cpus = u64::from(self.host_cpus);
         let waiting = cpus.div_ceil(host_cpus) - 1;
         TimingQuality {
             gap_slack_ms: HOST_SLACK_MS * (waiting + 1),
@@ -105,55 +132,45 @@ impl Engine for KvmEngine {
     }
 
     fn check(&self, spec: &MachineSpec) -> Result<(), SpecError> {
-        let cpus = spec.topology.cpu_count();
-        let max = self.max_vcpus.min(MAX_APIC_ID);
-        if cpus > max {
-            return Err(SpecError::TooManyCpus {
-                cpus,
-                engine: NAME,
-                max,
-            });
-        }
-        open_input("the kernel", spec.kernel.any_file(spec.kaslr)?)?;
-        check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
-        self.cmdline(spec)?;
-        let lacks = spec.performance_mode && !can_dedicate();
-        performance::check(spec, lacks.then(|| NO_EXITS.to_owned()))
+        self.inputs(spec).map(drop)
     }
 
     fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
-        self.check(spec)?;
-        let (kernel, _) = open_input("the kernel", spec.kernel.any_file(spec.kaslr)?)?;
+        let inputs = self.inputs(spec)?;
         let host = |action: &'static str| move |source| LaunchError::host(action, source);
         let nodes = ram(spec)?;
-        let page_kib = nodes.first().and_then(|node| node.page_kib().ok());
-        let mut builder = Builder::new(spec.topology, nodes, kernel)
+        let page_kib = spec
+            .performance_mode
+            .then(|| nodes.first()?.page_kib().ok());
+        let mut builder = Builder::new(spec.topology, nodes, inputs.kernel)
             .numa(spec.numa.clone())
-            .cmdline(self.cmdline(spec)?)
+            .cmdline(inputs.cmdline)
             .shell(spec.interactive_console)
             .dedicated(spec.host_cpus.clone());
         if spec.immutable_files {
             builder = builder.immutable_images();
         }
-        for part in &spec.initrd {
-            builder = builder.initrd(match part {
-                InitrdPart::File(path) => {
-                    ktstr_vmm::InitrdPart::File(open_input("the initramfs part", path)?.0)
-                }
-                InitrdPart::Bytes(bytes) => ktstr_vmm::InitrdPart::Bytes(Arc::clone(bytes)),
-            });
+        for part in inputs.initrd {
+            builder = builder.initrd(part);
         }
         let (sender, ended) = std::sync::mpsc::channel();
         let vm = builder
             // The watcher has gone only if this machine's start failed.
             .start(Box::new(move |end| drop(sender.send(end))))
             .map_err(LaunchError::from)?;
-        let performance = performance::described(spec, vm.placements(), page_kib);
+        let performance = performance::described(spec, vm.placements(), page_kib.flatten());
         let shared = Shared::new(vm);
         let thread =
             Watcher::start(&shared, ended, on_end).map_err(host("start the machine's thread"))?;
         Ok(Box::new(KvmMachine::new(shared, thread, performance)))
     }
+}
+
+/// What a machine is made from, known to be there.
+struct Inputs {
+    kernel: File,
+    initrd: Vec<ktstr_vmm::InitrdPart>,
+    cmdline: String,
 }
 
 /// RAM of each NUMA node.
@@ -167,10 +184,4 @@ fn ram(spec: &MachineSpec) -> Result<Vec<NodeMemory>, LaunchError> {
     let nodes: io::Result<_> = bytes.map(NodeMemory::huge).collect();
     // There were enough a moment ago.
     nodes.map_err(|source| LaunchError::from(performance::no_pages(&source)))
-}
-
-/// CPUs of the host that this process may use.
-fn host_cpus() -> u32 {
-    thread::available_parallelism()
-        .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
 }

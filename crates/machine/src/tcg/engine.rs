@@ -143,7 +143,8 @@ impl Engine for TcgEngine {
     fn check(&self, spec: &MachineSpec) -> Result<(), SpecError> {
         check_counts(spec)?;
         open_input("the kernel", spec.kernel.boot_file(spec.kaslr)?)?;
-        check_memory(spec, initrd::total_bytes(&spec.initrd)?)?;
+        let (_, initrd_bytes) = initrd::open(&spec.initrd)?;
+        check_memory(spec, initrd_bytes)?;
         kernel_cmdline(spec)?;
         let lacks = "a KVM, while the `tcg` engine emulates CPUs: use `--engine kvm`";
         performance::check(spec, Some(lacks.to_owned()))
