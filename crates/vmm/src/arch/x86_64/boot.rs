@@ -3,11 +3,13 @@
 mod vmlinux;
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Seek as _};
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, KernelLoader};
+use object::pod::{bytes_of_slice, bytes_of_slice_mut};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
 };
@@ -241,11 +243,12 @@ fn load_kernel(
     room: &Range<u64>,
 ) -> Result<Loaded, BootError> {
     /// Where `HdrS` stands in a bzImage.
-    const HEADER_MAGIC_AT: u64 = 0x202;
-    if magic_at(image, 0)? == *b"\x7fELF" {
-        return vmlinux::load(memory, image, images, room);
+    const HEADER_MAGIC_AT: usize = 0x202;
+    let start = ImageStart::read(image).map_err(BootError::ReadKernel)?;
+    if start.has(0, b"\x7fELF") {
+        return vmlinux::load(memory, image, &start, images, room);
     }
-    if magic_at(image, HEADER_MAGIC_AT)? == *b"HdrS" {
+    if start.has(HEADER_MAGIC_AT, b"HdrS") {
         let loaded = load_bzimage(memory, image)?;
         loaded.check(room)?;
         return Ok(loaded);
@@ -253,16 +256,39 @@ fn load_kernel(
     Err(BootError::UnknownImage)
 }
 
-/// Four bytes of the image; zeros where it has ended.
-fn magic_at(image: &mut File, at: u64) -> Result<[u8; 4], BootError> {
-    let mut magic = [0; 4];
-    let mut bytes = Vec::with_capacity(magic.len());
-    image
-        .seek(SeekFrom::Start(at))
-        .and_then(|_| image.take(magic.len() as u64).read_to_end(&mut bytes))
-        .map_err(BootError::ReadKernel)?;
-    magic[..bytes.len()].copy_from_slice(&bytes);
-    Ok(magic)
+/// The first page of an image, less if it is shorter.
+struct ImageStart {
+    words: [u64; WORDS],
+    len_bytes: usize,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "512")]
+const WORDS: usize = PAGE_BYTES as usize / size_of::<u64>();
+
+impl ImageStart {
+    fn read(image: &File) -> io::Result<Self> {
+        let mut words = [0; WORDS];
+        let bytes = bytes_of_slice_mut(&mut words);
+        let mut len_bytes = 0;
+        while len_bytes < bytes.len() {
+            match image.read_at(&mut bytes[len_bytes..], len_bytes as u64) {
+                Ok(0) => break,
+                Ok(count) => len_bytes += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { words, len_bytes })
+    }
+
+    /// Aligned as headers are.
+    fn bytes(&self) -> &[u8] {
+        &bytes_of_slice(&self.words)[..self.len_bytes]
+    }
+
+    fn has(&self, at: usize, magic: &[u8]) -> bool {
+        self.bytes().get(at..at + magic.len()) == Some(magic)
+    }
 }
 
 fn load_bzimage(memory: &GuestMemoryMmap, image: &mut File) -> Result<Loaded, BootError> {

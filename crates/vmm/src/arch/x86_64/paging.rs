@@ -1,5 +1,6 @@
 //! The page tables with which a 64-bit kernel is entered.
 
+use object::pod::bytes_of_slice;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use super::layout::{PAGE_BYTES, PAGE_DIRECTORIES, PAGE_DIRECTORY_COUNT, PDPT, PML4};
@@ -7,21 +8,46 @@ use super::layout::{PAGE_BYTES, PAGE_DIRECTORIES, PAGE_DIRECTORY_COUNT, PDPT, PM
 const PRESENT_WRITABLE: u64 = 0b11;
 const LARGE_PAGE: u64 = 1 << 7;
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
-const ENTRY_BYTES: u64 = 8;
-const ENTRIES: u64 = PAGE_BYTES / ENTRY_BYTES;
+const ENTRIES: u64 = PAGE_BYTES / size_of::<u64>() as u64;
 
 /// Maps the first 4 GiB onto themselves: all that the kernel may touch before it has made its own tables
 /// (Documentation/arch/x86/boot.rst, 64-bit boot protocol).
 pub(crate) fn write_identity_map(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
-    let put = |at: u64, entry: u64| memory.write_obj(entry, GuestAddress(at));
-    put(PML4, PDPT | PRESENT_WRITABLE)?;
-    for gib in 0..PAGE_DIRECTORY_COUNT {
-        let directory = PAGE_DIRECTORIES + gib * PAGE_BYTES;
-        put(PDPT + gib * ENTRY_BYTES, directory | PRESENT_WRITABLE)?;
-    }
-    let page = |entry| (entry * LARGE_PAGE_BYTES) | PRESENT_WRITABLE | LARGE_PAGE;
-    let directories: Vec<u8> = (0..PAGE_DIRECTORY_COUNT * ENTRIES)
-        .flat_map(|entry| page(entry).to_le_bytes())
+    let tables: Vec<u64> = (0..PAGE_DIRECTORY_COUNT)
+        .map(|gib| (PAGE_DIRECTORIES + gib * PAGE_BYTES) | PRESENT_WRITABLE)
         .collect();
-    memory.write_slice(&directories, GuestAddress(PAGE_DIRECTORIES))
+    let pages: Vec<u64> = (0..PAGE_DIRECTORY_COUNT * ENTRIES)
+        .map(|page| (page * LARGE_PAGE_BYTES) | PRESENT_WRITABLE | LARGE_PAGE)
+        .collect();
+    let put = |at, entries: &[u64]| memory.write_slice(bytes_of_slice(entries), GuestAddress(at));
+    put(PML4, &[PDPT | PRESENT_WRITABLE])?;
+    put(PDPT, &tables)?;
+    put(PAGE_DIRECTORIES, &pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the tables map `address` to.
+    fn translate(memory: &GuestMemoryMmap, address: u64) -> Option<u64> {
+        let entry = |table: u64, shift: u32| -> Option<u64> {
+            let index = address >> shift & (ENTRIES - 1);
+            let entry = GuestAddress(table + index * size_of::<u64>() as u64);
+            let entry: u64 = memory.read_obj(entry).unwrap();
+            (entry & PRESENT_WRITABLE == PRESENT_WRITABLE).then_some(entry & !(PAGE_BYTES - 1))
+        };
+        let page = entry(entry(entry(PML4, 39)?, 30)?, 21)?;
+        Some(page | address & (LARGE_PAGE_BYTES - 1))
+    }
+
+    #[test]
+    fn the_first_4_gib_are_mapped_onto_themselves() {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        write_identity_map(&memory).unwrap();
+        for address in (0..4 << 30).step_by(0x1f_f123) {
+            assert_eq!(translate(&memory, address), Some(address));
+        }
+        assert_eq!(translate(&memory, 4 << 30), None);
+    }
 }

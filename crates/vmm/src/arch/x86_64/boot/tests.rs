@@ -1,4 +1,4 @@
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, Write};
 
 use proptest::prelude::*;
 
@@ -146,6 +146,11 @@ fn what_can_not_be_booted_is_named() {
     let mut elsewhere = kernel.clone();
     elsewhere[24..32].copy_from_slice(&(ENTRY + 0x10_0000).to_le_bytes());
     assert!(error(&elsewhere, &[], "").contains("outside of RAM"));
+    let mut late = vmlinux_at(0x2000, ENTRY, b"k");
+    let headers = late[64..120].to_vec();
+    late[32..40].copy_from_slice(&0x1000_u64.to_le_bytes());
+    late[0x1000..0x1038].copy_from_slice(&headers);
+    assert!(error(&late, &[], "").contains("damaged"));
     let mut large = bzimage(&[0; 16]);
     large[0x263] = 0x7f;
     assert!(error(&large, &[], "").contains("outside of RAM"));

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
 
 use object::LittleEndian;
 use object::elf::{EM_X86_64, FileHeader64, PT_LOAD};
-use object::read::ReadCache;
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
-use super::{BootError, Images, Loaded};
+use super::{BootError, ImageStart, Images, Loaded};
 use crate::arch::x86_64::layout::PAGE_BYTES;
 use crate::memory::{Pages, lay_over};
 
@@ -27,10 +27,11 @@ struct Segment {
 pub(super) fn load(
     memory: &GuestMemoryMmap,
     kernel: &File,
+    start: &ImageStart,
     images: Images,
     room: &std::ops::Range<u64>,
 ) -> Result<Loaded, BootError> {
-    let (entry, segments) = parse(kernel).map_err(BootError::Elf)?;
+    let (entry, segments) = parse(kernel, start.bytes()).map_err(BootError::Elf)?;
     let start = segments.iter().map(|segment| segment.gpa).min();
     let end = segments
         .iter()
@@ -49,17 +50,17 @@ pub(super) fn load(
     Ok(loaded)
 }
 
-/// The entry, physical as the addresses of the segments are, and the segments.
-fn parse(kernel: &File) -> Result<(u64, Vec<Segment>), ElfFault> {
+/// The entry, physical as the addresses of the segments are, and the segments. All headers must be at the `start`
+/// of the file, where linkers put them.
+fn parse(kernel: &File, start: &[u8]) -> Result<(u64, Vec<Segment>), ElfFault> {
     let file_bytes = kernel.metadata()?.len();
-    let data = ReadCache::new(kernel);
-    let header = FileHeader64::<LittleEndian>::parse(&data)?;
+    let header = FileHeader64::<LittleEndian>::parse(start)?;
     let endian = header.endian()?;
     if header.e_machine(endian) != EM_X86_64 {
         return Err(ElfFault::Machine);
     }
     let mut segments = Vec::new();
-    for program in header.program_headers(endian, &data)? {
+    for program in header.program_headers(endian, start)? {
         if program.p_type(endian) != PT_LOAD || program.p_memsz(endian) == 0 {
             continue;
         }
@@ -126,9 +127,8 @@ impl Segment {
             .map_err(BootError::ReadKernel)?;
         // It lies in RAM and so fits into the address space.
         let len = usize::try_from(gpas.end - gpas.start).unwrap_or(usize::MAX);
-        let mut kernel = kernel.try_clone().map_err(BootError::ReadKernel)?;
         memory
-            .read_exact_volatile_from(GuestAddress(gpas.start), &mut kernel, len)
+            .read_exact_volatile_from(GuestAddress(gpas.start), &mut kernel.as_fd(), len)
             .map_err(BootError::CopyKernel)
     }
 }
