@@ -1,17 +1,21 @@
 //! ACPI tables: how the kernel learns of CPUs, NUMA nodes, interrupts, the PCI host bridge and the way to
 //! switch the machine off. One file a table.
 
+#[cfg(test)]
 mod dsdt;
+#[cfg(test)]
 mod fadt;
+mod fixed;
 mod hmat;
 mod madt;
+#[cfg(test)]
 mod mcfg;
+#[cfg(test)]
 mod rsdp;
 mod slit;
 mod srat;
 mod xsdt;
 
-use acpi_tables::sdt::Sdt;
 use ktstr_topology::NumaMemory;
 
 use crate::arch::x86_64::apic_id::ApicIds;
@@ -35,19 +39,33 @@ pub struct AcpiTooLarge {
     pub len_bytes: u64,
 }
 
+/// Tables start at multiples of this.
+const ALIGN_BYTES: usize = 16;
+
+/// The common header (ACPI 6.5, section 5.2.6).
+const HEADER_BYTES: usize = 36;
+const CHECKSUM_AT: usize = 9;
+
 /// A table of `signature` with `body` behind the common header.
 fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
-    const HEADER_BYTES: u32 = 36;
-    let mut sdt = Sdt::new(
-        signature,
-        HEADER_BYTES,
-        revision,
-        OEM_ID,
-        OEM_TABLE_ID,
-        OEM_REVISION,
-    );
-    sdt.append_slice(body);
-    sdt.as_slice().to_vec()
+    const CREATOR: [u8; 4] = *b"KTST";
+    const CREATOR_REVISION: u32 = 1;
+    let len = HEADER_BYTES + body.len();
+    let mut table = Vec::with_capacity(len);
+    table.extend_from_slice(&signature);
+    // What doesn't fit is refused as a whole.
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    table.extend_from_slice(&len.to_le_bytes());
+    table.extend_from_slice(&[revision, 0]);
+    table.extend_from_slice(&OEM_ID);
+    table.extend_from_slice(&OEM_TABLE_ID);
+    table.extend_from_slice(&OEM_REVISION.to_le_bytes());
+    table.extend_from_slice(&CREATOR);
+    table.extend_from_slice(&CREATOR_REVISION.to_le_bytes());
+    table.extend_from_slice(body);
+    let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    table[CHECKSUM_AT] = sum.wrapping_neg();
+    table
 }
 
 /// All tables, to be written to [`ACPI`].
@@ -56,20 +74,14 @@ pub(crate) fn build(
     numa: &NumaMemory,
     regions: &[RamRegion],
 ) -> Result<Vec<u8>, AcpiTooLarge> {
-    const ALIGN: usize = 16;
-    let mut image = vec![0; rsdp::LEN_BYTES];
+    let mut image = fixed::IMAGE.to_vec();
     let mut put = |table: &[u8]| {
-        image.resize(image.len().next_multiple_of(ALIGN), 0);
+        image.resize(image.len().next_multiple_of(ALIGN_BYTES), 0);
         let at = ACPI + image.len() as u64;
         image.extend_from_slice(table);
         at
     };
-    let dsdt = put(&dsdt::build());
-    let mut tables = vec![
-        put(&fadt::build(dsdt)),
-        put(&madt::build(ids)),
-        put(&mcfg::build()),
-    ];
+    let mut tables = vec![fixed::FADT, put(&madt::build(ids)), fixed::MCFG];
     if numa.nodes().len() > 1 || numa.tells_performance() {
         tables.push(put(&srat::build(ids, regions)));
         tables.push(put(&slit::build(numa)));
@@ -77,8 +89,8 @@ pub(crate) fn build(
     if numa.tells_performance() {
         tables.push(put(&hmat::build(numa)));
     }
-    let xsdt = put(&xsdt::build(&tables));
-    image[..rsdp::LEN_BYTES].copy_from_slice(&rsdp::build(xsdt));
+    let xsdt = xsdt::build(&tables);
+    image[fixed::XSDT_AT..][..xsdt.len()].copy_from_slice(&xsdt);
     let len_bytes = image.len() as u64;
     if len_bytes > ACPI_BYTES {
         return Err(AcpiTooLarge {

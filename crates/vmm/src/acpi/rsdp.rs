@@ -5,10 +5,8 @@ use acpi_tables::rsdp::Rsdp;
 
 use super::OEM_ID;
 
-pub(super) const LEN_BYTES: usize = 36;
-
 pub(super) fn build(xsdt: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(LEN_BYTES);
+    let mut bytes = Vec::new();
     Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut bytes);
     bytes
 }
