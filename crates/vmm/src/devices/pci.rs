@@ -28,21 +28,31 @@ pub(crate) struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             bytes: [0; CONFIG_BYTES],
             writable: [0; CONFIG_BYTES],
         }
     }
 
-    /// Sets what is at `at`. Used only while a device is made, with constants that fit.
-    pub(crate) fn set(&mut self, at: usize, bytes: &[u8]) {
-        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    /// Sets what is at `at`. Used only for constants, which fit.
+    pub(crate) const fn set(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes
+            .split_at_mut(at)
+            .1
+            .split_at_mut(bytes.len())
+            .0
+            .copy_from_slice(bytes);
     }
 
     /// Lets the guest change the bits of `mask` at `at`. As [`Self::set`].
-    pub(crate) fn allow(&mut self, at: usize, mask: &[u8]) {
-        self.writable[at..at + mask.len()].copy_from_slice(mask);
+    pub(crate) const fn allow(&mut self, at: usize, mask: &[u8]) {
+        self.writable
+            .split_at_mut(at)
+            .1
+            .split_at_mut(mask.len())
+            .0
+            .copy_from_slice(mask);
     }
 
     /// The little-endian word at `at`, which is a constant.

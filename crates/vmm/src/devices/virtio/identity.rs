@@ -45,7 +45,9 @@ const _: () = assert!(FIRST_CAPABILITY as usize == MSIX_AT);
 const _: () = assert!(VECTORS as usize * ENTRY_BYTES <= 0x1000);
 
 /// Identity, BAR and capabilities.
-pub(super) fn config_space() -> ConfigSpace {
+pub(super) const CONFIG_SPACE: ConfigSpace = config_space();
+
+const fn config_space() -> ConfigSpace {
     /// Virtio's vendor id, and 0x1040 plus 3 for a console (Virtio 1.2, section 4.1.2).
     const ID: [u8; 4] = [0xf4, 0x1a, 0x43, 0x10];
     /// Revision 1; class: simple communication controller, other.
@@ -64,38 +66,63 @@ pub(super) fn config_space() -> ConfigSpace {
     space.set(0x2c, &SUBSYSTEM);
     space.allow(0x3c, &[0xff]);
 
-    let mut msix = vec![0x11, 0];
-    msix.extend((VECTORS - 1).to_le_bytes());
-    msix.extend(MSIX_TABLE.to_le_bytes());
-    msix.extend(MSIX_PENDING.to_le_bytes());
-    let mut notify = virtio_capability(2, NOTIFY, u32::from(QUEUE_COUNT) * NOTIFY_STEP);
-    notify.extend(NOTIFY_STEP.to_le_bytes());
-    notify[2] += 4;
-    let capabilities = [
-        msix,
-        virtio_capability(1, COMMON, 56),
-        notify,
-        virtio_capability(3, ISR, 1),
-        virtio_capability(4, DEVICE, CONFIG_STRUCT_BYTES),
+    let [vectors, _] = (VECTORS - 1).to_le_bytes();
+    let [t0, t1, t2, t3] = MSIX_TABLE.to_le_bytes();
+    let [p0, p1, p2, p3] = MSIX_PENDING.to_le_bytes();
+    let msix = [0x11, 0, vectors, 0, t0, t1, t2, t3, p0, p1, p2, p3];
+    let mut notify = [0; 20];
+    let (capability, step) = notify.split_at_mut(16);
+    capability.copy_from_slice(&virtio_capability(
+        2,
+        NOTIFY,
+        QUEUE_COUNT as u32 * NOTIFY_STEP,
+    ));
+    step.copy_from_slice(&NOTIFY_STEP.to_le_bytes());
+    notify[2] = 20;
+    let capabilities: [&[u8]; 5] = [
+        &msix,
+        &virtio_capability(1, COMMON, 56),
+        &notify,
+        &virtio_capability(3, ISR, 1),
+        &virtio_capability(4, DEVICE, CONFIG_STRUCT_BYTES),
     ];
     let mut link_at = 0x34;
     let mut at = FIRST_CAPABILITY;
-    for bytes in capabilities {
+    let mut index = 0;
+    while index < capabilities.len() {
         space.set(link_at, &[at]);
-        space.set(at.into(), &bytes);
-        link_at = usize::from(at) + 1;
-        // All of them together have less than 128 bytes, each a multiple of 4.
-        at += u8::try_from(bytes.len()).unwrap_or(u8::MAX - at);
+        space.set(at as usize, capabilities[index]);
+        link_at = at as usize + 1;
+        #[expect(clippy::cast_possible_truncation, reason = "16 or 20")]
+        let len = capabilities[index].len() as u8;
+        at += len;
+        index += 1;
     }
     space.allow(MSIX_AT + 3, &[0b1100_0000]);
     space
 }
 
 /// `struct virtio_pci_cap` (Virtio 1.2, section 4.1.4): `kind` is at `offset` in BAR 0.
-fn virtio_capability(kind: u8, offset: u32, len_bytes: u32) -> Vec<u8> {
+const fn virtio_capability(kind: u8, offset: u32, len_bytes: u32) -> [u8; 16] {
     const VENDOR_SPECIFIC: u8 = 0x09;
-    let mut bytes = vec![VENDOR_SPECIFIC, 0, 16, kind, 0, 0, 0, 0];
-    bytes.extend(offset.to_le_bytes());
-    bytes.extend(len_bytes.to_le_bytes());
-    bytes
+    let [o0, o1, o2, o3] = offset.to_le_bytes();
+    let [l0, l1, l2, l3] = len_bytes.to_le_bytes();
+    [
+        VENDOR_SPECIFIC,
+        0,
+        16,
+        kind,
+        0,
+        0,
+        0,
+        0,
+        o0,
+        o1,
+        o2,
+        o3,
+        l0,
+        l1,
+        l2,
+        l3,
+    ]
 }

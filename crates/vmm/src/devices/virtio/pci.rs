@@ -47,7 +47,7 @@ impl VirtioPci {
     /// Writes to `wake` when a queue wants to be looked at.
     pub(crate) fn new(console: Console, sink: Box<dyn MsiSink>, wake: Arc<EventFd>) -> Self {
         Self {
-            config: identity::config_space(),
+            config: identity::CONFIG_SPACE,
             msix: Msix::new(usize::from(VECTORS), sink),
             status: 0,
             device_feature_select: 0,
