@@ -32,7 +32,7 @@ pub use host_only::{Body, run_host_only};
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;
 pub use ktstr_wire::{NestedTest, TestEnd, TimingSlack};
-pub use observe::{Moment, Observation, VcpuState};
+pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;
 pub use scheduler::{SchedulerError, SchedulerPlan, SchedulerSource};
 pub use session::{Session, SessionError, Settings};

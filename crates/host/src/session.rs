@@ -19,7 +19,7 @@ use crate::drive::{DriveError, Limits, drive};
 use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
 use crate::nested::INNER_BOOT;
-use crate::observe::{self, LazyImage, Observation, ObserverSettings};
+use crate::observe::{self, LazyImage, MonitorRate, Observation, ObserverSettings};
 use crate::plan::TestPlan;
 use crate::scheduler::SchedulerError;
 use crate::sidecar::{blank_sidecar, conclude, console_end, failure_of, millis};
@@ -40,6 +40,8 @@ pub struct Settings {
     pub cpu_cap: CpuCap,
     /// Folder of the line for host CPUs, or the default one.
     pub lock_folder: Option<PathBuf>,
+    /// How often the monitor samples.
+    pub monitor: MonitorRate,
     /// `LD_LIBRARY_PATH` of this process.
     pub library_path: Option<String>,
     /// What a machine around this host adds to the engine's own timing.
@@ -364,7 +366,12 @@ impl Session {
         let hz = hz.and_then(|config| config.get("HZ")?.parse().ok());
         ObserverSettings {
             image: Arc::clone(&self.image),
-            sampling: observe::sampling(plan.topology.cpu_count(), limits.run, hz),
+            sampling: observe::sampling(
+                self.settings.monitor,
+                plan.topology.cpu_count(),
+                limits.run,
+                hz,
+            ),
             num_snapshots: plan.num_snapshots,
             duration: plan.duration,
             has_scheduler: plan.scheduler.is_some(),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ktstr_host::{EngineOptions, Settings, TimingSlack};
 
-/// Variables that the guest's process gets too.
-const PASSED_ON: [&str; 2] = ["RUST_BACKTRACE", "RUST_LOG"];
+/// Variables that the guest's process gets too; the last for the host that it may be itself.
+const PASSED_ON: [&str; 3] = ["RUST_BACKTRACE", "RUST_LOG", "KTSTR_MONITOR"];
 
 /// A variable has a value that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,8 @@ pub struct SettingsError {
     reason: String,
 }
 
-/// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR`, `KTSTR_CPU_CAP`, `KTSTR_LOCK_DIR` and what is passed on to the guest.
+/// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR`, `KTSTR_CPU_CAP`, `KTSTR_LOCK_DIR`, `KTSTR_MONITOR` and
+/// what is passed on to the guest.
 pub fn settings_from_environment() -> Result<Settings, SettingsError> {
     Ok(Settings {
         kernel: parsed("KTSTR_KERNEL")?,
@@ -26,6 +27,7 @@ pub fn settings_from_environment() -> Result<Settings, SettingsError> {
         cache: path("KTSTR_CACHE_DIR"),
         cpu_cap: parsed("KTSTR_CPU_CAP")?.unwrap_or_default(),
         lock_folder: path("KTSTR_LOCK_DIR"),
+        monitor: parsed("KTSTR_MONITOR")?.unwrap_or_default(),
         library_path: env::var("LD_LIBRARY_PATH").ok(),
         outer_slack: TimingSlack::default(),
         environment: PASSED_ON

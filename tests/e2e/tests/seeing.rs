@@ -194,6 +194,14 @@ fn a_bound_of_the_monitor_is_enforced_and_dumped() {
 }
 
 #[test]
+fn a_bound_that_nobody_watches_is_inconclusive() {
+    let Again { sidecar, text, .. } =
+        e2e::run_again("victims::is_uneven", &[("KTSTR_MONITOR", "off")]);
+    assert_eq!(sidecar.outcome, Outcome::Inconclusive, "{text}");
+    contains(&text, &["max_imbalance_ratio", "KTSTR_MONITOR is `off`"]);
+}
+
+#[test]
 fn an_error_of_post_vm_fails_the_test() {
     let (_, text, _) = run("is_refused_afterwards");
     contains(&text, &["post_vm returned an error: seen enough"]);

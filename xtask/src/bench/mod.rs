@@ -1,6 +1,7 @@
 //! Measurements. Two things are compared only within one run, by turns: what disturbs the machine then
 //! disturbs both.
 
+mod monitor;
 mod nested;
 mod paired;
 
@@ -21,6 +22,8 @@ use paired::{Pairs, measure};
 pub(crate) enum Benchmark {
     /// Compare an empty test with a plain QEMU that boots the same kernel
     Boot(Boot),
+    /// Measure what the monitor costs: a sample, the host's CPU time, the guest's work
+    Monitor(Pairs),
     /// Compare the wall time of two shell commands
     Commands(Commands),
 }
@@ -58,6 +61,7 @@ pub(crate) fn bench(benchmark: &Benchmark) -> Result<()> {
             BootEngine::Tcg => bench_boot(pairs),
             BootEngine::Nested => nested::bench_boot(pairs),
         },
+        Benchmark::Monitor(pairs) => monitor::bench_monitor(pairs),
         Benchmark::Commands(Commands {
             base,
             subject,
@@ -75,7 +79,7 @@ pub(crate) fn bench(benchmark: &Benchmark) -> Result<()> {
 /// says what a user waits for, the second what of it is ours.
 fn bench_boot(pairs: &Pairs) -> Result<()> {
     setup::setup(&[Tool::Qemu])?;
-    let program = boot_bench(Profile::Dev)?;
+    let program = built("boot-bench", Profile::Dev)?;
     let runs = tempfile::tempdir().context("can't make a folder for the results")?;
     let boot = |what: &'static str| {
         let (program, runs) = (&program, runs.path());
@@ -108,21 +112,21 @@ fn engine_memory_mib(runs: &Path) -> Result<Option<f64>> {
     Ok(middle.map(|bytes| bytes / f64::from(1 << 20)))
 }
 
-/// Builds the program that boots once, so that cargo has no part in what is timed.
-fn boot_bench(profile: Profile) -> Result<PathBuf> {
-    let mut build = cargo(["build", "--package", "boot-bench"]);
+/// Builds the program of a benchmark, so that cargo has no part in what is timed.
+fn built(package: &str, profile: Profile) -> Result<PathBuf> {
+    let mut build = cargo(["build", "--package", package]);
     // Cargo puts all programs of a profile into one folder, this one too.
     let this = env::current_exe().context("can't find this program's own file")?;
-    let mut program = this.with_file_name("boot-bench");
+    let mut program = this.with_file_name(package);
     if profile == Profile::Release {
         build.arg("--release");
         let folders = this.parent().and_then(Path::parent);
         let folders = folders.context("this program is not in a target folder")?;
-        program = folders.join("release/boot-bench");
+        program = folders.join("release").join(package);
     }
     let status = run(&mut build)?;
     if !status.success() {
-        bail!("the build of boot-bench ended with {status}");
+        bail!("the build of {package} ended with {status}");
     }
     Ok(program)
 }
@@ -136,18 +140,23 @@ enum Profile {
 
 /// Wall time of a command that succeeds.
 fn wall_time(command: &mut Command) -> Result<Duration> {
-    let text = display(command);
     let started = Instant::now();
+    output(command)?;
+    Ok(started.elapsed())
+}
+
+/// What a command prints that succeeds.
+fn output(command: &mut Command) -> Result<String> {
+    let text = display(command);
     let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("can't run `{text}`"))?;
-    let elapsed = started.elapsed();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("`{text}` ended with {}: {}", output.status, stderr.trim());
     }
-    Ok(elapsed)
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

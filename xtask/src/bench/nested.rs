@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Deserialize;
 
 use super::paired::{Paired, Pairs, median};
-use super::{Profile, boot_bench};
+use super::{Profile, built};
 use crate::setup::{self, Tool};
 
 /// The most that ours may take of QEMU's time.
@@ -55,7 +55,7 @@ struct Report {
 
 pub(super) fn bench_boot(pairs: &Pairs) -> Result<()> {
     setup::setup(&[Tool::Qemu])?;
-    let program = boot_bench(Profile::Release)?;
+    let program = built("boot-bench", Profile::Release)?;
     let measured = Command::new(program)
         .args(["nested", &pairs.pairs.to_string()])
         .stdin(Stdio::null())

@@ -77,6 +77,11 @@ impl Paired {
         median(self.ratios())
     }
 
+    /// The least and the greatest of the pairs' ratios.
+    pub(crate) fn ratio_range(&self) -> (f64, f64) {
+        range(&self.ratios())
+    }
+
     fn ratios(&self) -> Vec<f64> {
         let pairs = self.base.times.iter().zip(&self.subject.times);
         pairs
@@ -121,13 +126,12 @@ impl fmt::Display for Paired {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        let ratios = self.ratios();
-        let (least, most) = range(&ratios);
+        let (least, most) = self.ratio_range();
         write!(
             f,
             "{table}\n\nratio {:.3} ({least:.3} to {most:.3}) over {} pairs",
             self.ratio(),
-            ratios.len(),
+            self.base.times.len(),
         )
     }
 }

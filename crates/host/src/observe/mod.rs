@@ -7,6 +7,7 @@
 mod capture;
 mod guest_memory;
 mod image;
+mod rate;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -29,6 +30,7 @@ use capture::Sight;
 pub use capture::{Moment, VcpuState};
 use guest_memory::GuestRam;
 pub(crate) use image::LazyImage;
+pub use rate::{MonitorRate, MonitorRateError};
 
 /// How long the kernel may take to be found after PID 1 spoke: its memory was set up long before.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,24 +39,28 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 const RECORDING_BYTES: u64 = 64 << 20;
 
 /// How to sample a guest of that many CPUs with `hz` ticks a second, so that all samples of a test that may
-/// run for `limit` are kept, if they don't take too much memory.
+/// run for `limit` are kept, if they don't take too much memory; `None` for not at all.
 pub(crate) fn sampling(
+    rate: MonitorRate,
     cpus: u32,
     limit: Option<Duration>,
     hz: Option<u32>,
-) -> ktstr_monitor::Settings {
+) -> Option<ktstr_monitor::Settings> {
+    let MonitorRate::Every(interval) = rate else {
+        return None;
+    };
     let default = ktstr_monitor::Settings::default();
     let sample_bytes = size_of::<CpuSample>() as u64 * u64::from(cpus) + 2048;
     let most = usize::try_from(RECORDING_BYTES / sample_bytes).unwrap_or(usize::MAX);
     let wanted = limit.map_or(default.capacity, |limit| {
-        let samples = limit.as_millis() / default.interval.as_millis().max(1) + 1;
+        let samples = limit.as_millis() / interval.as_millis().max(1) + 1;
         usize::try_from(samples).unwrap_or(usize::MAX)
     });
-    ktstr_monitor::Settings {
+    Some(ktstr_monitor::Settings {
+        interval,
         tick: hz.map_or(default.tick, |hz| Duration::from_secs(1) / hz.max(1)),
         capacity: wanted.min(most),
-        ..default
-    }
+    })
 }
 
 /// What a test asks of its observer.
@@ -62,8 +68,8 @@ pub(crate) fn sampling(
 pub(crate) struct ObserverSettings {
     /// The kernel's image.
     pub(crate) image: Arc<LazyImage>,
-    /// How to sample.
-    pub(crate) sampling: ktstr_monitor::Settings,
+    /// How to sample; `None` if the host is not to look.
+    pub(crate) sampling: Option<ktstr_monitor::Settings>,
     /// Snapshots to take, evenly over the time for which the test holds its load.
     pub(crate) num_snapshots: u32,
     /// How long that is.
@@ -139,14 +145,19 @@ impl Observer {
             capture::periodic(settings.num_snapshots, settings.duration).collect();
         due.reverse();
         let watches_for_stalls = settings.has_scheduler;
-        let thread = thread::Builder::new()
-            .name("ktstr-observer".to_owned())
-            .spawn(move || find_and_sample(memory, &settings, &has_booted));
+        let looks = settings.sampling.map(|sampling| {
+            thread::Builder::new()
+                .name("ktstr-observer".to_owned())
+                .spawn(move || find_and_sample(memory, &settings.image, sampling, &has_booted))
+        });
         Self {
             booted: Some(booted),
-            state: match thread {
-                Ok(thread) => State::Looking(thread),
-                Err(error) => State::Blind(format!("starting the observer's thread: {error}")),
+            state: match looks {
+                Some(Ok(thread)) => State::Looking(thread),
+                Some(Err(error)) => {
+                    State::Blind(format!("starting the observer's thread: {error}"))
+                }
+                None => State::Blind("KTSTR_MONITOR is `off`".to_owned()),
             },
             body_began: None,
             body_ended: None,
@@ -390,11 +401,12 @@ impl Observation {
 /// The observer's thread, until samples are taken.
 fn find_and_sample(
     memory: GuestRam,
-    settings: &ObserverSettings,
+    image: &LazyImage,
+    sampling: ktstr_monitor::Settings,
     has_booted: &Receiver<Result<VcpuClock, String>>,
 ) -> Result<Sight, String> {
     // The machine boots meanwhile.
-    let image = settings.image.get()?;
+    let image = image.get()?;
     let clock = has_booted
         .recv()
         .map_err(|_| "the guest's PID 1 never spoke".to_owned())?;
@@ -412,9 +424,8 @@ fn find_and_sample(
         }
     };
     let source = KernelSource::new(&kernel, vcpu_times(clock)).map_err(|error| chain(&error))?;
-    let reader =
-        StateReader::new(&kernel, settings.sampling.tick).map_err(|error| chain(&error))?;
-    let sampler = Sampler::start(Box::new(source), settings.sampling)
+    let reader = StateReader::new(&kernel, sampling.tick).map_err(|error| chain(&error))?;
+    let sampler = Sampler::start(Box::new(source), sampling)
         .map_err(|error| format!("starting the monitor's thread: {error}"))?;
     Ok(Sight {
         kernel,
