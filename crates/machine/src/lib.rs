@@ -26,7 +26,7 @@ pub use engine::{
     Chosen, Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, TimingQuality,
     UnknownEngine, choose,
 };
-pub use ktstr_vmm::ServicePriority;
+pub use ktstr_vmm::{FirstRun, ServicePriority};
 pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};
 pub use machine::{ControlError, End, KillReason, Machine, Port, SetupStep, VcpuRegisters};
 pub use performance::usable_host_cpus;

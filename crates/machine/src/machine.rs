@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use ktstr_vmm::{GuestRam, SetupTimes, StepTime};
+use ktstr_vmm::{FirstRun, GuestRam, SetupTimes, StepTime};
 
 use crate::console::ConsoleLog;
 use crate::vcpu_clock::VcpuClock;
@@ -243,6 +243,11 @@ pub trait Machine: Send + fmt::Debug {
     /// Where the time of the machine's set-up went, if the engine does it in this process.
     fn setup_steps(&self) -> &[SetupStep] {
         &[]
+    }
+
+    /// When the guest first ran, if the engine runs it in this process; `None` before.
+    fn first_run(&self) -> Option<FirstRun> {
+        None
     }
 
     /// How its vCPUs and its RAM lie on the host, as the host's kernel says, in performance mode.

@@ -27,7 +27,7 @@ pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError, can_dedicate};
 pub use devices::virtio::console::FRAMES_PORT_NAME;
 pub use end::End;
 pub use guest_ram::{GuestRam, NotRam};
-pub use machine::{ControlError, MicroVm, SetupTimes, StepTime, Stream};
+pub use machine::{ControlError, FirstRun, MicroVm, SetupTimes, StepTime, Stream};
 pub use memory::{MemoryError, NodeMemory, RAM_NAME, RamRegion, place};
 pub use probe::{ProbeStage, Unusable, Usable, probe};
 pub use realtime::{ServicePriority, VcpuPlacement};

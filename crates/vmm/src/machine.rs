@@ -124,9 +124,31 @@ impl StepClock {
     }
 }
 
-/// Zero on a host that doesn't count it; Linux does.
+/// The moment in which the boot CPU first enters the guest: the set-up is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstRun {
+    /// When.
+    pub at: Instant,
+    /// CPU time, user and system, of all threads of this process since it was started.
+    pub process_cpu: Duration,
+}
+
+impl FirstRun {
+    pub(crate) fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            process_cpu: cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID),
+        }
+    }
+}
+
 fn thread_cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+    cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Zero on a host that doesn't count it; Linux does.
+fn cpu_time(clock: ClockId) -> Duration {
+    clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Why a running machine did not do as told.
@@ -199,6 +221,11 @@ impl MicroVm {
     /// Where the time of the set-up went.
     pub fn setup_times(&self) -> &SetupTimes {
         &self.times
+    }
+
+    /// When the boot CPU first entered the guest; `None` before.
+    pub fn first_run(&self) -> Option<FirstRun> {
+        self.threads.first_run()
     }
 
     /// Stops all vCPUs, and kvmclock with them. Does nothing if they are stopped.

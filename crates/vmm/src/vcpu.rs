@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, Once, mpsc};
+use std::sync::{Arc, Mutex, Once, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::devices::{Devices, lock};
 use crate::end::End;
 use crate::gate::{Gate, Order};
 use crate::kvm_run::internal_error;
+use crate::machine::FirstRun;
 use crate::realtime::{self, VcpuPlacement};
 use crate::vm::{Refused, refused};
 
@@ -119,6 +120,7 @@ fn set_up(
 pub(crate) struct VcpuThreads {
     threads: Mutex<Vec<JoinHandle<()>>>,
     tids: Arc<[AtomicI32]>,
+    first_run: Arc<OnceLock<FirstRun>>,
     placements: Vec<VcpuPlacement>,
 }
 
@@ -134,6 +136,7 @@ impl VcpuThreads {
         let mut threads = Self {
             threads: Mutex::default(),
             tids: vcpus.iter().map(|_| AtomicI32::new(0)).collect(),
+            first_run: Arc::default(),
             placements: Vec::new(),
         };
         for (index, fd) in vcpus.into_iter().enumerate() {
@@ -142,6 +145,7 @@ impl VcpuThreads {
                 fd,
                 gate: Arc::clone(gate),
                 devices: Arc::clone(devices),
+                first_run: (index == 0).then(|| Arc::clone(&threads.first_run)),
             };
             let tids = Arc::clone(&threads.tids);
             let host_cpu = host_cpus.get(index).copied();
@@ -182,6 +186,10 @@ impl VcpuThreads {
     pub(crate) fn tids(&self) -> Vec<i32> {
         let load = |tid: &AtomicI32| tid.load(Ordering::Relaxed);
         self.tids.iter().map(load).collect()
+    }
+
+    pub(crate) fn first_run(&self) -> Option<FirstRun> {
+        self.first_run.get().copied()
     }
 
     /// Where the threads run, if they were given host CPUs.
@@ -237,6 +245,8 @@ struct Vcpu {
     fd: VcpuFd,
     gate: Arc<Gate>,
     devices: Arc<Devices>,
+    /// To be set by the boot CPU.
+    first_run: Option<Arc<OnceLock<FirstRun>>>,
 }
 
 impl Drop for Vcpu {
@@ -255,6 +265,9 @@ impl Vcpu {
     fn run(mut self) {
         // The thread that started this one may have blocked it. Without it a kick would not arrive.
         let _ = unblock_signal(SIGRTMIN());
+        if let Some(first_run) = self.first_run.take() {
+            first_run.get_or_init(FirstRun::now);
+        }
         loop {
             match self.gate.order() {
                 Order::Run => {}

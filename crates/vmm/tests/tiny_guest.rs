@@ -122,6 +122,19 @@ fn a_guest_speaks_and_powers_off() {
 }
 
 #[test]
+fn the_end_of_the_set_up_is_known() {
+    let before = Instant::now();
+    let Some((machine, _)) = start(Topology::SINGLE, &SPIN) else {
+        return;
+    };
+    wait_until(|| machine.first_run().is_some());
+    let first = machine.first_run().unwrap();
+    assert!((before..Instant::now()).contains(&first.at));
+    assert!(first.process_cpu > machine.setup_times().vm.cpu);
+    assert_eq!(machine.first_run(), Some(first));
+}
+
+#[test]
 fn both_ways_of_a_reset_are_one() {
     for code in [out(0xcf9, 6), out(0x64, 0xfe)] {
         if let Some((_, end)) = run(&[code, SPIN.to_vec()].concat()) {

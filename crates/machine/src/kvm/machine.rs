@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ktstr_vmm::{GuestRam, Stream};
+use ktstr_vmm::{FirstRun, GuestRam, Stream};
 
 use super::watcher::Shared;
 use crate::console::ConsoleLog;
@@ -132,6 +132,10 @@ impl Machine for KvmMachine {
 
     fn setup_steps(&self) -> &[SetupStep] {
         &self.setup
+    }
+
+    fn first_run(&self) -> Option<FirstRun> {
+        self.shared.vm().first_run()
     }
 
     fn footprint_bytes(&self) -> Result<u64, ControlError> {
