@@ -178,7 +178,10 @@ impl fmt::Display for Report {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        writeln!(f, "Our set-up there, medians:\n\n{table}\n")?;
+        writeln!(
+            f,
+            "Our set-up there, medians (`set-up` ends where the guest begins):\n\n{table}\n"
+        )?;
         match (self.memory, self.memory_mib()) {
             (Some((cpus, _)), Some(mib)) => {
                 write!(f, "host memory beyond guest RAM, {cpus} CPUs: {mib:.1} MiB")
@@ -200,6 +203,7 @@ mod tests {
 {{"boot":"microVM, vmlinux","ns":{ours_ns}}}
 {{"figure":"probe","wall_ns":13000000}}
 {{"figure":"set-up","wall_ns":8000000,"cpu_ns":1500000}}
+{{"figure":"launch","wall_ns":9000000,"cpu_ns":1600000}}
 {{"figure":"kernel load","wall_ns":400000,"cpu_ns":300000}}
 {{"memory_cpus":4,"bytes":10485760}}
 "#
