@@ -40,6 +40,12 @@ impl Host for Link {
         let request = Request::Snapshot(label.to_owned());
         self.ask(request).map_err(io::Error::other)
     }
+
+    fn write_global(&self, path: &str, value: i128) -> io::Result<bool> {
+        let path = path.to_owned();
+        let request = Request::WriteGlobal { path, value };
+        self.ask(request).map_err(io::Error::other)
+    }
 }
 
 /// Sends messages to the host, from any thread, one frame at a time.

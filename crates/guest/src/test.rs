@@ -25,6 +25,8 @@ pub struct TestCase {
     pub duration: Duration,
     /// Its checks.
     pub assert: Assert,
+    /// What the host writes into the scheduler's global variables once it is attached.
+    pub bpf_map_write: &'static [(&'static str, i128)],
     /// Its body.
     pub body: fn(&Ctx) -> anyhow::Result<AssertResult>,
 }
@@ -103,7 +105,12 @@ fn run_body(
             ctx.with_interruption(interruption)
                 .with_host(Arc::clone(link) as Arc<dyn Host>)
         })
-        .and_then(|ctx| (case.body)(&ctx));
+        .and_then(|ctx| {
+            for &(path, value) in case.bpf_map_write {
+                ctx.bpf_map_write(path, value)?;
+            }
+            (case.body)(&ctx)
+        });
     link.ask(Request::Dump(DumpMoment::BodyEnded))?;
     let of_scheduler = scheduler
         .map(|scheduler| {

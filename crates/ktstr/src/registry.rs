@@ -35,6 +35,8 @@ pub struct TestEntry {
     pub duration_ms: u64,
     /// How long the guest may take, if declared.
     pub timeout_ms: Option<u64>,
+    /// What the host writes into global variables of the scheduler's BPF programs, before the body.
+    pub bpf_map_write: &'static [(&'static str, i128)],
     /// Snapshots to take while the scenario holds.
     pub num_snapshots: u32,
     /// What is run on the host when the machine has ended.
@@ -123,6 +125,7 @@ pub(crate) fn guest_case(name: &str) -> Option<TestCase> {
     find(name).map(|entry| TestCase {
         duration: Duration::from_millis(entry.duration_ms),
         assert: entry.assert,
+        bpf_map_write: entry.bpf_map_write,
         body: entry.body,
     })
 }

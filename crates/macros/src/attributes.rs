@@ -9,6 +9,7 @@ use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
 use syn::{Error, Expr, ExprArray, Ident, Lit, LitFloat, LitInt, LitStr, Result, Token};
 
+use crate::map_write::{self, MapWrite};
 use crate::numa;
 use crate::scheduler::{self, Under};
 use crate::watch::{self, Watch};
@@ -31,12 +32,13 @@ pub(crate) enum Value {
     /// A scheduler, or a function.
     Path(syn::Path),
     Expectation(scheduler::Expectation),
+    MapWrites(Vec<MapWrite>),
 }
 
 impl Parse for Argument {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let name: Ident = input.parse()?;
-        for own_form in [scheduler::own_form, watch::own_form] {
+        for own_form in [scheduler::own_form, map_write::own_form, watch::own_form] {
             if let Some(value) = own_form(&name, input)? {
                 return Ok(Self { name, value });
             }
@@ -149,7 +151,7 @@ const ON_BY_DEFAULT: [&str; 4] = [
     "max_fallback_rate",
 ];
 
-const SETTINGS: [&str; 23] = [
+const SETTINGS: [&str; 24] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -169,6 +171,7 @@ const SETTINGS: [&str; 23] = [
     scheduler::NAMES[1],
     scheduler::NAMES[2],
     scheduler::NAMES[3],
+    scheduler::NAMES[4],
     "host_only",
     "kaslr",
     watch::NAMES[0],
@@ -176,7 +179,7 @@ const SETTINGS: [&str; 23] = [
 ];
 
 /// What a test without a machine can't have.
-const OF_THE_MACHINE: [&str; 27] = [
+const OF_THE_MACHINE: [&str; 28] = [
     "numa_nodes",
     "llcs",
     "cores",
@@ -201,6 +204,7 @@ const OF_THE_MACHINE: [&str; 27] = [
     scheduler::NAMES[1],
     scheduler::NAMES[2],
     scheduler::NAMES[3],
+    scheduler::NAMES[4],
     "kaslr",
     watch::NAMES[0],
     watch::NAMES[1],

@@ -64,9 +64,11 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
         attributes.under.scheduler_tokens(),
         attributes.under.expect_tokens(),
     );
+    let map_writes = attributes.under.map_write_tokens();
     let watch = attributes.watch.to_tokens();
     quote! {
         ::ktstr::__private::TestEntry {
+            #map_writes
             #watch
             name: #full_name,
             topology: #topology,
@@ -308,6 +310,41 @@ mod tests {
             assert!(error.contains(part), "{attributes}: {error}");
             assert_eq!(place, at, "{attributes}");
         }
+    }
+
+    #[test]
+    fn writes_into_maps_are_paths_and_numbers() {
+        let code = expanded(
+            "scheduler = X, bpf_map_write(\"fault\" = 3, \"a.b[2]\" = -5, \"strict\" = true)",
+        )
+        .replace(' ', "");
+        let writes = "bpf_map_write:&[(\"fault\",3i128),(\"a.b[2]\",-5i128),(\"strict\",1i128)],";
+        assert!(code.contains(writes), "{code}");
+        let none = expanded("scheduler = X").replace(' ', "");
+        assert!(none.contains("bpf_map_write:&[],"), "{none}");
+        for (attributes, part, at) in [
+            ("bpf_map_write", "say what to write", "bpf_map_write"),
+            ("bpf_map_write = 3", "say what to write", "bpf_map_write"),
+            ("bpf_map_write(\"\" = 3)", "names a variable", "\"\""),
+            ("bpf_map_write(fault = 3)", "say what to write", "fault"),
+            ("bpf_map_write(\"fault\" = 0.5)", "whole number", "0.5"),
+            (
+                "bpf_map_write(\"x\" = 0x1_0000_0000_0000_0000)",
+                "64 bits",
+                "0x1_0000_0000_0000_0000",
+            ),
+            (
+                "bpf_map_write(\"x\" = 1, \"x\" = 2)",
+                "written twice",
+                "\"x\"",
+            ),
+        ] {
+            let (error, place) = refused(&format!("scheduler = X, {attributes}"), BODY);
+            assert!(error.contains(part), "{attributes}: {error}");
+            assert_eq!(place, at, "{attributes}");
+        }
+        let (error, _) = refused("bpf_map_write(\"x\" = 1)", BODY);
+        assert!(error.contains("needs a `scheduler`"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod attributes;
 mod declare;
 mod expand;
+mod map_write;
 mod numa;
 mod scheduler;
 mod watch;

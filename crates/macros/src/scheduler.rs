@@ -8,12 +8,14 @@ use syn::parse::{Parse, ParseStream};
 use syn::{Error, Ident, LitStr, Path, Result, Token, parenthesized};
 
 use crate::attributes::{Argument, Value, seconds};
+use crate::map_write::{self, MapWrite};
 
 /// The attributes of this file.
-pub(crate) const NAMES: [&str; 4] = [
+pub(crate) const NAMES: [&str; 5] = [
     "scheduler",
     "extra_sched_args",
     "watchdog_timeout_s",
+    map_write::NAME,
     "expect_err",
 ];
 
@@ -22,6 +24,7 @@ pub(crate) struct Under {
     pub(crate) scheduler: Option<Path>,
     extra_args: Vec<LitStr>,
     watchdog_timeout_ms: Option<u64>,
+    map_writes: Vec<MapWrite>,
     expect: Option<Expectation>,
 }
 
@@ -122,7 +125,7 @@ pub(crate) fn read(given: &BTreeMap<String, Argument>) -> Result<Under> {
     };
     if scheduler.is_none() {
         let of_scheduler = match &expect {
-            None | Some(Expectation::Check(_)) => &NAMES[1..3],
+            None | Some(Expectation::Check(_)) => &NAMES[1..4],
             Some(_) => &NAMES[1..],
         };
         if let Some(argument) = of_scheduler.iter().find_map(|name| given.get(*name)) {
@@ -134,6 +137,7 @@ pub(crate) fn read(given: &BTreeMap<String, Argument>) -> Result<Under> {
         scheduler,
         extra_args,
         watchdog_timeout_ms: seconds(given, "watchdog_timeout_s")?,
+        map_writes: map_write::read(given)?,
         expect,
     })
 }
@@ -157,6 +161,12 @@ impl Under {
                 manifest_dir: ::core::env!("CARGO_MANIFEST_DIR"),
             })
         }
+    }
+
+    /// The field of a `TestEntry`.
+    pub(crate) fn map_write_tokens(&self) -> TokenStream {
+        let writes = &self.map_writes;
+        quote!(bpf_map_write: &[#(#writes),*],)
     }
 
     /// `Option<Expectation>`.

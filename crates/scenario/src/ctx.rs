@@ -1,12 +1,13 @@
 //! What a test's body is given.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
-use crate::{Assert, CgroupManager, Host, Interruption, SnapshotError};
+use crate::{Assert, CgroupManager, Host, HostError, Interruption};
 
 /// What the engine that runs the machine may itself add to a measurement. Emulation on a busy host stops
 /// a guest CPU for longer than any scheduler would; a bound that ignores it would blame the scheduler.
@@ -93,15 +94,34 @@ impl Ctx {
 
     /// Has the host stop the machine, read the state of its kernel (runqueues and the tasks on them,
     /// sched_ext, BPF maps), and let it run on. A `post_vm` function finds it under `label`.
-    pub fn capture_snapshot(&self, label: &str) -> Result<(), SnapshotError> {
-        let label = label.to_owned();
+    pub fn capture_snapshot(&self, label: &str) -> Result<(), HostError> {
+        self.ask(format!("take the snapshot `{label}`"), |host| {
+            host.capture_snapshot(label)
+        })
+    }
+
+    /// Has the host write `value` into a global variable of the scheduler's BPF programs, from outside: any
+    /// integer, bool (0 or 1) or enumeration in `.bss` or `.data`, such as `strict` or `stats.per_cpu[3]`. The programs
+    /// see it when they next read the variable, which must be `volatile` for them to do so each time.
+    pub fn bpf_map_write(&self, path: &str, value: impl Into<i128>) -> Result<(), HostError> {
+        let value = value.into();
+        self.ask(format!("write {value} into `{path}`"), |host| {
+            host.write_global(path, value)
+        })
+    }
+
+    fn ask(
+        &self,
+        what: String,
+        request: impl FnOnce(&dyn Host) -> io::Result<bool>,
+    ) -> Result<(), HostError> {
         let Some(host) = &self.host else {
-            return Err(SnapshotError::NoHost { label });
+            return Err(HostError::NoHost { what });
         };
-        match host.capture_snapshot(&label) {
+        match request(host.as_ref()) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(SnapshotError::Refused { label }),
-            Err(source) => Err(SnapshotError::Link { label, source }),
+            Ok(false) => Err(HostError::Refused { what }),
+            Err(source) => Err(HostError::Link { what, source }),
         }
     }
 }

@@ -15,9 +15,9 @@ mod cpuset_spec;
 mod ctx;
 mod def;
 mod execute;
+mod host;
 mod interruption;
 pub mod scenarios;
-mod snapshot;
 pub mod workload;
 
 pub use assert::Assert;
@@ -26,13 +26,13 @@ pub use cpuset_spec::{CpusetSpec, CpusetSpecError};
 pub use ctx::{Ctx, Timing};
 pub use def::CgroupDef;
 pub use execute::{ScenarioError, execute_defs};
+pub use host::{Host, HostError};
 pub use interruption::Interruption;
 pub use ktstr_report::{
     AssertResult, Bound, CgroupReport, CheckResult, NotChecked, Outcome, Subject, WakeLatency,
     WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
-pub use snapshot::{Host, SnapshotError};
 pub use workload::{
     AffinityIntent, CloneMode, SchedPolicy, WorkSpec, WorkType, WorkerControl, WorkloadConfig,
     WorkloadHandle,

@@ -30,7 +30,7 @@ use crate::end::End;
 use crate::gate::Gate;
 use crate::guest_ram::GuestRam;
 use crate::machine::{MicroVm, SetupTimes, StepClock, Streams};
-use crate::memory::{self, Access, MemoryError, NodeMemory};
+use crate::memory::{self, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, VcpuThreads};
 use crate::vm::{self, KvmMsi, Refused, refused};
 
@@ -240,7 +240,7 @@ impl Builder {
 
         let lens: Vec<_> = self.nodes.iter().map(NodeMemory::len_bytes).collect();
         let regions = memory::place(&lens)?;
-        let ram = memory::map(&self.nodes, &regions, Access::ReadWrite)?;
+        let ram = memory::map(&self.nodes, &regions)?;
         memory::give_to(&vm, &ram)?;
         times.memory = clock.lap();
 

@@ -1,4 +1,4 @@
-//! Guest RAM, as read from the host while the guest runs.
+//! Guest RAM, as the host reads and writes it while the guest runs.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,17 +10,27 @@ use vm_memory::{
     MemoryRegionAddress, VolatileSlice,
 };
 
-use crate::memory::{self, Access, MemoryError, NodeMemory, RamRegion};
+use crate::memory::{self, MemoryError, NodeMemory, RamRegion};
 
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// Read-only access to a guest's RAM. Clones share it; it stays readable after the machine ended.
+/// Access to a guest's RAM. Clones share it; it stays readable after the machine ended.
 ///
 /// The guest writes while we read: a copy may be torn, except that each naturally aligned 64-bit word of
 /// guest memory is read at once.
 #[derive(Clone)]
 pub struct GuestRam {
     memory: GuestMemoryMmap,
+}
+
+/// The bytes to store are no number of 1, 2, 4 or 8 bytes at its natural alignment in guest RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{len} bytes at guest-physical {gpa:#x} are no aligned number in the guest's RAM")]
+pub struct NotStored {
+    /// Where they were to be stored.
+    pub gpa: u64,
+    /// How many they are.
+    pub len: usize,
 }
 
 /// The address is not guest RAM.
@@ -43,7 +53,7 @@ impl GuestRam {
     /// Maps the memory of a guest that somebody else runs: `nodes`, in which `regions` lie in ascending order
     /// of address.
     pub fn of_nodes(nodes: &[NodeMemory], regions: &[RamRegion]) -> Result<Self, MemoryError> {
-        memory::map(nodes, regions, Access::Read).map(Self::new)
+        memory::map(nodes, regions).map(Self::new)
     }
 
     /// Fills `into` from guest-physical address `gpa` on. On an error, `into` may be partly filled.
@@ -72,6 +82,26 @@ impl GuestRam {
             rest = later;
         }
         Ok(())
+    }
+
+    /// Writes a number of 1, 2, 4 or 8 bytes, in the guest's byte order, to guest-physical address `gpa`. The guest
+    /// sees all of it or nothing.
+    pub fn store(&self, gpa: u64, bytes: &[u8]) -> Result<(), NotStored> {
+        let (at, order) = (GuestAddress(gpa), Ordering::Relaxed);
+        let len = bytes.len();
+        let not_stored = NotStored { gpa, len };
+        let stored = if let Ok(bytes) = bytes.try_into() {
+            self.memory.store(u8::from_le_bytes(bytes), at, order)
+        } else if let Ok(bytes) = bytes.try_into() {
+            self.memory.store(u16::from_le_bytes(bytes), at, order)
+        } else if let Ok(bytes) = bytes.try_into() {
+            self.memory.store(u32::from_le_bytes(bytes), at, order)
+        } else if let Ok(bytes) = bytes.try_into() {
+            self.memory.store(u64::from_le_bytes(bytes), at, order)
+        } else {
+            return Err(not_stored);
+        };
+        stored.map_err(|_| not_stored)
     }
 
     /// The guest-physical addresses that are RAM, ascending.
@@ -186,6 +216,34 @@ mod tests {
                     prop_assert_eq!(error, NotRam { gpa: first, start: gpa, len });
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_aligned_number_is_stored_and_nothing_else() {
+        let (memory, before) = two_nodes();
+        for len in [1, 2, 4, 8_usize] {
+            let number = [0xa5; 8];
+            let gpa = 16 * PAGE + 8 * len as u64;
+            memory.store(gpa, &number[..len]).unwrap();
+            let mut seen = vec![0; len + 2];
+            memory.read(gpa - 1, &mut seen).unwrap();
+            let at = 3 * PAGE_BYTES + 8 * len;
+            assert_eq!(seen[1..=len], number[..len]);
+            assert_eq!([seen[0], seen[len + 1]], [before[at - 1], before[at + len]]);
+        }
+        for (gpa, len) in [
+            (0, 0),
+            (0, 3),
+            (0, 16),
+            (1, 2),
+            (PAGE - 2, 4),
+            (3 * PAGE, 1),
+            (17 * PAGE - 4, 8),
+            (u64::MAX, 1),
+        ] {
+            let refused = memory.store(gpa, &[0; 16][..len]);
+            assert_eq!(refused, Err(NotStored { gpa, len }));
         }
     }
 

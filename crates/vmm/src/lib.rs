@@ -26,7 +26,7 @@ pub use arch::x86_64::boot::{BootError, ElfFault, InitrdPart};
 pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError, can_dedicate};
 pub use devices::virtio::console::FRAMES_PORT_NAME;
 pub use end::End;
-pub use guest_ram::{GuestRam, NotRam};
+pub use guest_ram::{GuestRam, NotRam, NotStored};
 pub use machine::{ControlError, FirstRun, MicroVm, SetupTimes, StepTime, Stream};
 pub use memory::{MemoryError, NodeMemory, RAM_NAME, RamRegion, place};
 pub use probe::{ProbeStage, Unusable, Usable, probe};

@@ -192,23 +192,12 @@ pub fn place(lens: &[u64]) -> Result<Vec<RamRegion>, MemoryError> {
     Ok(regions)
 }
 
-/// What this process does with a guest's RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    ReadWrite,
-}
-
 /// Maps `nodes` where `regions` say, in ascending order of address.
 pub(crate) fn map(
     nodes: &[NodeMemory],
     regions: &[RamRegion],
-    access: Access,
 ) -> Result<GuestMemoryMmap, MemoryError> {
-    let prot = match access {
-        Access::Read => ProtFlags::PROT_READ,
-        Access::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-    };
+    let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     let mut mapped = Vec::with_capacity(regions.len());
     for region in regions {
         let failed = |source| MemoryError::Map {
@@ -397,7 +386,7 @@ mod tests {
         file.set_len(len_bytes).unwrap();
         let node = NodeMemory { file, len_bytes };
         let regions = place(&[len_bytes]).unwrap();
-        let memory = map(&[node], &regions, Access::ReadWrite).unwrap();
+        let memory = map(&[node], &regions).unwrap();
         let image = NodeMemory::new(PAGE_BYTES).unwrap();
         let pages = Pages {
             file: &image.file,

@@ -59,6 +59,13 @@ pub enum Request {
     Snapshot(String),
     /// To read what a failure dump shows, should the test fail.
     Dump(DumpMoment),
+    /// To write a number into a global variable of a BPF program.
+    WriteGlobal {
+        /// The variable, or a number in it: `stats.per_cpu[3]`.
+        path: String,
+        /// The number; 0 and 1 for a bool.
+        value: i128,
+    },
 }
 
 /// When the state of the kernel is read for a failure dump. Earlier ones say more.

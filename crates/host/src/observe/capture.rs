@@ -8,11 +8,13 @@ use ktstr_monitor::state::{KernelState, StateReader};
 use ktstr_monitor::{Missing, Reading, Sampler};
 use serde::Serialize;
 
+use super::guest_memory::GuestRam;
 use crate::causes::chain;
 
 /// The kernel of a machine, found and sampled.
 #[derive(Debug)]
 pub(super) struct Sight {
+    pub(super) guest_ram: GuestRam,
     pub(super) kernel: Kernel,
     pub(super) reader: StateReader,
     pub(super) sampler: Sampler,
@@ -80,6 +82,16 @@ impl Sight {
             },
             kernel,
         })
+    }
+
+    /// Writes a number into the one global variable of BPF programs at `path`.
+    pub(super) fn write_global(&self, path: &str, value: i128) -> Result<(), String> {
+        let field = self
+            .reader
+            .find_global(path)
+            .map_err(|error| chain(&error))?;
+        let written = field.write(self.kernel.memory(), &self.guest_ram, value);
+        written.map_err(|error| chain(&error))
     }
 
     /// Which task has waited for at least half of what the kernel's watchdog allows, as a clause for a person.

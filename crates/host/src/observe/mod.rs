@@ -81,13 +81,16 @@ pub(crate) struct ObserverSettings {
 /// Most snapshots of one test.
 const MOST_SNAPSHOTS: usize = 1000;
 
+/// Most remarks of one test.
+const MOST_REMARKS: usize = 1000;
+
 /// Moments that a failure dump has at most.
 const MOST_DUMP_MOMENTS: usize = 4;
 
 /// How often a task that waits too long is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Longest label of a snapshot, in bytes.
+/// Longest label of a snapshot, and path of a global variable, in bytes.
 const LABEL_BYTES: usize = 200;
 
 /// Sees into one machine.
@@ -132,7 +135,7 @@ pub struct Observation {
     pub blind: Option<String>,
     /// Set if another host saw it, in a machine around it; then only its failure dump is known, as JSON.
     pub(crate) inner: Option<InnerHost>,
-    /// Snapshots that could not be taken, and why.
+    /// What a test asked for and could not be done, and why.
     pub remarks: Vec<String>,
 }
 
@@ -214,6 +217,7 @@ impl Observer {
     pub(crate) fn answer(&mut self, machine: &mut dyn Machine, request: Request) -> bool {
         match request {
             Request::Snapshot(label) => self.snapshot(machine, cut(&label)),
+            Request::WriteGlobal { path, value } => self.write_global(cut(&path), value),
             Request::Dump(DumpMoment::SchedulerGone) => self.dump(
                 machine,
                 "when the scheduler was found to be gone".to_owned(),
@@ -236,12 +240,26 @@ impl Observer {
                 true
             }
             Err(why) => {
-                if self.remarks.len() < MOST_SNAPSHOTS {
-                    let remark = format!("the snapshot `{label}` was not taken: {why}");
-                    self.remarks.push(remark);
-                }
+                self.remark(format!("the snapshot `{label}` was not taken: {why}"));
                 false
             }
+        }
+    }
+
+    fn write_global(&mut self, path: &str, value: i128) -> bool {
+        let sight = self.sight().map_err(str::to_owned);
+        match sight.and_then(|sight| sight.write_global(path, value)) {
+            Ok(()) => true,
+            Err(why) => {
+                self.remark(format!("{value} was not written into `{path}`: {why}"));
+                false
+            }
+        }
+    }
+
+    fn remark(&mut self, remark: String) {
+        if self.remarks.len() < MOST_REMARKS {
+            self.remarks.push(remark);
         }
     }
 
@@ -410,6 +428,7 @@ fn find_and_sample(
     let clock = has_booted
         .recv()
         .map_err(|_| "the guest's PID 1 never spoke".to_owned())?;
+    let guest_ram = memory.clone();
     let memory = Arc::new(memory);
     let deadline = Instant::now() + ATTACH_TIMEOUT;
     let kernel = loop {
@@ -428,6 +447,7 @@ fn find_and_sample(
     let sampler = Sampler::start(Box::new(source), sampling)
         .map_err(|error| format!("starting the monitor's thread: {error}"))?;
     Ok(Sight {
+        guest_ram,
         kernel,
         reader,
         sampler,

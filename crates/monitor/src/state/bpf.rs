@@ -1,7 +1,7 @@
 //! BPF maps and what is in them.
 
 use ktstr_introspect::bpf::{
-    Element, ElementValue, Globals, Map, MapElements, Maps, ObjectBtf, Value,
+    Element, ElementValue, GlobalSection, Globals, Map, MapElements, Maps, ObjectBtf, Value,
 };
 use ktstr_introspect::btf::{Btf, TypeId};
 use ktstr_introspect::kernel::{Kernel, PerCpu, ReadError};
@@ -34,12 +34,20 @@ impl MapReader {
     }
 
     pub(super) fn read(&self) -> Result<Vec<MapState>, ReadError> {
-        let maps = self.maps.all()?;
+        let maps = self.maps()?;
         Ok(maps.iter().map(|map| self.map(map)).collect())
     }
 
+    pub(super) fn maps(&self) -> Result<Vec<Map>, ReadError> {
+        self.maps.all()
+    }
+
+    pub(super) fn section(&self, map: &Map) -> Result<Option<GlobalSection>, ReadError> {
+        self.globals.section(map)
+    }
+
     fn map(&self, map: &Map) -> MapState {
-        let (name, content) = match self.globals.section(map) {
+        let (name, content) = match self.section(map) {
             Ok(Some(section)) => (
                 section.name.clone(),
                 section.read().map(MapContent::Globals),

@@ -2,6 +2,7 @@
 //! dump shows.
 
 mod bpf;
+mod globals;
 mod reader;
 mod text;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::sample::{Reading, SchedExtSample};
 
+pub use globals::GlobalLookupError;
 pub use reader::StateReader;
 
 /// Everything of a kernel that explains what its scheduler does. Of a paused guest its parts belong together.

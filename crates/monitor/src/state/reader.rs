@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use ktstr_introspect::bpf::GlobalField;
 use ktstr_introspect::kernel::{
     CpuMask, DispatchQueue, DispatchQueues, DsqKind, ExitInfo, Kernel, PerCpu, ReadError, Runqueue,
     Runqueues, SchedClass, SchedExt, Task, Tasks,
 };
 
 use super::bpf::MapReader;
+use super::globals::GlobalLookupError;
 use super::{CpuState, KernelState, SchedExtExit, ScxState, TaskState};
 use crate::kernel_source::{missing, sample_sched_ext};
 use crate::sample::{Missing, Reading};
@@ -49,6 +51,11 @@ impl StateReader {
             sched_ext: self.sched_ext(),
             maps: self.maps.read().map_err(missing),
         }
+    }
+
+    /// The number at `path` among the global variables of BPF programs, to be written.
+    pub fn find_global(&self, path: &str) -> Result<GlobalField, GlobalLookupError> {
+        self.maps.find_global(path)
     }
 
     /// How long the kernel lets a task of sched_ext wait before it throws the scheduler out.

@@ -20,7 +20,7 @@ use crate::arch::x86_64::layout::COM1_IRQ;
 use crate::arch::x86_64::layout::probe::{CODE, IDT, RAM_BYTES};
 use crate::arch::x86_64::regs;
 use crate::kvm_run::internal_error;
-use crate::memory::{self, Access, MemoryError, NodeMemory};
+use crate::memory::{self, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, install_kick_handler};
 use crate::vm::{self, Refused, refused};
 
@@ -259,7 +259,7 @@ fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
     vm::connect_line(&vm, &line, COM1_IRQ)?;
     let nodes = [NodeMemory::new(RAM_BYTES)?];
     let regions = memory::place(&[RAM_BYTES])?;
-    let memory = memory::map(&nodes, &regions, Access::ReadWrite)?;
+    let memory = memory::map(&nodes, &regions)?;
     memory::give_to(&vm, &memory)?;
     guest::write(&memory)?;
 
