@@ -10,19 +10,31 @@ const LARGE_PAGE: u64 = 1 << 7;
 const LARGE_PAGE_BYTES: u64 = 2 << 20;
 const ENTRIES: u64 = PAGE_BYTES / size_of::<u64>() as u64;
 
+/// All tables as they lie from [`PML4`] on: a page of it, of the PDPT, and of each directory.
+#[expect(clippy::cast_possible_truncation, reason = "3072")]
+static TABLES: [u64; ((2 + PAGE_DIRECTORY_COUNT) * ENTRIES) as usize] = {
+    const _: () = assert!(PDPT == PML4 + PAGE_BYTES && PAGE_DIRECTORIES == PDPT + PAGE_BYTES);
+    let (pdpt, directories) = (ENTRIES as usize, 2 * ENTRIES as usize);
+    let mut tables = [0; _];
+    tables[0] = PDPT | PRESENT_WRITABLE;
+    let mut gib = 0;
+    while gib < PAGE_DIRECTORY_COUNT {
+        tables[pdpt + gib as usize] = (PAGE_DIRECTORIES + gib * PAGE_BYTES) | PRESENT_WRITABLE;
+        gib += 1;
+    }
+    let mut page = 0;
+    while page < PAGE_DIRECTORY_COUNT * ENTRIES {
+        tables[directories + page as usize] =
+            (page * LARGE_PAGE_BYTES) | PRESENT_WRITABLE | LARGE_PAGE;
+        page += 1;
+    }
+    tables
+};
+
 /// Maps the first 4 GiB onto themselves: all that the kernel may touch before it has made its own tables
 /// (Documentation/arch/x86/boot.rst, 64-bit boot protocol).
 pub(crate) fn write_identity_map(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
-    let tables: Vec<u64> = (0..PAGE_DIRECTORY_COUNT)
-        .map(|gib| (PAGE_DIRECTORIES + gib * PAGE_BYTES) | PRESENT_WRITABLE)
-        .collect();
-    let pages: Vec<u64> = (0..PAGE_DIRECTORY_COUNT * ENTRIES)
-        .map(|page| (page * LARGE_PAGE_BYTES) | PRESENT_WRITABLE | LARGE_PAGE)
-        .collect();
-    let put = |at, entries: &[u64]| memory.write_slice(bytes_of_slice(entries), GuestAddress(at));
-    put(PML4, &[PDPT | PRESENT_WRITABLE])?;
-    put(PDPT, &tables)?;
-    put(PAGE_DIRECTORIES, &pages)
+    memory.write_slice(bytes_of_slice(&TABLES), GuestAddress(PML4))
 }
 
 #[cfg(test)]
