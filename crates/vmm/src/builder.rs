@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -263,17 +264,10 @@ impl Builder {
         times.devices = clock.lap();
 
         let vcpus = vcpu::create_all::<StartError>(&kvm, &vm, &ids, entry, dedicated)?;
-        let gate = Arc::new(Gate::new(vcpus.len()));
+        let gate = Arc::new(Gate::new(vcpus.len(), worker.wake()));
         let threads = VcpuThreads::start(vcpus, &self.host_cpus, &gate, &devices)
             .map(Arc::new)
-            .map_err(host("start the threads of the vCPUs"));
-        let threads = match threads {
-            Ok(threads) => threads,
-            Err(error) => {
-                worker.finish();
-                return Err(error);
-            }
-        };
+            .map_err(host("start the threads of the vCPUs"))?;
         times.vcpus = clock.lap();
         let mut machine = MicroVm {
             gate,
@@ -318,7 +312,7 @@ impl Builder {
         Ok(ids)
     }
 
-    /// All devices with our ends of their streams, and the console's thread.
+    /// All devices with our ends of their streams, and what serves the console.
     fn devices(
         &self,
         vm: &Arc<VmFd>,
@@ -349,8 +343,7 @@ impl Builder {
             .map_err(|errno| host("make an event for the console")(errno.into()))?;
         let sink = Box::new(KvmMsi(Arc::clone(vm)));
         let console = Arc::new(Mutex::new(VirtioPci::new(console, sink, Arc::clone(&wake))));
-        let worker = Worker::start(Arc::clone(&console), ram.clone(), wake)
-            .map_err(host("start the console's thread"))?;
+        let worker = Worker::new(Arc::clone(&console), ram.clone(), wake);
         let devices = Arc::new(Devices {
             com1,
             com2,
@@ -383,7 +376,7 @@ fn halt_without_exit(vm: &VmFd) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Starts the thread that waits for the end and cleans up after it.
+/// Starts the machine's thread: it serves the console, and cleans up after the end.
 fn supervise(
     machine: &mut MicroVm,
     devices: Arc<Devices>,
@@ -395,9 +388,12 @@ fn supervise(
     let supervisor = thread::Builder::new()
         .name("ktstr-vm".to_owned())
         .spawn(move || {
+            // A panic has been printed. The machine goes on without a console, and its end is told.
+            let _ = catch_unwind(AssertUnwindSafe(|| worker.run(|| gate.has_ended())));
             let end = gate.wait_for_end();
             threads.join();
-            worker.finish();
+            let _ = catch_unwind(AssertUnwindSafe(|| worker.finish()));
+            drop(worker);
             // The guest's ends of the streams: who reads ours sees them end.
             drop(devices);
             gate.finish();
@@ -411,9 +407,7 @@ fn supervise(
         Err(error) => {
             machine.gate.end(End::Killed);
             machine.threads.join();
-            Err(host("start the thread that waits for the machine's end")(
-                error,
-            ))
+            Err(host("start the machine's thread")(error))
         }
     }
 }

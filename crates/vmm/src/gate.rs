@@ -1,8 +1,10 @@
 //! Where vCPU threads are stopped, paused and let go, and where their end is noted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::sys::eventfd::EventFd;
 
 use crate::end::End;
 use crate::vcpu::VcpuRegisters;
@@ -31,6 +33,8 @@ pub(crate) struct Gate {
     changed: Condvar,
     /// Whether the state must be looked at: false while the guest just runs.
     closed: AtomicBool,
+    /// Written to at the end, for who waits for other things as well.
+    ended: Arc<EventFd>,
 }
 
 /// What a vCPU thread is to do.
@@ -42,7 +46,7 @@ pub(crate) enum Order {
 }
 
 impl Gate {
-    pub(crate) fn new(vcpus: usize) -> Self {
+    pub(crate) fn new(vcpus: usize, ended: Arc<EventFd>) -> Self {
         Self {
             state: Mutex::new(State {
                 parked: vec![None; vcpus],
@@ -50,6 +54,7 @@ impl Gate {
             }),
             changed: Condvar::new(),
             closed: AtomicBool::new(false),
+            ended,
         }
     }
 
@@ -122,6 +127,13 @@ impl Gate {
         state.end.get_or_insert(end);
         self.closed.store(true, Ordering::Release);
         self.changed.notify_all();
+        // Full only if it was written to 2^64 times and never read.
+        let _ = self.ended.write(1);
+    }
+
+    /// Whether somebody has noted an end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.closed.load(Ordering::Acquire) && self.lock().end.is_some()
     }
 
     /// Waits until somebody has noted an end.

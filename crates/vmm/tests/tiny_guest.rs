@@ -107,6 +107,14 @@ fn machine_threads() -> usize {
     names.filter(|name| name.starts_with("ktstr-")).count()
 }
 
+/// Whether the thread that serves a machine waits.
+fn machine_thread_sleeps() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let mut stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    stats.any(|stat| stat.contains(" (ktstr-vm) S "))
+}
+
 #[test]
 fn a_guest_speaks_and_powers_off() {
     let code = [
@@ -337,6 +345,23 @@ fn pending(stream: &mut UnixStream) -> Vec<u8> {
     assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
     stream.set_nonblocking(false).unwrap();
     bytes
+}
+
+#[test]
+fn an_end_is_told_at_once() {
+    let mut fastest = DEADLINE;
+    for _ in 0..3 {
+        let Some((mut machine, ends)) = start(Topology::SINGLE, &SPIN) else {
+            return;
+        };
+        wait_until(machine_thread_sleeps);
+        let killed = Instant::now();
+        machine.kill();
+        assert_eq!(ends.try_recv().unwrap(), End::Killed);
+        fastest = fastest.min(killed.elapsed());
+    }
+    // By itself it looks around once a second.
+    assert!(fastest < Duration::from_millis(300), "{fastest:?}");
 }
 
 #[test]

@@ -1,11 +1,8 @@
-//! The thread that moves bytes between the console's queues and the host.
+//! Moves bytes between the console's queues and the host.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,69 +16,53 @@ use crate::devices::lock;
 /// How long the host may take, after the machine has ended, to read what the guest had sent.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// The running thread.
+/// What serves the console.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    thread: JoinHandle<()>,
-    stop: Arc<AtomicBool>,
+    device: Arc<Mutex<VirtioPci>>,
+    memory: GuestMemoryMmap,
     wake: Arc<EventFd>,
 }
 
 impl Worker {
-    /// Starts it. `wake` is the event that the device writes to.
-    pub(crate) fn start(
+    /// `wake` is the event that the device writes to.
+    pub(crate) fn new(
         device: Arc<Mutex<VirtioPci>>,
         memory: GuestMemoryMmap,
         wake: Arc<EventFd>,
-    ) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let loop_of = Loop {
+    ) -> Self {
+        Self {
             device,
             memory,
-            wake: Arc::clone(&wake),
-            stop: Arc::clone(&stop),
-        };
-        let thread = thread::Builder::new()
-            .name("ktstr-console".to_owned())
-            .spawn(move || loop_of.run())?;
-        Ok(Self { thread, stop, wake })
+            wake,
+        }
     }
 
-    /// Moves what the guest had sent, then ends. Called when no CPU of the guest runs any more.
-    pub(crate) fn finish(self) {
-        self.stop.store(true, Ordering::Release);
-        let _ = self.wake.write(1);
-        // A panic in the thread has been printed; the ports' ends are closed either way.
-        let _ = self.thread.join();
+    /// The event that ends a wait.
+    pub(crate) fn wake(&self) -> Arc<EventFd> {
+        Arc::clone(&self.wake)
     }
-}
 
-struct Loop {
-    device: Arc<Mutex<VirtioPci>>,
-    memory: GuestMemoryMmap,
-    wake: Arc<EventFd>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Loop {
-    fn run(&self) {
-        let mut stop_at = None;
-        loop {
-            let stopping = self.stop.load(Ordering::Acquire);
+    /// Moves bytes until `ended`. Who makes that true writes to the event.
+    pub(crate) fn run(&self, ended: impl Fn() -> bool) {
+        while !ended() {
             let more = lock(&self.device).process(&self.memory);
-            if stopping {
-                let until = *stop_at.get_or_insert_with(|| Instant::now() + LAST_WORDS);
-                let blocked = lock(&self.device).console().is_blocked();
-                if !(more || blocked) || Instant::now() >= until {
-                    return;
-                }
+            if self.wait(if more { 0 } else { 1000 }).is_err() {
+                return;
             }
-            let timeout_ms: u16 = match (more, stopping) {
-                (true, _) => 0,
-                (false, true) => 20,
-                (false, false) => 1000,
-            };
-            if self.wait(timeout_ms).is_err() {
+        }
+    }
+
+    /// Moves what the guest had sent. Called when no CPU of the guest runs any more.
+    pub(crate) fn finish(&self) {
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            let more = lock(&self.device).process(&self.memory);
+            let blocked = lock(&self.device).console().is_blocked();
+            if !(more || blocked) || Instant::now() >= until {
+                return;
+            }
+            if self.wait(if more { 0 } else { 20 }).is_err() {
                 return;
             }
         }
