@@ -167,9 +167,109 @@ def frames():
     write("frames", "raw", cuts + bytes([7, len(raw)]) + raw)
 
 
+class Btf:
+    """The parts of a BTF object (Documentation/bpf/btf.rst), in the making."""
+
+    def __init__(self, first_id=1, first_name=0):
+        self.types, self.names = b"", b"\0" if first_name == 0 else b""
+        self.next_id, self.first_name = first_id, first_name
+
+    def name(self, name):
+        if not name:
+            return 0
+        at = self.first_name + len(self.names)
+        self.names += name.encode() + b"\0"
+        return at
+
+    def add(self, name, kind, vlen, word, *tail):
+        self.types += struct.pack(f"<{3 + len(tail)}I", self.name(name), kind << 24 | vlen, word, *tail)
+        self.next_id += 1
+        return self.next_id - 1
+
+    def members(self, *members):
+        return [word for name, kind, at in members for word in (self.name(name), kind, at)]
+
+    def bytes(self):
+        sizes = (24, 0, len(self.types), len(self.types), len(self.names))
+        return struct.pack("<HBB5I", 0xEB9F, 1, 0, *sizes) + self.types + self.names
+
+
+def btf():
+    base = Btf()
+    int_ = base.add("int", 1, 0, 4, 1 << 24 | 32)
+    long = base.add("unsigned long", 1, 0, 8, 64)
+    pointer = base.add("", 2, 0, 0)
+    array = base.add("", 3, 0, 0, long, int_, 4)
+    union = base.add("", 5, 2, 8, *base.members(("word", long, 0), ("half", int_, 0)))
+    bits = base.add("bits", 4, 1 << 31 | 2, 4, *base.members(("low", int_, 3 << 24), ("high", int_, 5 << 24 | 3)))
+    base.add("mode", 6, 1 << 31 | 2, 4, base.name("OFF"), 0, base.name("BROKEN"), 0xFFFF_FFFF)
+    scx = base.add("scx", 4, 1, 8, *base.members(("slice", long, 0)))
+    members = base.members(("", union, 0), ("all", array, 64), ("next", pointer, 320), ("scx", scx, 384), ("bits", bits, 448))
+    node = base.add("node", 4, 5, 64, *members)
+    base.add("node_t", 8, 0, node)
+    variable = base.add("count", 14, 0, int_, 1)
+    base.add(".bss", 15, 1, 4, variable, 0, 4)
+    split = Btf(base.next_id, len(base.names))
+    split.add("of_a_module", 4, 1, 64, *split.members(("base", node, 0)))
+    for name, parts in {"base": (base.bytes(), b""), "split": (base.bytes(), split.bytes())}.items():
+        write("btf", name, struct.pack("<H", len(parts[0])) + b"".join(parts))
+
+
+def kallsyms():
+    """As scripts/kallsyms.c writes them, without compression beyond single characters."""
+    base = 0xFFFF_FFFF_8100_0000
+    # More than one marker's worth of them.
+    symbols = [(base, "T_text"), (base + 64, "tschedule"), (base + 0x1000, "Djiffies_64")]
+    symbols += [(base + 0x2000 + 8 * number, f"b{number}") for number in range(256)]
+    out = b"what is before it\0"
+
+    def align(data):
+        return data + bytes(-len(data) % 8)
+
+    out = align(align(out) + struct.pack("<I", len(symbols)))
+    names, markers = b"", []
+    for number, (_, name) in enumerate(symbols):
+        markers += [len(names)] if number % 256 == 0 else []
+        names += bytes([len(name)]) + name.encode()
+    out = align(align(out + names) + struct.pack(f"<{len(markers)}I", *markers))
+    starts, tokens = [], b""
+    for token in range(256):
+        starts.append(len(tokens))
+        tokens += (bytes([token]) if 0x21 <= token <= 0x7E else b"a_token_of_many") + b"\0"
+    out = align(align(out + tokens) + struct.pack("<256H", *starts))
+    out = align(out + struct.pack(f"<{len(symbols)}I", *(address - base for address, _ in symbols)))
+    out += struct.pack("<Q", base)
+    for number in sorted(range(len(symbols)), key=lambda number: symbols[number][1][1:]):
+        out += struct.pack(">I", number)[1:]
+    write("kallsyms", "tables", b"\0" + struct.pack("<Q", base + 0x100_0000) + out + b"what is after it")
+    text = "".join(f"{address:016x} {name[0]} {name[1:]}\n" for address, name in symbols[:8])
+    write("kallsyms", "text", b"\1" + text.encode() + b"ffffffffc0000000 t in_a_module\t[module]\n")
+
+
+def page_tables():
+    def walk(levels, address, *entries):
+        return bytes([levels]) + struct.pack(f"<QQ{len(entries)}Q", 0x1000, address, *entries)
+
+    write("page_tables", "small", walk(0, 0xFFFF_8880_1234_5678, 0x2001, 0x3001, 0x4001, 1 << 63 | 0x5001))
+    write("page_tables", "huge", walk(0, 0xFFFF_FFFF_8123_4567, 0x2001, 0x3001, 0x40_0081))
+    write("page_tables", "five", walk(1, 0xFF3C_5DA6_C012_3456, 0x2001, 0x3001, 0x4000_0081))
+
+
+def bpf_memory():
+    write("xarray", "as-it-is", bytes(64))
+    # The first node leads to itself, or to the next.
+    write("xarray", "another-node", bytes(8) + b"\x40\x02" + bytes(600))
+    write("map_values", "as-it-is", bytes(64))
+    write("map_values", "flipped", bytes(range(256)) * 16)
+
+
 if __name__ == "__main__":
     images()
     serial()
     virtio_console()
     tables()
     frames()
+    btf()
+    kallsyms()
+    page_tables()
+    bpf_memory()

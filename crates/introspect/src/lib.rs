@@ -11,9 +11,15 @@
 pub mod bpf;
 pub mod btf;
 mod bytes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod image;
 pub mod kernel;
 pub mod memory;
 pub mod symbols;
+
+// The synthetic kernels of the tests call it by its name.
+#[cfg(any(test, feature = "fuzzing"))]
+extern crate self as ktstr_introspect;
 
 pub use image::{ImageError, KernelImage};

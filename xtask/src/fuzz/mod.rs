@@ -22,17 +22,27 @@ use crate::steps::seconds;
 use log::Log;
 
 /// The targets, each a file in fuzz/fuzz_targets.
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 11] = [
     "serial",
     "virtio_console",
     "tables",
     "boot",
     "image",
     "frames",
+    "btf",
+    "kallsyms",
+    "page_tables",
+    "xarray",
+    "map_values",
 ];
 
 /// The crates that have a door for fuzz targets, by the feature that opens it.
-const DOORS: [&str; 3] = ["ktstr-vmm", "ktstr-kernels", "ktstr-wire"];
+const DOORS: [&str; 4] = [
+    "ktstr-vmm",
+    "ktstr-kernels",
+    "ktstr-wire",
+    "ktstr-introspect",
+];
 
 /// Memory of a target's process; no input needs half of it.
 const MEMORY_MIB: u32 = 2048;
@@ -90,7 +100,7 @@ pub(crate) fn clippy_args() -> Vec<&'static str> {
     }
     args.extend([
         "--features",
-        "ktstr-vmm/fuzzing,ktstr-kernels/fuzzing,ktstr-wire/fuzzing",
+        "ktstr-vmm/fuzzing,ktstr-kernels/fuzzing,ktstr-wire/fuzzing,ktstr-introspect/fuzzing",
     ]);
     args.extend(["--", "-D", "warnings"]);
     args

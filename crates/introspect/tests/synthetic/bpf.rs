@@ -13,27 +13,9 @@ use ktstr_introspect::kernel::{Kernel, PerCpu, ReadError};
 use ktstr_introspect::memory::{Dump, PhysError, PhysWrite};
 use proptest::prelude::*;
 
-use crate::btf_builder::{BtfBuilder, INT_BOOL, INT_SIGNED};
+use crate::busy_bpf::{ARRAY, HASH, bss_bytes, busy, object, read_all, with_bss};
 use crate::fake_bpf::{ARRAY_VALUES, FakeBpf, MapSpec};
 use crate::fake_kernel::Noisy;
-
-const ARRAY: MapSpec = MapSpec {
-    id: 1,
-    map_type: 2,
-    key_size: 4,
-    value_size: 12,
-    max_entries: 3,
-    btf: 0,
-    value_type: 0,
-};
-const HASH: MapSpec = MapSpec {
-    id: 2,
-    map_type: 1,
-    key_size: 3,
-    value_size: 8,
-    max_entries: 9,
-    ..ARRAY
-};
 
 fn elements(kernel: &Kernel) -> MapElements {
     MapElements::new(kernel, &PerCpu::read(kernel).unwrap()).unwrap()
@@ -213,58 +195,6 @@ fn a_chain_that_ends_in_another_bucket_is_unstable() {
     assert!(read.cut);
 }
 
-/// The types of an object, and the id of its `.bss`.
-fn object() -> (BtfBuilder, u32) {
-    let mut btf = BtfBuilder::new();
-    let int = btf.int("int", 4, INT_SIGNED);
-    let u64_ = btf.int("unsigned long long", 8, 0);
-    let u16_ = btf.int("unsigned short", 2, 0);
-    let char_ = btf.int("char", 1, INT_SIGNED);
-    let bool_ = btf.int("_Bool", 1, INT_BOOL);
-    let name = btf.array(char_, 8);
-    let shorts = btf.array(u16_, 4);
-    let mode = btf.enumeration("mode", &[("OFF", 0), ("ON", 1), ("BROKEN", -1)]);
-    let pointer = btf.pointer(int);
-    let inner = btf.union("", 8, &[("word", u64_), ("half", int)]);
-    let bits = btf.bit_structure("bits", 4, &[("low", int, 0, 3), ("high", int, 3, 5)]);
-    let stats = btf.structure(
-        "stats",
-        40,
-        &[
-            ("", inner, 0),
-            ("shorts", shorts, 8),
-            ("bits", bits, 16),
-            ("next", pointer, 24),
-            ("name", name, 32),
-        ],
-    );
-    let both = btf.array(stats, 2);
-    let bss = btf.section(
-        ".bss",
-        &[
-            ("count", int, 0, 4),
-            ("mode", mode, 4, 4),
-            ("stop", bool_, 8, 1),
-            ("both", both, 16, 80),
-        ],
-    );
-    (btf, bss)
-}
-
-fn bss_bytes() -> Vec<u8> {
-    let mut bytes = vec![0; 96];
-    bytes[..4].copy_from_slice(&(-7_i32).to_le_bytes());
-    bytes[4..8].copy_from_slice(&(-1_i32).to_le_bytes());
-    bytes[8] = 1;
-    bytes[16..24].copy_from_slice(&5_u64.to_le_bytes());
-    bytes[24..32].copy_from_slice(&[1, 0, 1, 0, 1, 0, 2, 0]);
-    bytes[32] = 0b0111_1110;
-    bytes[40..48].copy_from_slice(&0xffff_8880_0000_1000_u64.to_le_bytes());
-    bytes[48..52].copy_from_slice(b"cpu0");
-    bytes[88] = 0xff;
-    bytes
-}
-
 #[test]
 fn values_are_rendered_field_by_field() {
     let (btf, bss) = object();
@@ -327,23 +257,6 @@ impl PhysWrite for Written {
         self.0.borrow_mut().push((gpa, bytes.to_vec()));
         Ok(())
     }
-}
-
-fn with_bss() -> (FakeBpf, u64) {
-    let mut bpf = FakeBpf::new();
-    let (btf, bss) = object();
-    let btf = bpf.object_btf(&btf);
-    let spec = MapSpec {
-        value_size: 96,
-        max_entries: 1,
-        btf,
-        value_type: bss,
-        ..ARRAY
-    };
-    let map = bpf.array("main_bpf.bss", spec, &[bss_bytes()]);
-    let other = bpf.array("array", ARRAY, &[]);
-    bpf.fill_maps(&[map, other]);
-    (bpf, map)
 }
 
 #[test]
@@ -451,45 +364,6 @@ fn global_variables_are_written_where_they_are_if_it_fits() {
         "2 does not fit into `stop`, which holds 0 to 1"
     );
     assert!(written.0.take().is_empty());
-}
-
-/// Reads everything that there is, and passes over what can't be read.
-fn read_all(kernel: &Kernel) -> Option<usize> {
-    let percpu = PerCpu::read(kernel).ok()?;
-    let elements = MapElements::new(kernel, &percpu).ok()?;
-    let globals = Globals::new(kernel, &percpu).ok()?;
-    let mut read = Programs::new(kernel, &percpu)
-        .ok()?
-        .all()
-        .map_or(0, |all| all.len());
-    for map in Maps::new(kernel).ok()?.all().unwrap_or_default() {
-        read += elements
-            .read(&map, 100)
-            .map_or(0, |found| found.elements.len());
-        if let Ok(Some(section)) = globals.section(&map) {
-            read += section.read().map_or(0, |value| value.to_string().len());
-            let _ = section.field("both[1].bits");
-        }
-    }
-    Some(read)
-}
-
-fn busy() -> FakeBpf {
-    let (mut bpf, bss) = with_bss();
-    let hash = bpf.hash("hash", HASH, &[&[(1, 1), (2, 2)], &[(3, 3)], &[]]);
-    let word = bpf.per_cpu([1, 2]);
-    let percpu = bpf.hash(
-        "percpu",
-        MapSpec {
-            map_type: 5,
-            ..HASH
-        },
-        &[&[(1, word)]],
-    );
-    bpf.fill_maps(&[bss, hash, percpu]);
-    let program = bpf.program(5, "enqueue", word);
-    bpf.fill_programs(&[program]);
-    bpf
 }
 
 proptest! {

@@ -1,11 +1,9 @@
 //! Type information.
 
-use ktstr_introspect::btf::{
-    BitField, Btf, BtfError, Kind, LayoutError, Struct, TypeError, TypeId,
-};
+use ktstr_introspect::btf::{BitField, Btf, BtfError, Kind, LayoutError, TypeError, TypeId};
 use proptest::prelude::*;
 
-use crate::btf_builder::{BtfBuilder, INT_BOOL, INT_SIGNED};
+use crate::btf_builder::{BtfBuilder, INT_BOOL, INT_SIGNED, read_all};
 
 /// A task with everything that makes layouts hard.
 fn task() -> BtfBuilder {
@@ -205,29 +203,6 @@ fn circles_end() {
         get(5).size().unwrap_err(),
         TypeError::NoSuchId { id: 77, end: 6 }
     );
-}
-
-/// Asks everything of every type.
-fn read_all(btf: &Btf) -> usize {
-    let mut seen = 0;
-    for id in 0..btf.end_id() {
-        let found = btf.get(TypeId(id)).unwrap();
-        seen += found.name().len() + found.members().count() + found.enumerators().count();
-        seen += found.section_vars().count() + btf.named(found.name()).take(10).count();
-        let _ = (
-            found.size(),
-            found.int(),
-            found.stripped().map(|one| one.id()),
-        );
-        if let Ok(Some(layout)) = Struct::from_id(btf, found.id()) {
-            for path in ["scx.slice", "low", "next.x", ""] {
-                if let Ok(Some(field)) = layout.optional(path) {
-                    let _ = (field.uint(&[1; 64]), field.int(&[1; 64]), field.end());
-                }
-            }
-        }
-    }
-    seen
 }
 
 proptest! {

@@ -1,4 +1,6 @@
-//! Writes BTF.
+//! Writes BTF, and reads all of it.
+
+use ktstr_introspect::btf::{Btf, Struct, TypeId};
 
 /// The parts of a BTF object, in the making.
 pub(crate) struct BtfBuilder {
@@ -152,4 +154,27 @@ impl BtfBuilder {
         bytes.extend(&self.strings);
         bytes
     }
+}
+
+/// Asks everything of every type.
+pub(crate) fn read_all(btf: &Btf) -> usize {
+    let mut seen = 0;
+    for id in 0..btf.end_id() {
+        let found = btf.get(TypeId(id)).unwrap();
+        seen += found.name().len() + found.members().count() + found.enumerators().count();
+        seen += found.section_vars().count() + btf.named(found.name()).take(10).count();
+        let _ = (
+            found.size(),
+            found.int(),
+            found.stripped().map(|one| one.id()),
+        );
+        if let Ok(Some(layout)) = Struct::from_id(btf, found.id()) {
+            for path in ["scx.slice", "low", "next.x", ""] {
+                if let Ok(Some(field)) = layout.optional(path) {
+                    let _ = (field.uint(&[1; 64]), field.int(&[1; 64]), field.end());
+                }
+            }
+        }
+    }
+    seen
 }

@@ -1,7 +1,7 @@
 //! A made-up kernel with BPF maps and programs.
 
-use crate::btf_builder::BtfBuilder;
-use crate::fake_sched::{Era, FakeSched};
+use super::btf_builder::BtfBuilder;
+use super::fake_sched::{Era, FakeSched};
 
 const MAP_BYTES: u64 = 96;
 /// Of the elements of arrays, and of what hash tables have besides.

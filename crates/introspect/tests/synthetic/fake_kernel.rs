@@ -10,7 +10,7 @@ use ktstr_introspect::memory::{
 };
 use ktstr_introspect::symbols::Symbols;
 
-use crate::btf_builder::BtfBuilder;
+use super::btf_builder::BtfBuilder;
 
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const HUGE_PAGE: u64 = 2 << 20;
@@ -18,6 +18,7 @@ const GIB: u64 = 1 << 30;
 pub(crate) const PRESENT: u64 = 1;
 pub(crate) const HUGE: u64 = 1 << 7;
 const RAM: u64 = 12 << 20;
+pub(crate) const FIRST_OBJECT: u64 = 9 << 20;
 const LINK_TEXT: u64 = START_KERNEL_MAP + (16 << 20);
 const IMAGE_BYTES: u64 = 4 << 20;
 pub(crate) const BANNER: &str = "Linux version 9.9.9-fake";
@@ -52,7 +53,7 @@ pub(crate) struct FakeKernel {
     symbols: String,
     next_symbol: u64,
     next_page: u64,
-    next_object: u64,
+    pub(crate) next_object: u64,
     pub(crate) root: u64,
 }
 
@@ -65,7 +66,7 @@ impl FakeKernel {
             next_symbol: LINK_TEXT,
             // Tables and objects are above both places of the image.
             next_page: 8 << 20,
-            next_object: 9 << 20,
+            next_object: FIRST_OBJECT,
             root: 0,
         };
         kernel.symbol("_text", PAGE);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ktstr_introspect::kernel::Kernel;
 use ktstr_introspect::memory::{Evidence, PhysRead};
 
-use crate::btf_builder::{BtfBuilder, INT_SIGNED};
-use crate::fake_kernel::{FakeKernel, MOVED};
+use super::btf_builder::{BtfBuilder, INT_SIGNED};
+use super::fake_kernel::{FakeKernel, MOVED};
 
 pub(crate) const CPUS: u64 = 2;
 const TASK_BYTES: u64 = 256;

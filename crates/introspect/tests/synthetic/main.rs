@@ -8,6 +8,7 @@
 mod bpf;
 mod btf;
 mod btf_builder;
+mod busy_bpf;
 mod fake_bpf;
 mod fake_kernel;
 mod fake_sched;
