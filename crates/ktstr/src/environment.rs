@@ -17,13 +17,16 @@ pub struct SettingsError {
     reason: String,
 }
 
-/// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR`, `KTSTR_CPU_CAP`, `KTSTR_LOCK_DIR`, `KTSTR_MONITOR` and
-/// what is passed on to the guest.
+/// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR`, `KTSTR_CPU_CAP`, `KTSTR_LOCK_DIR`, `KTSTR_MONITOR`,
+/// `KTSTR_QEMU`, `KTSTR_APIC_ID_LLC_BIT` and what is passed on to the guest.
 pub fn settings_from_environment() -> Result<Settings, SettingsError> {
     Ok(Settings {
         kernel: parsed("KTSTR_KERNEL")?,
         engine: parsed("KTSTR_ENGINE")?.unwrap_or_default(),
-        engine_options: EngineOptions::from_env(),
+        engine_options: EngineOptions {
+            apic_id_llc_bit: parsed("KTSTR_APIC_ID_LLC_BIT")?.unwrap_or_default(),
+            ..EngineOptions::from_env()
+        },
         cache: path("KTSTR_CACHE_DIR"),
         cpu_cap: parsed("KTSTR_CPU_CAP")?.unwrap_or_default(),
         lock_folder: path("KTSTR_LOCK_DIR"),

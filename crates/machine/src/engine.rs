@@ -72,20 +72,24 @@ impl FromStr for EngineKind {
     }
 }
 
-/// Where an engine finds its tools. The default looks on `PATH`.
+/// Where an engine finds its tools, and what is special about its machines. The default looks on `PATH`.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
     /// The QEMU binary for x86-64 machines, instead of `qemu-system-x86_64` on `PATH`.
     pub qemu: Option<PathBuf>,
+    /// The bit of APIC ids at which a microVM's LLC numbers begin, if it is higher than the CPUs of an LLC need:
+    /// see [`Builder::llc_from_apic_id_bit`](ktstr_vmm::Builder::llc_from_apic_id_bit).
+    pub apic_id_llc_bit: u32,
 }
 
 impl EngineOptions {
-    /// Reads `KTSTR_QEMU`; empty means unset.
+    /// Reads `KTSTR_QEMU`; empty means unset. The rest is as by default.
     pub fn from_env() -> Self {
         Self {
             qemu: env::var_os("KTSTR_QEMU")
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
+            apic_id_llc_bit: 0,
         }
     }
 }
@@ -241,7 +245,7 @@ pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Chosen, Engin
     };
     let (engine, why): (Box<dyn Engine>, _) = match kind {
         EngineKind::Tcg | EngineKind::Nested => (tcg()?, None),
-        EngineKind::Kvm => match KvmEngine::probe() {
+        EngineKind::Kvm => match KvmEngine::probe(options) {
             Ok(engine) => (Box::new(engine), None),
             Err(source) => {
                 return Err(EngineError::KvmUnusable {
@@ -249,7 +253,7 @@ pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Chosen, Engin
                 });
             }
         },
-        EngineKind::Auto => match KvmEngine::probe() {
+        EngineKind::Auto => match KvmEngine::probe(options) {
             Ok(engine) => (Box::new(engine), Some("KVM is usable".to_owned())),
             Err(unusable) => (tcg()?, Some(format!("KVM is not usable: {unusable}"))),
         },

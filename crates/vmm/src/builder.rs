@@ -22,6 +22,7 @@ use crate::arch::x86_64::apic_id::ApicIds;
 use crate::arch::x86_64::boot::{self, BootError, Images, InitrdPart};
 use crate::arch::x86_64::layout;
 use crate::devices::Devices;
+use crate::devices::io_apic::IoApic;
 use crate::devices::pci::PciBus;
 use crate::devices::serial::{PATIENCE, SerialPort};
 use crate::devices::virtio::console::Console;
@@ -33,11 +34,10 @@ use crate::guest_ram::GuestRam;
 use crate::machine::{MicroVm, SetupTimes, StepClock, Streams};
 use crate::memory::{self, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, VcpuThreads};
-use crate::vm::{self, KvmMsi, Refused, refused};
+use crate::vm::{self, Interrupts, KvmLines, KvmMsi, Refused, refused};
 
-/// Highest APIC id that a machine may have. The interrupt controllers in the kernel can send device
-/// interrupts to no higher one, and 255 means all CPUs.
-pub const MAX_APIC_ID: u32 = 254;
+/// Highest APIC id that a machine may have: a message has 15 bits for it (`KVM_FEATURE_MSI_EXT_DEST_ID`).
+pub const MAX_APIC_ID: u32 = (1 << 15) - 1;
 
 /// Called exactly once, from a thread of the machine, when the machine has ended and nothing of it is left.
 pub type OnEnd = Box<dyn FnOnce(End) + Send>;
@@ -62,7 +62,7 @@ pub enum StartError {
         /// Nodes of the topology.
         declared: u32,
     },
-    /// More CPUs, or a sparser shape, than the interrupt controllers serve.
+    /// More CPUs, or a sparser shape, than interrupts can be sent to.
     #[error(
         "{topology} need APIC ids up to {highest}, but the highest possible is {MAX_APIC_ID}: declare fewer \
          CPUs"
@@ -141,6 +141,7 @@ pub struct Builder {
     images: Images,
     shell: bool,
     host_cpus: Vec<u32>,
+    llc_from_bit: u32,
 }
 
 /// What a guest with CPUs of its own does without leaving it.
@@ -170,6 +171,7 @@ impl Builder {
             images: Images::default(),
             shell: false,
             host_cpus: Vec::new(),
+            llc_from_bit: 0,
         }
     }
 
@@ -221,6 +223,14 @@ impl Builder {
         self
     }
 
+    /// Has the number of an LLC begin at this bit of APIC ids, 15 at most, even if fewer do for the CPUs in it. So a
+    /// few CPUs can have the ids of many, above 254, for which a machine has other interrupt controllers.
+    #[must_use]
+    pub fn llc_from_apic_id_bit(mut self, bit: u32) -> Self {
+        self.llc_from_bit = bit.min(15);
+        self
+    }
+
     /// Starts the machine. `on_end` is dropped uncalled when this fails.
     pub fn start(mut self, on_end: OnEnd) -> Result<MicroVm, StartError> {
         let mut times = SetupTimes::default();
@@ -232,7 +242,12 @@ impl Builder {
         if cpus as usize > max || ids.highest() as usize >= kvm.get_max_vcpu_id() {
             return Err(StartError::KvmCpus { cpus, max });
         }
-        let vm = Arc::new(vm::create(&kvm)?);
+        let interrupts = if ids.are_wide() {
+            Interrupts::WideIds
+        } else {
+            Interrupts::InKernel
+        };
+        let vm = Arc::new(vm::create(&kvm, interrupts)?);
         let dedicated = !self.host_cpus.is_empty();
         if dedicated {
             halt_without_exit(&vm)?;
@@ -260,7 +275,7 @@ impl Builder {
             .map_err(BootError::Parameters)?;
         times.tables = clock.lap();
 
-        let (devices, streams, worker) = self.devices(&vm, &ram)?;
+        let (devices, streams, worker) = self.devices(&vm, interrupts, &ram)?;
         times.devices = clock.lap();
 
         let vcpus = vcpu::create_all::<StartError>(&kvm, &vm, &ids, entry, dedicated)?;
@@ -302,7 +317,7 @@ impl Builder {
         if given > 0 && given != vcpus as usize {
             return Err(StartError::HostCpus { given, vcpus });
         }
-        let ids = ApicIds::new(self.topology);
+        let ids = ApicIds::new(self.topology).with_llc_from_bit(self.llc_from_bit);
         if ids.highest() > MAX_APIC_ID {
             return Err(StartError::TooManyCpus {
                 topology: self.topology,
@@ -316,6 +331,7 @@ impl Builder {
     fn devices(
         &self,
         vm: &Arc<VmFd>,
+        interrupts: Interrupts,
         ram: &GuestMemoryMmap,
     ) -> Result<(Arc<Devices>, Streams, Worker), StartError> {
         let pair = || UnixStream::pair().map_err(host("make a stream for a port"));
@@ -341,7 +357,10 @@ impl Builder {
         let wake = WakeEvent::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(Arc::new)
             .map_err(|errno| host("make an event for the console")(errno.into()))?;
-        let sink = Box::new(KvmMsi(Arc::clone(vm)));
+        let sink = Box::new(KvmMsi {
+            vm: Arc::clone(vm),
+            interrupts,
+        });
         let console = Arc::new(Mutex::new(VirtioPci::new(console, sink, Arc::clone(&wake))));
         let worker = Worker::new(Arc::clone(&console), ram.clone(), wake);
         let devices = Arc::new(Devices {
@@ -349,6 +368,8 @@ impl Builder {
             com2,
             pci: Mutex::new(PciBus::new()),
             console,
+            io_apic: (interrupts == Interrupts::WideIds)
+                .then(|| Mutex::new(IoApic::new(Box::new(KvmLines(Arc::clone(vm)))))),
         });
         let streams = Streams {
             com1: Some(com1_ours),

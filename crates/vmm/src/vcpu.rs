@@ -69,6 +69,9 @@ pub(crate) fn create_all<E: From<Refused> + From<VcpuError>>(
             .map_err(refused("create a vCPU"))?;
         let leaves = cpuid::build(supported.as_slice(), ids, cpu, dedicated);
         set_up(&fd, cpu, &leaves, (cpu == 0).then_some(entry))?;
+        if ids.are_wide() {
+            enter_x2apic_mode(&fd, cpu)?;
+        }
         vcpus.push(fd);
     }
     Ok(vcpus)
@@ -112,6 +115,20 @@ fn set_up(
         step("set the registers", fd.set_regs(&regs))?;
     }
     Ok(())
+}
+
+/// As firmware leaves a CPU of a machine whose ids xAPIC mode can't express: a kernel that finds its boot CPU in
+/// that mode passes over the others.
+fn enter_x2apic_mode(fd: &VcpuFd, vcpu: u32) -> Result<(), VcpuError> {
+    let entered = fd.get_sregs().and_then(|mut sregs| {
+        sregs.apic_base |= regs::APIC_BASE_X2APIC;
+        fd.set_sregs(&sregs)
+    });
+    entered.map_err(|source| VcpuError {
+        vcpu,
+        action: "set the APIC's mode",
+        source,
+    })
 }
 
 /// The running threads of a machine's vCPUs. They end when the gate says so, and are joined by
@@ -304,7 +321,9 @@ impl Vcpu {
                 self.devices.mmio_write(gpa, data);
                 return None;
             }
-            // With the interrupt controllers in the kernel these are spurious.
+            // Only a level-triggered line has a use for it.
+            Ok(VcpuExit::IoapicEoi(_)) => return None,
+            // With the local APICs in the kernel these are spurious.
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::Hlt) => return None,
             Ok(VcpuExit::Shutdown) => {
                 return Some(End::TripleFault {

@@ -410,9 +410,9 @@ fn what_can_not_be_built_is_refused() {
             declared: 2
         })
     ));
-    let many = Topology::new(1, 1, 200, 2).unwrap();
+    let many = Topology::new(1, 1, 20_000, 2).unwrap();
     let error = build(many, &[RAM_BYTES]).unwrap_err().to_string();
-    assert!(error.contains("APIC ids up to 399"), "{error}");
+    assert!(error.contains("APIC ids up to 39999"), "{error}");
 }
 
 #[test]

@@ -25,7 +25,22 @@ fn load_and_look(ctx: &Ctx) -> Result<AssertResult> {
         &has_kvm_clock.to_string(),
         "true",
     ));
+    // The machine around it has one CPU: each of several vCPUs waits for the others, and is told so.
+    if ctx.topo.cpu_count() > 1 {
+        let ticks = f64::from(stolen_ticks()?);
+        result.push(CheckResult::at_least("steal time", ticks, 1.0, "ticks"));
+    }
     Ok(result)
+}
+
+/// Time in which a CPU of this machine was to run and did not (`steal` of /proc/stat).
+fn stolen_ticks() -> Result<u32> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let steal = stat
+        .lines()
+        .next()
+        .and_then(|all| all.split_whitespace().nth(8));
+    Ok(steal.context("no steal time")?.parse()?)
 }
 
 #[ktstr_test]
@@ -98,6 +113,98 @@ fn kernel_lies_where_it_chose(_: &Ctx) -> Result<AssertResult> {
     let (text, code) = kernel_addresses()?;
     ensure!((text, code) != LINKED_AT, "it is where it was linked to");
     Ok(AssertResult::default())
+}
+
+/// Its second CPU has an APIC id above 255, to which interrupts of devices come as well.
+#[ktstr_test(llcs = 2)]
+#[ignore = "run with LLC numbers from bit 9 by `numbers_llcs_from_bit_9`"]
+fn has_a_wide_apic_id(ctx: &Ctx) -> Result<AssertResult> {
+    let mut result = load_and_look(ctx)?;
+    let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
+    let ids = cpus.lines().filter_map(|line| line.strip_prefix("apicid"));
+    let ids: Vec<_> = ids
+        .map(|id| id.trim_start_matches([':', '\t', ' ']))
+        .collect();
+    let what = "the APIC ids that the kernel found";
+    result.push(CheckResult::equal("ids", what, &ids.join(", "), "0, 512"));
+    // A message of the console's, and a line of the I/O APIC.
+    for (device, raise) in [("virtio0-", ask_host as Raise), ("ttyS0", write_to_com1)] {
+        let before = interrupts_on_cpu_1(device)?;
+        for irq in irqs(device)? {
+            std::fs::write(format!("/proc/irq/{irq}/smp_affinity_list"), "1")?;
+        }
+        raise(ctx)?;
+        let count = f64::from(interrupts_on_cpu_1(device)? - before);
+        result.push(CheckResult::at_least(
+            device,
+            count,
+            1.0,
+            "interrupts on CPU 1",
+        ));
+    }
+    Ok(result)
+}
+
+type Raise = fn(&Ctx) -> Result<()>;
+
+fn ask_host(ctx: &Ctx) -> Result<()> {
+    Ok(ctx.capture_snapshot("for its answer")?)
+}
+
+fn write_to_com1(_: &Ctx) -> Result<()> {
+    let mut com1 = std::fs::File::options().write(true).open("/dev/ttyS0")?;
+    std::io::Write::write_all(&mut com1, &[b'.'; 256])?;
+    Ok(nix::sys::termios::tcdrain(&com1)?)
+}
+
+/// Lines of /proc/interrupts, by the name of the device at their end.
+fn interrupt_lines(device: &str) -> Result<Vec<String>> {
+    let all = std::fs::read_to_string("/proc/interrupts")?;
+    let is_its = |line: &&str| {
+        let names = line.split_whitespace().last();
+        names.is_some_and(|name| name.starts_with(device))
+    };
+    Ok(all.lines().filter(is_its).map(str::to_owned).collect())
+}
+
+fn irqs(device: &str) -> Result<Vec<u32>> {
+    let lines = interrupt_lines(device)?;
+    ensure!(!lines.is_empty(), "{device} has no interrupt");
+    let number = |line: &String| line.split(':').next()?.trim().parse().ok();
+    lines
+        .iter()
+        .map(|line| number(line).with_context(|| line.clone()))
+        .collect()
+}
+
+fn interrupts_on_cpu_1(device: &str) -> Result<u32> {
+    let mut sum = 0;
+    for line in interrupt_lines(device)? {
+        let count = line
+            .split_whitespace()
+            .nth(2)
+            .context("no column of CPU 1")?;
+        sum += count.parse::<u32>()?;
+    }
+    Ok(sum)
+}
+
+#[ktstr_test(host_only, timeout_s = 420)]
+#[ignore = "run nested by the tests of this file"]
+fn numbers_llcs_from_bit_9(_: &Ctx) -> Result<AssertResult> {
+    let numbering = [("KTSTR_APIC_ID_LLC_BIT", "9")];
+    let again = e2e::run_again("has_a_wide_apic_id", &numbering);
+    println!("{}", again.text);
+    let outcome = format!("{:?}", again.sidecar.outcome);
+    let mut result = again.sidecar.result;
+    result.push(CheckResult::equal("inner", "the outcome", &outcome, "Pass"));
+    Ok(result)
+}
+
+#[test]
+fn a_cpu_may_have_an_apic_id_that_takes_more_than_eight_bits() {
+    let sidecar = e2e::run_on("nested", "numbers_llcs_from_bit_9");
+    assert_eq!(sidecar.outcome, Outcome::Pass, "{sidecar:#?}");
 }
 
 #[test]

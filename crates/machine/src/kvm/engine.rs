@@ -5,12 +5,12 @@ use std::io;
 use std::thread;
 
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, MAX_APIC_ID, NodeMemory, Unusable, can_dedicate};
+use ktstr_vmm::{Builder, NodeMemory, Unusable, can_dedicate};
 
 use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
 use crate::cmdline;
-use crate::engine::{Engine, LaunchError, OnEnd, TimingQuality};
+use crate::engine::{Engine, EngineOptions, LaunchError, OnEnd, TimingQuality};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
@@ -52,6 +52,7 @@ const HOST_CLOCK: &str = "/sys/devices/system/clocksource/clocksource0/current_c
 /// The host's KVM, known to run a kernel.
 #[derive(Debug)]
 pub(crate) struct KvmEngine {
+    apic_id_llc_bit: u32,
     max_vcpus: u32,
     /// CPUs of the host that this process may use.
     host_cpus: u32,
@@ -61,9 +62,10 @@ pub(crate) struct KvmEngine {
 
 impl KvmEngine {
     /// Probes the host's KVM with a tiny guest.
-    pub(crate) fn probe() -> Result<Self, Unusable> {
+    pub(crate) fn probe(options: &EngineOptions) -> Result<Self, Unusable> {
         let usable = ktstr_vmm::probe()?;
         Ok(Self {
+            apic_id_llc_bit: options.apic_id_llc_bit,
             max_vcpus: u32::try_from(usable.max_vcpus).unwrap_or(u32::MAX),
             host_cpus: thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
@@ -74,12 +76,11 @@ impl KvmEngine {
     /// Checks `spec`, and opens each of its files once.
     fn inputs(&self, spec: &MachineSpec) -> Result<Inputs, SpecError> {
         let cpus = spec.topology.cpu_count();
-        let max = self.max_vcpus.min(MAX_APIC_ID);
-        if cpus > max {
+        if cpus > self.max_vcpus {
             return Err(SpecError::TooManyCpus {
                 cpus,
                 engine: NAME,
-                max,
+                max: self.max_vcpus,
             });
         }
         let (kernel, _) = open_input("the kernel", spec.kernel.any_file(spec.kaslr)?)?;
@@ -146,7 +147,8 @@ impl Engine for KvmEngine {
             .numa(spec.numa.clone())
             .cmdline(inputs.cmdline)
             .shell(spec.interactive_console)
-            .dedicated(spec.host_cpus.clone());
+            .dedicated(spec.host_cpus.clone())
+            .llc_from_apic_id_bit(self.apic_id_llc_bit);
         if spec.immutable_files {
             builder = builder.immutable_images();
         }

@@ -15,6 +15,7 @@ use crate::{Guest, tcg};
 fn with_qemu(path: &str) -> EngineError {
     let options = EngineOptions {
         qemu: Some(path.into()),
+        ..EngineOptions::default()
     };
     choose(EngineKind::Tcg, &options).unwrap_err()
 }

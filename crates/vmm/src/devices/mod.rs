@@ -1,5 +1,6 @@
 //! The devices, and which of them answers at a port or address.
 
+pub(crate) mod io_apic;
 pub(crate) mod pci;
 pub(crate) mod power;
 pub(crate) mod serial;
@@ -7,8 +8,11 @@ pub(crate) mod virtio;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::arch::x86_64::layout::{COM_PORTS, COM1_PORT, COM2_PORT, PCI_ECAM, PCI_ECAM_BYTES};
+use crate::arch::x86_64::layout::{
+    APIC_BYTES, COM_PORTS, COM1_PORT, COM2_PORT, IO_APIC, PCI_ECAM, PCI_ECAM_BYTES,
+};
 use crate::end::End;
+use io_apic::IoApic;
 use pci::PciBus;
 use serial::SerialPort;
 use virtio::pci::VirtioPci;
@@ -23,6 +27,8 @@ pub(crate) struct Devices {
     pub(crate) com2: Mutex<SerialPort>,
     pub(crate) pci: Mutex<PciBus>,
     pub(crate) console: Arc<Mutex<VirtioPci>>,
+    /// Unless KVM's serves the machine.
+    pub(crate) io_apic: Option<Mutex<IoApic>>,
 }
 
 impl Devices {
@@ -62,6 +68,9 @@ impl Devices {
     /// A read of an address that is not RAM.
     pub(crate) fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
         data.fill(NOTHING);
+        if let Some((io_apic, into)) = self.io_apic_at(gpa) {
+            return lock(io_apic).read(into, data);
+        }
         let console = lock(&self.console);
         match in_ecam(gpa) {
             Some(into) => lock(&self.pci).ecam_read(&console, into, data),
@@ -71,11 +80,21 @@ impl Devices {
 
     /// A write to an address that is not RAM.
     pub(crate) fn mmio_write(&self, gpa: u64, data: &[u8]) {
+        if let Some((io_apic, into)) = self.io_apic_at(gpa) {
+            return lock(io_apic).write(into, data);
+        }
         let mut console = lock(&self.console);
         match in_ecam(gpa) {
             Some(into) => PciBus::ecam_write(&mut console, into, data),
             None => console.mmio_write(gpa, data),
         }
+    }
+
+    /// The I/O APIC of ours, and how far `gpa` is into it.
+    fn io_apic_at(&self, gpa: u64) -> Option<(&Mutex<IoApic>, u64)> {
+        let into = gpa.checked_sub(u64::from(IO_APIC))?;
+        let io_apic = self.io_apic.as_ref()?;
+        (into < APIC_BYTES).then_some((io_apic, into))
     }
 }
 

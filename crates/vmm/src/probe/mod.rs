@@ -22,7 +22,7 @@ use crate::arch::x86_64::regs;
 use crate::kvm_run::internal_error;
 use crate::memory::{self, MemoryError, NodeMemory};
 use crate::vcpu::{self, VcpuError, install_kick_handler};
-use crate::vm::{self, Refused, refused};
+use crate::vm::{self, Interrupts, Refused, refused};
 
 pub use guest::ProbeStage;
 
@@ -254,7 +254,7 @@ fn own_piece() -> Duration {
 }
 
 fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
-    let vm = vm::create(kvm)?;
+    let vm = vm::create(kvm, Interrupts::InKernel)?;
     let line = EventFd::new(nix::libc::EFD_CLOEXEC)?;
     vm::connect_line(&vm, &line, COM1_IRQ)?;
     let nodes = [NodeMemory::new(RAM_BYTES)?];

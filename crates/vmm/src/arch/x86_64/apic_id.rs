@@ -2,6 +2,9 @@
 
 use ktstr_topology::Topology;
 
+/// Highest id in xAPIC mode: 255 means all CPUs.
+const HIGHEST_NARROW: u32 = 254;
+
 /// The APIC ids of a topology.
 ///
 /// An id holds the LLC, the core in it and the thread in that, each in a field wide enough for its count
@@ -24,6 +27,14 @@ impl ApicIds {
         }
     }
 
+    /// With the LLC's number no lower than bit `bit`. Ids are left out where the fields below need fewer.
+    pub(crate) fn with_llc_from_bit(self, bit: u32) -> Self {
+        Self {
+            core_bits: self.core_bits.max(bit.saturating_sub(self.thread_bits)),
+            ..self
+        }
+    }
+
     pub(crate) fn topology(&self) -> &Topology {
         &self.topology
     }
@@ -40,6 +51,11 @@ impl ApicIds {
     /// The highest id that is in use.
     pub(crate) fn highest(&self) -> u32 {
         self.id(self.topology.cpu_count() - 1)
+    }
+
+    /// Whether an id needs more than the eight bits that interrupts of old have for it.
+    pub(crate) fn are_wide(&self) -> bool {
+        self.highest() > HIGHEST_NARROW
     }
 
     /// Bits to shift an id right by to get the core.
@@ -84,6 +100,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_llc_can_begin_at_a_higher_bit() {
+        let narrow = ApicIds::new(Topology::new(1, 2, 2, 2).unwrap());
+        assert_eq!(narrow.with_llc_from_bit(1), narrow);
+        let wide = narrow.with_llc_from_bit(9);
+        let all: Vec<_> = (0..8).map(|cpu| wide.id(cpu)).collect();
+        assert_eq!(all, [0, 1, 2, 3, 512, 513, 514, 515]);
+        assert_eq!((wide.core_shift(), wide.llc_shift()), (1, 9));
+        assert!(wide.are_wide() && !narrow.are_wide());
     }
 
     #[test]

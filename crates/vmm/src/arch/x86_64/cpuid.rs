@@ -23,6 +23,9 @@ const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 
 /// KVM's leaf of features. EDX has hints from the one who runs the machine.
 const KVM_FEATURES: u32 = 0x4000_0001;
+/// There, EAX: messages can go to APIC ids of 15 bits (`KVM_FEATURE_MSI_EXT_DEST_ID`). Without it a kernel leaves CPUs
+/// with an id above 255 out.
+const MSI_EXT_DEST_ID: u32 = 1 << 15;
 /// There, EDX: vCPUs are never preempted for long, so the guest needs no paravirtual spinlocks
 /// (`KVM_HINTS_REALTIME`, arch/x86/include/uapi/asm/kvm_para.h).
 const HINTS_REALTIME: u32 = 1 << 0;
@@ -87,6 +90,9 @@ pub(crate) fn build(
             leaves.caches(0x4, ids, cores_field(ids));
         }
         Vendor::Amd => leaves.amd(ids, id),
+    }
+    if ids.are_wide() {
+        leaves.leaf(KVM_FEATURES).eax |= MSI_EXT_DEST_ID;
     }
     if dedicated {
         leaves.leaf(KVM_FEATURES).edx |= HINTS_REALTIME;
@@ -311,6 +317,18 @@ mod tests {
         for dedicated in [false, true] {
             let leaf = get(&build(&host, &ids, 0, dedicated), KVM_FEATURES, 0);
             assert_eq!((leaf.eax, leaf.edx), (0x0100_7efb, dedicated.into()));
+        }
+    }
+
+    #[test]
+    fn only_a_guest_with_wide_ids_is_told_to_use_them() {
+        let ids = ApicIds::new(Topology::new(1, 2, 1, 1).unwrap());
+        for (ids, wanted) in [(ids, 0), (ids.with_llc_from_bit(9), MSI_EXT_DEST_ID)] {
+            let leaves = build(&host(b"Auth"), &ids, 1, false);
+            let eax = leaves.iter().find(|leaf| leaf.function == KVM_FEATURES);
+            assert_eq!(eax.map_or(0, |leaf| leaf.eax), wanted);
+            assert_eq!(get(&leaves, 0xb, 1).edx, ids.id(1));
+            assert_eq!(get(&leaves, 0x8000_001e, 0).eax, ids.id(1));
         }
     }
 

@@ -66,12 +66,11 @@ pub(crate) const PCI_ECAM: u64 = PCI_WINDOW + PCI_WINDOW_BYTES;
 /// Its size: 32 devices of 8 functions.
 pub(crate) const PCI_ECAM_BYTES: u64 = 32 * 8 * PAGE_BYTES;
 
-/// The in-kernel I/O APIC (`IOAPIC_DEFAULT_BASE_ADDRESS` of arch/x86/kvm/ioapic.h).
+/// The I/O APIC, the one in KVM or ours (`IOAPIC_DEFAULT_BASE_ADDRESS` of arch/x86/kvm/ioapic.h).
 pub(crate) const IO_APIC: u32 = 0xfec0_0000;
 /// The in-kernel local APICs (`APIC_DEFAULT_PHYS_BASE`).
 pub(crate) const LOCAL_APIC: u32 = 0xfee0_0000;
 /// Size of each of the two.
-#[cfg(test)]
 pub(crate) const APIC_BYTES: u64 = PAGE_BYTES;
 
 /// One page for KVM's identity map, needed by Intel CPUs without unrestricted guest mode.

@@ -8,6 +8,8 @@ use super::layout::{GDT, PML4};
 /// Where a CPU starts after a reset, within its code segment (AMD APM volume 2, section 14.1.3).
 pub(crate) const RESET_RIP: u64 = 0xfff0;
 
+/// `IA32_APIC_BASE`: x2APIC mode (Intel SDM volume 3, 11.12.1).
+pub(crate) const APIC_BASE_X2APIC: u64 = 1 << 10;
 /// Protected mode: off after a reset.
 pub(crate) const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;

@@ -70,6 +70,7 @@ impl Driver {
                 com2: com(com2),
                 pci: Mutex::new(PciBus::new()),
                 console: Arc::new(Mutex::new(console)),
+                io_apic: None,
             },
             memory: GuestMemoryMmap::from_ranges(&[(
                 GuestAddress(0),
