@@ -410,9 +410,14 @@ fn what_can_not_be_built_is_refused() {
             declared: 2
         })
     ));
-    let many = Topology::new(1, 1, 20_000, 2).unwrap();
-    let error = build(many, &[RAM_BYTES]).unwrap_err().to_string();
-    assert!(error.contains("APIC ids up to 39999"), "{error}");
+    let sparse = Topology::new(1, 3, 1, 1).unwrap();
+    let node = vec![NodeMemory::new(RAM_BYTES).unwrap()];
+    let error = Builder::new(sparse, node, kernel(&SPIN))
+        .llc_from_apic_id_bit(15)
+        .start(Box::new(|_| {}))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("APIC ids up to 65536"), "{error}");
 }
 
 #[test]
