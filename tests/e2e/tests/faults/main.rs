@@ -3,6 +3,7 @@
 mod host_only;
 mod kvm;
 mod raw_syscalls;
+mod stopped_host;
 mod victim;
 mod victims;
 

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ktstr_report::{RunStore, Sidecar};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 /// Longer than any victim needs on a busy host, also one with others inside of it.
@@ -102,8 +103,12 @@ fn read_in_background(mut stream: impl Read + Send + 'static) -> JoinHandle<Stri
 }
 
 pub(crate) fn kill(pid: u32) {
+    send(pid, Signal::SIGKILL);
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("a process of ours");
+    nix::sys::signal::kill(pid, signal).expect("a process of ours");
 }
 
 /// Waits for a condition, looking more and more rarely.
