@@ -3,9 +3,13 @@
 //! Tests of faults expect them, so that they pass only if the fault is found, by its name. What a report says
 //! when something else happens is read from victims, as in `faults`.
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
 use e2e::Again;
 use ktstr::prelude::*;
-use ktstr_report::{SchedulerEnd, Sidecar};
+use ktstr_report::{FailureKind, SchedulerEnd, Sidecar};
 
 declare_scheduler!(KTSTR, {
     name = "ktstr",
@@ -48,6 +52,13 @@ declare_scheduler!(SWITCHED_ON, {
     enable = "echo switching on; echo 1 > /proc/sys/kernel/sched_schedstats",
     disable = "echo 0 > /proc/sys/kernel/sched_schedstats",
 });
+
+/// Folder of a crate that a test below writes.
+const EDITED_CRATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/scx-edited");
+
+const EDITED: Scheduler = Scheduler::named("edited")
+    .binary_discover("scx_edited")
+    .declared_in(EDITED_CRATE);
 
 #[ktstr_test(scheduler = KTSTR, llcs = 1, cores = 2)]
 fn healthy_on_one_llc(ctx: &Ctx) -> Result<AssertResult> {
@@ -237,6 +248,12 @@ mod victims {
         Ok(scenarios::steady(ctx)?)
     }
 
+    #[ktstr_test(scheduler = EDITED, expect_err(load_failure))]
+    #[ignore = "fails on purpose"]
+    fn does_not_compile(_: &Ctx) -> Result<AssertResult> {
+        bail!("the body is not to run");
+    }
+
     #[ktstr_test(scheduler = MISNAMED)]
     #[ignore = "fails on purpose"]
     fn has_another_name(ctx: &Ctx) -> Result<AssertResult> {
@@ -346,6 +363,41 @@ fn what_can_not_be_had_is_named_before_a_machine_starts() {
     let (sidecar, text) = run("has_no_target");
     assert_eq!(sidecar.timings.boot_ms, 0);
     contains(&text, &["has a binary `scx_kstr`; it has: ", "scx_ktstr"]);
+}
+
+/// One whose last edit broke it: what was built before is still there, and no failure to load is met by it.
+#[test]
+fn a_build_that_fails_fails_the_test_with_the_compilers_words() {
+    let folder = Path::new(EDITED_CRATE);
+    std::fs::create_dir_all(folder.join("src")).expect("a folder");
+    let write = |file: &str, text: &str| std::fs::write(folder.join(file), text).expect("a file");
+    let manifest = "[package]\nname = \"scx-edited\"\nedition = \"2024\"\n\n\
+                    [[bin]]\nname = \"scx_edited\"\npath = \"src/main.rs\"\n\n[workspace]\n";
+    write("Cargo.toml", manifest);
+    write("src/main.rs", "fn main() {}\n");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let built = Command::new(cargo)
+        .arg("build")
+        .current_dir(folder)
+        .output();
+    let built = built.expect("cargo runs");
+    assert!(built.status.success(), "{built:?}");
+
+    write("src/main.rs", "fn main() {\n    atach();\n}\n");
+    let (sidecar, text) = run("does_not_compile");
+    assert_eq!(sidecar.outcome, Outcome::Fail, "{text}");
+    assert_eq!(sidecar.timings.boot_ms, 0, "a machine was started");
+    let failure = sidecar.failure.expect("a failure");
+    assert_eq!(failure.kind, FailureKind::Harness, "{text}");
+    contains(
+        &text,
+        &[
+            "cargo build --package",
+            "--bin scx_edited",
+            "cannot find function `atach` in this scope",
+            "src/main.rs:2:5",
+        ],
+    );
 }
 
 #[test]
