@@ -78,6 +78,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
             "ktstr-topology",
         ],
     ),
+    ("monitor-bench", &["ktstr"]),
     ("e2e", &["ktstr", "ktstr-report", "ktstr-topology"]),
     ("layering", &[]),
     ("scx-ktstr", &[]),

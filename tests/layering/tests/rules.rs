@@ -15,6 +15,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/guest/src/command.rs",
     "crates/guest/src/crash.rs",
     "crates/guest/src/init.rs",
+    "crates/guest/src/pit.rs",
     "crates/guest/src/scheduler/held_maps.rs",
     "crates/machine/src/tcg/process.rs",
     "crates/machine/src/tcg/tsc.rs",
