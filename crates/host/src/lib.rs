@@ -23,6 +23,7 @@ mod shell;
 mod sidecar;
 mod text;
 mod vm_result;
+mod watchdog;
 
 pub use cargo_build::BuildError;
 pub use cpu_queue::{

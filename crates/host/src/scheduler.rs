@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use ktstr_wire::{SchedulerJob, SchedulerStart};
+use ktstr_wire::{SchedulerJob, SchedulerStart, WatchdogJob};
 
 use crate::cargo_build::{self, BuildError};
 use crate::initramfs::Include;
@@ -136,7 +136,7 @@ impl SchedulerPlan {
     }
 
     /// What the guest is told.
-    pub(crate) fn job(&self, include: &Include) -> SchedulerJob {
+    pub(crate) fn job(&self, include: &Include, watchdog: Option<WatchdogJob>) -> SchedulerJob {
         let start = match &self.source {
             SchedulerSource::Builtin { enable, disable } => SchedulerStart::Builtin {
                 enable: enable.clone(),
@@ -151,7 +151,7 @@ impl SchedulerPlan {
             name: self.name.clone(),
             start,
             ops: self.ops.clone(),
-            watchdog_timeout_ms: self.watchdog_timeout_ms,
+            watchdog,
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
         let plan = plan(&[]);
         let include = plan.include("/opt/scx_x".into());
         assert_eq!(include.guest, "/ktstr/scheduler/scx_x");
-        let SchedulerStart::Program(argv) = plan.job(&include).start else {
+        let SchedulerStart::Program(argv) = plan.job(&include, None).start else {
             panic!("a program");
         };
         assert_eq!(argv, ["/ktstr/scheduler/scx_x", "--quick"]);

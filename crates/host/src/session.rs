@@ -24,6 +24,7 @@ use crate::plan::TestPlan;
 use crate::scheduler::SchedulerError;
 use crate::sidecar::{blank_sidecar, conclude, console_end, failure_of, millis};
 use crate::vm_result::VmResult;
+use crate::watchdog;
 
 /// What a person or a command chose for all tests.
 #[derive(Clone, Debug, Default)]
@@ -319,7 +320,11 @@ impl Session {
         let task = Task::Test {
             name: plan.name.clone(),
             slack: self.slack(engine, &plan.topology),
-            scheduler: scheduler.map(|(scheduler, program)| scheduler.job(program)),
+            scheduler: scheduler.map(|(scheduler, program)| {
+                let timeout_ms = scheduler.watchdog_timeout_ms;
+                let watchdog = timeout_ms.map(|ms| watchdog::job(ms, &self.image));
+                scheduler.job(program, watchdog)
+            }),
         };
         let numa = plan.numa_memory()?;
         let mut spec =

@@ -80,7 +80,25 @@ pub struct SchedulerJob {
     /// Beginning of the name that the kernel has for it.
     pub ops: Option<String>,
     /// How long its tasks may wait until the kernel's watchdog throws it out, if the test says.
-    pub watchdog_timeout_ms: Option<u64>,
+    pub watchdog: Option<WatchdogJob>,
+}
+
+/// The limit of the kernel's watchdog, and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogJob {
+    /// How long a runnable task may wait.
+    pub timeout_ms: u64,
+    /// `timeout_ms` among what a scheduler loads as its ops, or why that is not known.
+    pub field: Result<OpsField, String>,
+}
+
+/// A number of 32 bits in the value of the BPF map that holds a scheduler's ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpsField {
+    /// Where in the value it begins.
+    pub offset_bytes: u64,
+    /// How big the value is.
+    pub value_bytes: u64,
 }
 
 impl SchedulerJob {

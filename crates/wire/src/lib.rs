@@ -12,7 +12,8 @@ mod message;
 
 pub use frame::{Decoder, Encoder, FrameError};
 pub use job::{
-    Job, JobError, Module, NestedTest, SHELL_PORT, SchedulerJob, SchedulerStart, Task, TimingSlack,
+    Job, JobError, Module, NestedTest, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task,
+    TimingSlack, WatchdogJob,
 };
 pub use message::{DumpMoment, Message, Phase, Request, Stream, TestEnd};
 

@@ -60,9 +60,28 @@ const EDITED: Scheduler = Scheduler::named("edited")
     .binary_discover("scx_edited")
     .declared_in(EDITED_CRATE);
 
-#[ktstr_test(scheduler = KTSTR, llcs = 1, cores = 2)]
+#[ktstr_test(
+    scheduler = IMPATIENT,
+    watchdog_timeout_s = 8,
+    num_snapshots = 1,
+    post_vm = the_kernels_watchdog_has_the_tests_limit
+)]
 fn healthy_on_one_llc(ctx: &Ctx) -> Result<AssertResult> {
     Ok(scenarios::steady(ctx)?)
+}
+
+/// What the host reads in the kernel, of a scheduler that sets 5 s itself.
+fn the_kernels_watchdog_has_the_tests_limit(vm: &VmResult) -> Result<()> {
+    for snapshot in &vm.observation.snapshots {
+        let sched_ext = snapshot.kernel.sched_ext.as_ref();
+        let timeout_ms = sched_ext.ok().and_then(|scx| scx.watchdog_timeout_ms);
+        ensure!(timeout_ms == Some(8000), "{:?}", snapshot.kernel.sched_ext);
+    }
+    ensure!(!vm.observation.snapshots.is_empty(), "there is no snapshot");
+    let checks = vm.sidecar.result.with_outcome(Outcome::Pass);
+    let checks: Vec<&str> = checks.map(|check| check.check.as_str()).collect();
+    ensure!(checks.contains(&"watchdog_timeout"), "{checks:?}");
+    Ok(())
 }
 
 #[ktstr_test(scheduler = KTSTR)]
@@ -75,7 +94,14 @@ fn healthy_on_four_llcs(ctx: &Ctx) -> Result<AssertResult> {
     Ok(scenarios::oversubscribed(ctx)?)
 }
 
-#[ktstr_test(scheduler = IMPATIENT, duration_s = 30, extra_sched_args = ["--fault", "stall-one"], expect_err(stall))]
+#[ktstr_test(
+    scheduler = KTSTR,
+    llcs = 1,
+    duration_s = 30,
+    extra_sched_args = ["--fault", "stall-one"],
+    watchdog_timeout_s = 5,
+    expect_err(stall)
+)]
 fn a_stalled_task_is_found(ctx: &Ctx) -> Result<AssertResult> {
     Ok(scenarios::steady(ctx)?)
 }

@@ -17,6 +17,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/guest/src/init.rs",
     "crates/guest/src/pit.rs",
     "crates/guest/src/scheduler/held_maps.rs",
+    "crates/guest/src/scheduler/watchdog.rs",
     "crates/machine/src/tcg/process.rs",
     "crates/machine/src/tcg/tsc.rs",
     "crates/scenario/src/workload/shared.rs",

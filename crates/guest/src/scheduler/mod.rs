@@ -14,6 +14,7 @@ mod kernel_words;
 mod process;
 mod sysfs;
 mod verdict;
+mod watchdog;
 
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ use dump::DumpTrace;
 use held_maps::HeldMaps;
 use process::Process;
 use verdict::Seen;
+use watchdog::NotSet;
 
 /// How long loading and attaching may take. Under emulation the verifier alone takes the big ones 20 s.
 const ATTACH_WITHIN: Duration = Duration::from_secs(120);
@@ -55,6 +57,8 @@ pub(crate) struct Scheduler {
     report: SchedulerReport,
     process: SharedProcess,
     watch: Option<Watch>,
+    /// What came of the limit that the test sets.
+    limit: Option<CheckResult>,
     trace: Option<DumpTrace>,
     _held: Option<HeldMaps>,
     link: Arc<Link>,
@@ -82,13 +86,6 @@ pub(crate) fn start(
         end: SchedulerEnd::NeverLoaded,
         ..SchedulerReport::default()
     };
-    if job.watchdog_timeout_ms.is_some() {
-        link.send(&Message::Remark(
-            "watchdog_timeout_s is not set in the kernel, which has no interface for it: the scheduler's own \
-             timeout_ms stands"
-                .to_owned(),
-        ))?;
-    }
     let trace = DumpTrace::arm();
     if let Err(error) = &trace {
         link.send(&Message::Remark(format!(
@@ -96,8 +93,9 @@ pub(crate) fn start(
         )))?;
     }
     let began = Instant::now();
-    let mut process = None;
-    let attached = attach(job, link, &mut process);
+    let mut started = Started::default();
+    let attached = attach(job, link, &mut started);
+    let Started { process, limit } = started;
     match attached {
         Ok(ops) => {
             report.attach_ms = Some(millis(began.elapsed()));
@@ -123,6 +121,7 @@ pub(crate) fn start(
                 report,
                 process,
                 watch: watch.ok(),
+                limit,
                 trace: trace.ok(),
                 _held: held.ok(),
                 link: Arc::clone(link),
@@ -136,19 +135,29 @@ pub(crate) fn start(
             }
             let mut result = AssertResult::default();
             result.push(check(ATTACHED, false, report.sentence()));
+            limit.into_iter().for_each(|check| result.push(check));
             link.send(&Message::Scheduler(report))?;
             Ok(Start::Failed(result))
         }
     }
 }
 
+/// What there is of a scheduler before it is attached.
+#[derive(Default)]
+struct Started {
+    process: Option<Process>,
+    limit: Option<CheckResult>,
+}
+
 /// The name that the kernel has for the scheduler once it is attached, or why it is not.
 fn attach(
     job: &SchedulerJob,
     link: &Arc<Link>,
-    process: &mut Option<Process>,
+    started: &mut Started,
 ) -> Result<Option<String>, String> {
+    let limit = job.watchdog.as_ref();
     if let SchedulerStart::Builtin { enable, .. } = &job.start {
+        started.limit = limit.map(|limit| watchdog::check(limit, &Err(NotSet::NoProgram)));
         run_shell(enable, link)?;
         return Ok(sysfs::attached());
     }
@@ -161,10 +170,18 @@ fn attach(
     let SchedulerStart::Program(argv) = &job.start else {
         return Err("no program is known for it".to_owned());
     };
-    let process = process.insert(
-        Process::spawn(argv, link).map_err(|error| format!("its program can't be run: {error}"))?,
-    );
     let deadline = Instant::now() + ATTACH_WITHIN;
+    let spawned = match limit {
+        None => Process::spawn(argv, link),
+        Some(limit) => {
+            watchdog::spawn_limited(argv, link, limit, deadline).map(|(process, set)| {
+                started.limit = Some(watchdog::check(limit, &set));
+                process
+            })
+        }
+    };
+    let spawned = spawned.map_err(|error| format!("its program can't be run: {error}"))?;
+    let process = started.process.insert(spawned);
     loop {
         if let Some(ops) = sysfs::attached() {
             return match &job.ops {
@@ -230,6 +247,7 @@ impl Scheduler {
         result.push(check(ATTACHED, true, attached));
         let held = self.report.end == SchedulerEnd::Attached;
         result.push(check(ALIVE, held, self.report.sentence()));
+        self.limit.into_iter().for_each(|check| result.push(check));
         self.link.send(&Message::Scheduler(self.report))?;
         Ok(result)
     }

@@ -30,21 +30,37 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn spawn(argv: &[String], link: &Arc<Link>) -> io::Result<Self> {
+        Self::spawn_prepared(argv, link, |_| {})
+    }
+
+    /// Starts it once `prepare` has seen how.
+    pub(super) fn spawn_prepared(
+        argv: &[String],
+        link: &Arc<Link>,
+        prepare: impl FnOnce(&mut Command),
+    ) -> io::Result<Self> {
         let (program, args) = argv
             .split_first()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"))?;
         // One pipe for both, which keeps the order.
         let (output, writer) = io::pipe()?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(args)
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .spawn()?;
+            .stderr(writer);
+        prepare(&mut command);
         Ok(Self {
-            child,
+            child: command.spawn()?,
             log: LogPump::start(output.into(), Arc::clone(link))?,
         })
+    }
+
+    /// Its id, as long as its end has not been asked for.
+    pub(super) fn pid(&self) -> io::Result<Pid> {
+        let pid = i32::try_from(self.child.id()).map_err(io::Error::other)?;
+        Ok(Pid::from_raw(pid))
     }
 
     /// How it ended, if it has.
@@ -70,8 +86,8 @@ impl Process {
         if self.ended().is_some() {
             return false;
         }
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        if let Ok(pid) = self.pid() {
+            let _ = kill(pid, Signal::SIGTERM);
         }
         if self.wait_for_end(within).is_some() {
             return false;

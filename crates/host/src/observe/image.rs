@@ -25,7 +25,7 @@ impl LazyImage {
     }
 
     /// The error says why the kernel can't be seen into.
-    pub(super) fn get(&self) -> Result<Arc<KernelImage>, String> {
+    pub(crate) fn get(&self) -> Result<Arc<KernelImage>, String> {
         let read = || {
             let bytes = fs::read(&self.vmlinux)
                 .map_err(|error| format!("reading {}: {error}", self.vmlinux.display()))?;

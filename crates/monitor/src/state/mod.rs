@@ -69,6 +69,8 @@ pub struct ScxState {
     pub sample: SchedExtSample,
     /// The name of the scheduler's ops.
     pub ops: Option<String>,
+    /// How long the kernel's watchdog lets a runnable task wait, while there is a scheduler.
+    pub watchdog_timeout_ms: Option<u64>,
     /// Why it ends or ended, if it does.
     pub exit: Option<SchedExtExit>,
 }

@@ -172,9 +172,11 @@ impl StateReader {
             message: info.message,
             dump: info.dump,
         };
+        let ops = sched_ext.ops_name().map_err(missing)?;
         Ok(ScxState {
             sample: sample_sched_ext(sched_ext)?,
-            ops: sched_ext.ops_name().map_err(missing)?,
+            watchdog_timeout_ms: ops.as_ref().and_then(|_| self.watchdog_timeout_ms()),
+            ops,
             exit: sched_ext
                 .exit_info()
                 .map_err(missing)?

@@ -50,7 +50,11 @@ impl KernelState {
 fn sched_ext(out: &mut String, scx: &ScxState) {
     let ops = scx.ops.as_deref().unwrap_or("none");
     let state = format!("{:?}", scx.sample.state).to_ascii_lowercase();
-    _ = writeln!(out, "sched_ext: {state}, ops {ops}");
+    _ = write!(out, "sched_ext: {state}, ops {ops}");
+    if let Some(ms) = scx.watchdog_timeout_ms {
+        _ = write!(out, ", watchdog {ms} ms");
+    }
+    _ = writeln!(out);
     if let Some(exit) = &scx.exit {
         _ = writeln!(
             out,

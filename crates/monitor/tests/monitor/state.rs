@@ -64,6 +64,7 @@ fn state() -> KernelState {
                 ])),
             },
             ops: Some("ktstr".to_owned()),
+            watchdog_timeout_ms: Some(5000),
             exit: Some(SchedExtExit {
                 kind: "SCX_EXIT_ERROR_STALL".to_owned(),
                 code: 0,
