@@ -24,7 +24,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Chore {
     /// Install what the other commands need and this machine lacks; says what and how before it does
-    Setup,
+    Setup {
+        /// Build schedulers of others too, from the crate registry, to run tests under; it takes minutes
+        #[arg(long)]
+        schedulers: bool,
+    },
     /// Set up, then run the example tests, each in its own virtual machine
     Demo,
     /// Set up, then run every check and every test of the project
@@ -38,9 +42,17 @@ enum Chore {
     Bench(bench::Benchmark),
 }
 
+fn set_up(schedulers: bool) -> anyhow::Result<()> {
+    setup::setup(&setup::EVERYTHING)?;
+    if schedulers {
+        setup::schedulers()?;
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
-        Chore::Setup => setup::setup(&setup::EVERYTHING).map(|()| true),
+        Chore::Setup { schedulers } => set_up(schedulers).map(|()| true),
         Chore::Demo => demo::demo(),
         Chore::Test(options) => suite::test(&options),
         Chore::Deny => deny::deny(),

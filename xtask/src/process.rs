@@ -16,6 +16,19 @@ pub(crate) fn root() -> PathBuf {
     manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
 }
 
+/// The project's cache folder, found as the library finds it.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let set = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("KTSTR_CACHE_DIR")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("ktstr")))
+        .or_else(|| Some(env::home_dir()?.join(".cache/ktstr")))
+        .context("there is no cache folder: set KTSTR_CACHE_DIR, XDG_CACHE_HOME or HOME")
+}
+
 /// The cargo that runs this program, in the repository's root.
 pub(crate) fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

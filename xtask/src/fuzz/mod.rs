@@ -6,7 +6,6 @@
 mod log;
 mod nightly;
 
-use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{Table, presets};
 
-use crate::process::{display, root, run, run_within};
+use crate::process::{cache, display, root, run, run_within};
 use crate::setup;
 use crate::steps::seconds;
 use log::Log;
@@ -228,19 +227,6 @@ fn table(runs: &[Run]) -> String {
         column.set_padding((0, 2));
     }
     table.trim_fmt()
-}
-
-/// The project's cache folder, found as the library finds it.
-fn cache() -> Result<PathBuf> {
-    let set = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("KTSTR_CACHE_DIR")
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("ktstr")))
-        .or_else(|| Some(env::home_dir()?.join(".cache/ktstr")))
-        .context("there is no folder for the corpus: set KTSTR_CACHE_DIR, XDG_CACHE_HOME or HOME")
 }
 
 #[cfg(test)]

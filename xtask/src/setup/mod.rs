@@ -2,6 +2,7 @@
 
 mod facts;
 mod plan;
+mod schedulers;
 
 use std::env;
 use std::io::{IsTerminal, stderr};
@@ -12,8 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{cargo, display, run, run_silently};
-use facts::Facts;
+use facts::{Facts, is_program};
 use plan::{Install, plan};
+pub(crate) use schedulers::schedulers;
 
 /// A program that the project needs beside Rust itself. (A C compiler is one too, as Rust's linker, but
 /// without it this program could not have been built.)
