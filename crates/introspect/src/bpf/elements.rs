@@ -9,8 +9,8 @@ use crate::kernel::{Kernel, PerCpu, ReadError, stable};
 const NULLS: u64 = 1;
 /// Buckets are read in pieces of this many.
 const BUCKETS_AT_ONCE: u64 = 4096;
-/// Values of a map that are read at most, all together.
-const MAX_VALUE_BYTES: usize = 32 << 20;
+/// Memory that the elements of a map take here at most, all together.
+const MAX_ELEMENT_BYTES: usize = 32 << 20;
 
 /// An entry of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl MapElements {
         })
     }
 
-    /// At most `limit` entries of `map`, and not more than 32 MiB of values.
+    /// At most `limit` entries of `map`, and not more than take 32 MiB here.
     pub fn read(&self, map: &Map, limit: usize) -> Result<Elements, ReadError> {
         let limit = limit.min(self.most_elements(map));
         match map.map_type {
@@ -110,9 +110,11 @@ impl MapElements {
             }
             _ => 1,
         };
-        let bytes = u64::from(map.value_size) * u64::from(values) + u64::from(map.key_size);
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).max(1);
-        MAX_VALUE_BYTES / bytes
+        // An element without a byte in it takes memory too.
+        let value = u64::from(map.value_size) + size_of::<Vec<u8>>() as u64;
+        let element = u64::from(map.key_size) + size_of::<Element>() as u64;
+        let bytes = value.saturating_mul(values.into()).saturating_add(element);
+        MAX_ELEMENT_BYTES / usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// The address of value `index` of an array with one value each.
@@ -162,8 +164,9 @@ impl MapElements {
         let hash = &self.hash;
         let table = memory.u64(map.address.wrapping_add(hash.buckets.offset))?;
         let count = u64::from(memory.u32(map.address.wrapping_add(hash.n_buckets.offset))?);
-        // `htab_map_alloc` makes as many as there can be entries, rounded up.
-        if count > u64::from(map.max_entries).next_power_of_two() {
+        // `htab_map_alloc` makes as many as there can be entries, rounded up, and they are in memory once.
+        let is_too_long = count.saturating_mul(hash.bucket_bytes) > memory.phys_end();
+        if is_too_long || count > u64::from(map.max_entries).next_power_of_two() {
             return Err(ReadError::Unstable {
                 what: "a hash table",
             });

@@ -8,6 +8,9 @@ use crate::bytes;
 use crate::kernel::record::{Record, RecordBuilder, value, value_u32};
 use crate::kernel::{Kernel, PerCpu, ReadError};
 
+/// More than the programs and CPUs of a large machine make. A table of ids may name one program very often.
+const MAX_COUNTERS: usize = 1 << 22;
+
 /// A program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -98,8 +101,15 @@ impl Programs {
     /// All programs, in order of their ids.
     pub fn all(&self) -> Result<Vec<Program>, ReadError> {
         let (mut prog, mut aux) = (Vec::new(), Vec::new());
-        self.table
-            .objects()?
+        let programs = self.table.objects()?;
+        let counters = programs.len().saturating_mul(self.percpu.cpus() as usize);
+        if counters > MAX_COUNTERS {
+            return Err(ReadError::TooMany {
+                what: "all programs' counters of each CPU",
+                limit: MAX_COUNTERS,
+            });
+        }
+        programs
             .into_iter()
             .map(|address| {
                 let memory = self.kernel.memory();

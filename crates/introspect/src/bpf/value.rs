@@ -1,5 +1,6 @@
 //! Bytes as values, by their type.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::btf::{Btf, Field, Kind, Struct, Type, TypeError, TypeId};
@@ -7,6 +8,9 @@ use crate::btf::{Btf, Field, Kind, Struct, Type, TypeError, TypeId};
 /// Deepest nesting, and most values, that are rendered. What is beyond is [`Value::Cut`].
 const MAX_DEPTH: usize = 32;
 const MAX_VALUES: usize = 100_000;
+/// Most bytes of names and text in a value. Members may overlap, as those of a union do, so that what is rendered is
+/// not bounded by the length of what is read.
+const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// A value of a C type.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +50,8 @@ impl Value {
         let mut renderer = Renderer {
             btf,
             left: MAX_VALUES,
+            left_text_bytes: MAX_TEXT_BYTES,
+            enumerators: HashMap::new(),
         };
         renderer.render(btf.get(id)?, bytes, MAX_DEPTH)
     }
@@ -80,6 +86,9 @@ impl Value {
 struct Renderer<'a> {
     btf: &'a Btf,
     left: usize,
+    left_text_bytes: usize,
+    /// Names of values of the enumerations that were met: an array of thousands looks them up each time.
+    enumerators: HashMap<TypeId, HashMap<i64, &'a str>>,
 }
 
 impl<'a> Renderer<'a> {
@@ -102,6 +111,9 @@ impl<'a> Renderer<'a> {
             Kind::Datasec => {
                 let mut members = Vec::new();
                 for var in of.section_vars() {
+                    if self.left == 0 || !self.has_text(var.name.len()) {
+                        break;
+                    }
                     let value = self.part(var.type_id, bytes, var.offset.into(), depth)?;
                     members.push((var.name.to_owned(), value));
                 }
@@ -112,9 +124,16 @@ impl<'a> Renderer<'a> {
                 let own = usize::try_from(size)
                     .ok()
                     .and_then(|size| bytes.get(..size));
-                Ok(own.map_or(Value::Cut, |own| scalar(of, own)))
+                Ok(own.map_or(Value::Cut, |own| self.scalar(of, own)))
             }
         }
+    }
+
+    /// Whether so many bytes of names and text more are worth it; if so, they are counted.
+    fn has_text(&mut self, bytes: usize) -> bool {
+        let left = self.left_text_bytes.checked_sub(bytes);
+        self.left_text_bytes = left.unwrap_or(self.left_text_bytes);
+        left.is_some()
     }
 
     /// The value of type `id` at `offset` in `bytes`.
@@ -154,10 +173,13 @@ impl<'a> Renderer<'a> {
                 self.members(inner, bit_offset, bytes, depth, into)?;
                 continue;
             }
+            if !self.has_text(member.name.len()) {
+                return Ok(());
+            }
             let value = if member.bitfield_bits.is_some() {
                 self.left -= 1;
                 let field = Field::new(self.btf, bit_offset, &member)?;
-                bit_field(inner, field, bytes)
+                self.bit_field(inner, field, bytes)
             } else {
                 self.part(member.type_id, bytes, bit_offset / 8, depth)?
             };
@@ -177,11 +199,13 @@ impl<'a> Renderer<'a> {
         let Some(whole) = whole else {
             return Ok(Value::Cut);
         };
-        if element.kind() == Kind::Int
-            && element.name() == "char"
-            && let Some(text) = text(whole)
-        {
-            return Ok(Value::Text(text));
+        if element.kind() == Kind::Int && element.name() == "char" {
+            if !self.has_text(whole.len()) {
+                return Ok(Value::Cut);
+            }
+            if let Some(text) = text(whole) {
+                return Ok(Value::Text(text));
+            }
         }
         let mut elements = Vec::new();
         for part in whole.chunks_exact(size) {
@@ -193,54 +217,67 @@ impl<'a> Renderer<'a> {
         }
         Ok(Value::Array(elements))
     }
-}
 
-/// The value of a type without parts.
-fn scalar(of: Type<'_>, bytes: &[u8]) -> Value {
-    let Some(value) = crate::bytes::uint(bytes) else {
-        return Value::Bytes(bytes.to_vec());
-    };
-    let width = u32::try_from(bytes.len() * 8).unwrap_or(u64::BITS);
-    match of.kind() {
-        Kind::Ptr => Value::Pointer(value),
-        Kind::Float => match bytes.len() {
-            4 => u32::try_from(value)
-                .map_or(Value::Cut, |bits| Value::Float(f32::from_bits(bits).into())),
-            8 => Value::Float(f64::from_bits(value)),
-            _ => Value::Bytes(bytes.to_vec()),
-        },
-        Kind::Int | Kind::Enum | Kind::Enum64 => integer(of, value, width),
-        _ => Value::Bytes(bytes.to_vec()),
+    /// The value of a type without parts.
+    fn scalar(&mut self, of: Type<'a>, bytes: &[u8]) -> Value {
+        let value = crate::bytes::uint(bytes);
+        let width = u32::try_from(bytes.len() * 8).unwrap_or(u64::BITS);
+        match (of.kind(), value) {
+            (Kind::Ptr, Some(value)) => return Value::Pointer(value),
+            (Kind::Int | Kind::Enum | Kind::Enum64, Some(value)) => {
+                return self.integer(of, value, width);
+            }
+            (Kind::Float, Some(value)) => match (bytes.len(), u32::try_from(value)) {
+                (4, Ok(bits)) => return Value::Float(f32::from_bits(bits).into()),
+                (8, _) => return Value::Float(f64::from_bits(value)),
+                _ => {}
+            },
+            _ => {}
+        }
+        if self.has_text(bytes.len()) {
+            Value::Bytes(bytes.to_vec())
+        } else {
+            Value::Cut
+        }
     }
-}
 
-fn bit_field(of: Type<'_>, field: Field, bytes: &[u8]) -> Value {
-    let width = field.bits.map_or(64, |bits| u32::from(bits.width));
-    let value = field.uint(bytes);
-    value.map_or(Value::Cut, |value| integer(of, value, width))
-}
+    fn bit_field(&mut self, of: Type<'a>, field: Field, bytes: &[u8]) -> Value {
+        let width = field.bits.map_or(64, |bits| u32::from(bits.width));
+        let value = field.uint(bytes);
+        value.map_or(Value::Cut, |value| self.integer(of, value, width))
+    }
 
-/// `value` of `width` bits as a number of the type `of`.
-fn integer(of: Type<'_>, value: u64, width: u32) -> Value {
-    let unused = u64::BITS - width.clamp(1, u64::BITS);
-    let signed = (value << unused).cast_signed() >> unused;
-    if let Some(encoding) = of.int() {
-        return match encoding {
-            // Anything else than 0 and 1 is worth to be seen.
-            encoding if encoding.boolean && value <= 1 => Value::Bool(value == 1),
-            encoding if encoding.signed => Value::Int(signed),
-            _ => Value::Uint(value),
+    /// `value` of `width` bits as a number of the type `of`.
+    fn integer(&mut self, of: Type<'a>, value: u64, width: u32) -> Value {
+        let unused = u64::BITS - width.clamp(1, u64::BITS);
+        let signed = (value << unused).cast_signed() >> unused;
+        if let Some(encoding) = of.int() {
+            return match encoding {
+                // Anything else than 0 and 1 is worth to be seen.
+                encoding if encoding.boolean && value <= 1 => Value::Bool(value == 1),
+                encoding if encoding.signed => Value::Int(signed),
+                _ => Value::Uint(value),
+            };
+        }
+        let value = if of.is_signed_enum() {
+            signed
+        } else {
+            value.cast_signed()
         };
-    }
-    let value = if of.is_signed_enum() {
-        signed
-    } else {
-        value.cast_signed()
-    };
-    let name = of.enumerators().find(|one| one.value == value);
-    Value::Enum {
-        value,
-        name: name.map(|one| one.name.to_owned()),
+        let names = self.enumerators.entry(of.id()).or_insert_with(|| {
+            let mut names = HashMap::new();
+            for one in of.enumerators() {
+                names.entry(one.value).or_insert(one.name);
+            }
+            names
+        });
+        let name = names.get(&value).copied();
+        Value::Enum {
+            value,
+            name: name
+                .filter(|name| self.has_text(name.len()))
+                .map(str::to_owned),
+        }
     }
 }
 

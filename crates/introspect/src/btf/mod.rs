@@ -8,13 +8,15 @@ mod layout;
 mod parse;
 mod types;
 
-use std::ffi::CStr;
 use std::sync::Arc;
 
 use crate::bytes::uint;
 pub use layout::{BitField, Field, LayoutError, Struct};
 pub use parse::BtfError;
 pub use types::{Enumerator, IntEncoding, Kind, Member, SectionVar, Type, TypeError, TypeId};
+
+/// Longest name that the kernel takes (`KSYM_NAME_LEN`, `btf_name_valid_identifier`).
+const MAX_NAME_BYTES: usize = 512;
 
 /// Type information of a kernel or a BPF object. Clones share it.
 #[derive(Clone)]
@@ -118,15 +120,14 @@ impl Btf {
             .map(|one| one.value)
     }
 
-    /// The name at `offset`; empty for none.
+    /// The name at `offset`; empty for none. One that is longer than names are is cut.
     fn string(&self, offset: u32) -> &str {
         let inner = &*self.inner;
         match (offset.checked_sub(inner.first_string), &inner.base) {
             (Some(own), _) => {
                 let rest = inner.strings.get(own as usize..).unwrap_or_default();
-                let name = CStr::from_bytes_until_nul(rest.as_bytes());
-                rest.get(..name.map_or(0, CStr::count_bytes))
-                    .unwrap_or_default()
+                let name = name_bytes(rest.as_bytes());
+                &rest[..rest.floor_char_boundary(name.len())]
             }
             (None, Some(base)) => base.string(offset),
             (None, None) => "",
@@ -140,6 +141,13 @@ impl std::fmt::Debug for Btf {
             .field("types", &self.end_id())
             .finish_non_exhaustive()
     }
+}
+
+/// The name that `strings` begin with. Names may overlap, so that together they are not bounded by the length of
+/// the strings.
+fn name_bytes(strings: &[u8]) -> &[u8] {
+    let most = &strings[..strings.len().min(MAX_NAME_BYTES)];
+    &most[..memchr::memchr(0, most).unwrap_or(most.len())]
 }
 
 impl NameIndex {

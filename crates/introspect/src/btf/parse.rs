@@ -1,9 +1,8 @@
 //! From bytes to where each type is.
 
-use std::ffi::CStr;
 use std::sync::Arc;
 
-use super::{Btf, Inner, Kind, NameIndex};
+use super::{Btf, Inner, Kind, NameIndex, name_bytes};
 use crate::bytes::{u16_at, u32_at};
 
 const MAGIC: u16 = 0xeb9f;
@@ -159,9 +158,7 @@ fn index_names(btf: &Inner) -> Result<NameIndex, BtfError> {
         match offset.checked_sub(btf.first_string) {
             Some(own) => {
                 let rest = strings.get(own as usize..).ok_or_else(error)?;
-                let name = CStr::from_bytes_until_nul(rest)
-                    .map_err(|_| error())?
-                    .to_bytes();
+                let name = name_bytes(rest);
                 if !name.is_empty() {
                     index.insert(number, name);
                 }

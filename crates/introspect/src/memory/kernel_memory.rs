@@ -161,6 +161,11 @@ impl KernelMemory {
         self.page_tables
     }
 
+    /// The end of guest-physical memory.
+    pub(crate) fn phys_end(&self) -> u64 {
+        self.phys_end
+    }
+
     /// The guest-physical address of `address`, and how many bytes follow it in one piece.
     pub fn translate(&self, address: u64) -> Result<(u64, u64), MemoryError> {
         if let Some(gpa) = address

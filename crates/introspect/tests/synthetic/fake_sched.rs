@@ -54,7 +54,7 @@ impl FakeSched {
         let mut kernel = FakeKernel::new(MOVED);
         let runqueues = kernel.symbol("runqueues", RQ_BYTES);
         let areas = [0, 1].map(|_| kernel.object(4096).wrapping_sub(runqueues));
-        let offsets = kernel.symbol("__per_cpu_offset", 16);
+        let offsets = kernel.symbol("__per_cpu_offset", 8 * 128);
         for (at, area) in (offsets..).step_by(8).zip(areas) {
             kernel.write_u64(at, area);
         }

@@ -5,6 +5,7 @@
     reason = "a test that can't go on is to stop there"
 )]
 
+mod bounds;
 mod bpf;
 mod btf;
 mod btf_builder;
