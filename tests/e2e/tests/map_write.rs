@@ -12,6 +12,9 @@ declare_scheduler!(KTSTR, {
 /// `FAULT_ERROR` of schedulers/scx-ktstr/src/bpf/settings.h.
 const FAULT_ERROR: u32 = 5;
 
+/// A count that the scheduler never comes to by itself: of what it takes from other LLCs, here none.
+const STOLEN: u64 = 7_000_000_000_000;
+
 #[ktstr_test(
     scheduler = KTSTR,
     bpf_map_write("fault" = 5),
@@ -24,6 +27,7 @@ fn what_the_test_declares_is_written_before_its_body(ctx: &Ctx) -> Result<Assert
 #[ktstr_test(
     scheduler = KTSTR,
     duration_s = 1,
+    post_vm = the_scheduler_dumps_what_was_written,
     expect_err(scx_error(contains = "ktstr: dispatch gives up on CPU"))
 )]
 fn what_the_body_asks_for_is_written_then(ctx: &Ctx) -> Result<AssertResult> {
@@ -36,8 +40,24 @@ fn what_the_body_asks_for_is_written_then(ctx: &Ctx) -> Result<AssertResult> {
             .iter()
             .all(|check| check.outcome == Outcome::Pass)
     );
+    ctx.bpf_map_write("nr_stolen", STOLEN)?;
+    let still_healthy = scenarios::steady(ctx)?;
+    ensure!(still_healthy.with_outcome(Outcome::Fail).next().is_none());
     ctx.bpf_map_write("fault", FAULT_ERROR)?;
     Ok(scenarios::steady(ctx)?)
+}
+
+/// Its `ops.dump` prints the variables as the BPF program reads them, within the guest.
+fn the_scheduler_dumps_what_was_written(vm: &VmResult) -> Result<()> {
+    let scheduler = vm.sidecar.scheduler.as_ref();
+    let dump = &scheduler.context("there is no scheduler")?.dump;
+    for written in [
+        format!("stolen={STOLEN}\n"),
+        format!("fault={FAULT_ERROR} "),
+    ] {
+        ensure!(dump.contains(&written), "no `{written}` in: {dump}");
+    }
+    Ok(())
 }
 
 /// Paths and numbers that can't be, and what the report's remarks say of them.
