@@ -361,7 +361,7 @@ fn an_end_is_told_at_once() {
         fastest = fastest.min(killed.elapsed());
     }
     // By itself it looks around once a second.
-    assert!(fastest < Duration::from_millis(300), "{fastest:?}");
+    assert!(fastest < Duration::from_millis(500), "{fastest:?}");
 }
 
 #[test]
