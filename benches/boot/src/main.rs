@@ -5,7 +5,8 @@
 //! | `plain` | QEMU as a person would call it, on the same kernel, to an `/init` that powers off |
 //! | `tuned` | the `tcg` engine's own machine, to the same `/init` |
 //! | `test` | an empty `#[ktstr_test]` |
-//! | `nested N` | N times QEMU's microvm and ours, in an emulated machine with a KVM |
+//! | `nested N` | N times QEMU's microvm and ours, in an emulated machine with a KVM, and what our set-up takes there |
+//! | `set-up` | the last of these alone |
 
 mod inside;
 mod minimal_init;
@@ -41,11 +42,12 @@ fn main() -> Result<ExitCode> {
         ["tuned"] => tuned()?,
         // Panics, and so fails, unless the test passes.
         ["test"] => ktstr::__private::run("boot_bench::empty"),
-        ["nested", pairs] => nested::boot_outer(pairs)?,
+        ["nested", pairs] => nested::boot_outer(pairs.parse()?)?,
+        ["set-up"] => nested::boot_outer(0)?,
         // What the outer machine runs.
         ["inside", pairs, set_ups] => inside::measure(pairs.parse()?, set_ups.parse()?)?,
         ["ours", cpus, look] => inside::ours(cpus, look.parse()?)?,
-        _ => bail!("say what to boot: plain, tuned, test or nested"),
+        _ => bail!("say what to boot: plain, tuned, test, nested or set-up"),
     }
     Ok(ExitCode::SUCCESS)
 }
