@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "tests/e2e/tests/faults/raw_syscalls.rs",
     "tests/e2e/tests/faults/victims.rs",
     "tests/e2e/tests/faults/victims/virtio.rs",
+    "tests/e2e/tests/witness/bpf_syscalls.rs",
 ];
 
 /// What users depend on, and how many crates that may cost them.

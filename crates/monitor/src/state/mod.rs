@@ -53,6 +53,8 @@ pub struct TaskState {
     pub comm: String,
     /// Its scheduling class: `fair`, `ext`.
     pub class: String,
+    /// Its policy without `SCHED_`: `other`, `batch`, `ext`. One that is not known here as a number.
+    pub policy: String,
     /// CPUs that it may use, as a list: `0-3,8`.
     pub cpus: String,
     /// How long it has been runnable without running; known of waiting tasks of sched_ext.

@@ -133,6 +133,7 @@ impl StateReader {
             pid: task.pid,
             comm: task.comm.clone(),
             class: format!("{:?}", task.class).to_ascii_lowercase(),
+            policy: policy(task.policy),
             cpus: list(&task.cpus),
             runnable_ms,
             dsq: scx.and_then(|scx| queues.get(&scx.dsq).cloned()),
@@ -184,6 +185,21 @@ impl StateReader {
                 .map(exit),
         })
     }
+}
+
+/// `SCHED_*` in small letters (`include/uapi/linux/sched.h`).
+fn policy(number: u32) -> String {
+    let name = match number {
+        0 => "other",
+        1 => "fifo",
+        2 => "rr",
+        3 => "batch",
+        5 => "idle",
+        6 => "deadline",
+        7 => "ext",
+        _ => return number.to_string(),
+    };
+    name.to_owned()
 }
 
 /// `0-3,8`.

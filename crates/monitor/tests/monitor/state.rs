@@ -12,6 +12,7 @@ fn task(pid: i32, runnable_ms: Option<u64>) -> TaskState {
         pid,
         comm: "worker".to_owned(),
         class: "ext".to_owned(),
+        policy: "other".to_owned(),
         cpus: "0-1".to_owned(),
         runnable_ms,
         dsq: runnable_ms.map(|_| "0x2000".to_owned()),
