@@ -39,7 +39,8 @@ pub enum BuildError {
     },
     /// No crate of the workspace has such a program.
     #[error(
-        "no crate in the workspace of {} has a binary `{binary}`; it has: {}",
+        "no crate in the workspace of {} has a binary `{binary}`; it has: {}. KTSTR_SCHEDULER names a program \
+         from elsewhere",
         folder.display(),
         if known.is_empty() { "none".to_owned() } else { known.join(", ") }
     )]
@@ -196,7 +197,8 @@ mod tests {
         let error = package_of("a", folder, METADATA.as_bytes()).expect_err("a library");
         assert_eq!(
             error.to_string(),
-            "no crate in the workspace of /w/a has a binary `a`; it has: scx_b"
+            "no crate in the workspace of /w/a has a binary `a`; it has: scx_b. \
+             KTSTR_SCHEDULER names a program from elsewhere"
         );
     }
 

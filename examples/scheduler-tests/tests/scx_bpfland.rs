@@ -7,6 +7,7 @@ use ktstr::prelude::*;
 declare_scheduler!(SCX_BPFLAND, {
     name = "bpfland",
     binary = "scx_bpfland",
+    ops = "bpfland",
     topology = (1, 1, 4, 1),
 });
 
