@@ -263,6 +263,95 @@ def bpf_memory():
     write("map_values", "flipped", bytes(range(256)) * 16)
 
 
+def section_types(types):
+    """A section of one variable `a`: a number, text, bits, an enumeration and an array. Its id."""
+    signed = 0x80000000
+    number = types.add("int", 1, 0, 4, 1 << 24 | 32)
+    char = types.add("char", 1, 0, 1, 8)
+    text = types.add("", 3, 0, 0, char, number, 4)
+    numbers = types.add("", 3, 0, 0, number, number, 2)
+    state = types.add("state", 6, 2 | signed, 4, types.name("ON"), 1, types.name("OFF"), 0xFFFFFFFF)
+    alias = types.add("alias", 8, 0, state)
+    inner = types.add("", 5, 1, 4, types.name("c"), number, 0)
+    members = [("b", number, 0), ("t", text, 32), ("bits", number, 3 << 24 | 65), ("s", alias, 96), ("", inner, 128)]
+    members.append(("n", numbers, 160))
+    tail = [word for name, id, at in members for word in (types.name(name), id, at)]
+    outer = types.add("outer", 4, len(members) | signed, 28, *tail)
+    var = types.add("a", 14, 0, outer, 1)
+    return types.add(".bss", 15, 1, 28, var, 0, 28)
+
+
+SECTION_VALUE = struct.pack("<i4sIiI2i", -5, b"hi\0\0", 6, -1, 7, 8, 9)
+
+
+class Memory:
+    """A guest's memory as crates/introspect/src/fuzzing/guest.rs has it, and a kernel's variables there."""
+
+    START = 0x3000
+    DIRECT_MAP = 0xFFFF_8880_0000_0000
+    VMALLOC = 0xFFFF_C900_0000_0000
+
+    def __init__(self, cpus=1, objects_at=0x80):
+        self.data, self.next, self.map = bytearray(objects_at), objects_at, self.DIRECT_MAP
+        self.put(0x30, struct.pack("<IxxxxQQ", cpus, 0, 64))
+
+    def put(self, at, data):
+        self.data[at : at + len(data)] = data
+
+    def object(self, data):
+        """Its address."""
+        at = self.next
+        self.put(at, data)
+        self.next = at + len(data) + -len(data) % 8
+        self.data += bytes(self.next - len(self.data))
+        return self.map + self.START + at
+
+    def bpf_map(self, kind, key, value, entries, rest, id=1, btf=0, value_type=0):
+        fields = struct.pack("<8IQ16s", kind, key, value, entries, 0, id, 0, value_type, btf, b"numbers")
+        return self.object(fields + bytes(96 - len(fields)) + rest)
+
+    def maps(self, head):
+        self.put(8, struct.pack("<Q", head))
+
+
+def map_memory():
+    memory = Memory()
+    memory.maps(memory.bpf_map(2, 4, 8, 4, struct.pack("<Ixxxx4Q", 8, 1, 2, 3, 4)))
+    write("map_memory", "array", memory.data)
+
+    memory = Memory(cpus=2)
+    values = memory.object(bytes(16 + 64))
+    memory.maps(memory.bpf_map(6, 4, 8, 2, struct.pack("<IxxxxQQ", 8, values, values + 8)))
+    write("map_memory", "percpu-array", memory.data)
+
+    memory = Memory()
+    last = memory.object(struct.pack("<QQQQ", 1, 0, 5, 50))
+    first = memory.object(struct.pack("<QQQQ", last, 0, 6, 60))
+    buckets = memory.object(struct.pack("<QQQQ", first, 0, 3, 0))
+    memory.maps(memory.bpf_map(1, 4, 8, 2, struct.pack("<QQ", buckets, 2)))
+    write("map_memory", "hash", memory.data)
+
+    types = Btf()
+    section = section_types(types)
+
+    def globals(memory):
+        data = types.bytes()
+        btf = memory.object(struct.pack("<QQQ", memory.object(data), len(data), 0))
+        size = len(SECTION_VALUE)
+        rest = struct.pack("<Ixxxx", size) + SECTION_VALUE
+        memory.maps(memory.bpf_map(2, 4, size, 1, rest, btf=btf, value_type=section))
+
+    memory = Memory()
+    globals(memory)
+    write("map_memory", "globals", memory.data)
+    # The same by way of page tables: the first word is an entry of one, a huge page.
+    memory = Memory()
+    memory.map = memory.VMALLOC
+    memory.put(0, struct.pack("<Q", 0x83))
+    globals(memory)
+    write("map_memory", "vmalloc", memory.data)
+
+
 if __name__ == "__main__":
     images()
     serial()
@@ -273,3 +362,4 @@ if __name__ == "__main__":
     kallsyms()
     page_tables()
     bpf_memory()
+    map_memory()

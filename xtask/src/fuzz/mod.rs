@@ -21,7 +21,7 @@ use crate::steps::seconds;
 use log::Log;
 
 /// The targets, each a file in fuzz/fuzz_targets.
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 12] = [
     "serial",
     "virtio_console",
     "tables",
@@ -33,6 +33,7 @@ const TARGETS: [&str; 11] = [
     "page_tables",
     "xarray",
     "map_values",
+    "map_memory",
 ];
 
 /// The crates that have a door for fuzz targets, by the feature that opens it.

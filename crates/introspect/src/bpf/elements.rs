@@ -110,9 +110,10 @@ impl MapElements {
             }
             _ => 1,
         };
-        // An element without a byte in it takes memory too.
+        // An element without a byte in it takes memory too; the key of an array is made here, whatever it says.
         let value = u64::from(map.value_size) + size_of::<Vec<u8>>() as u64;
-        let element = u64::from(map.key_size) + size_of::<Element>() as u64;
+        let key = map.key_size.max(u32::BITS / 8);
+        let element = u64::from(key) + size_of::<Element>() as u64;
         let bytes = value.saturating_mul(values.into()).saturating_add(element);
         MAX_ELEMENT_BYTES / usize::try_from(bytes).unwrap_or(usize::MAX)
     }

@@ -266,7 +266,7 @@ impl<'a> Renderer<'a> {
         };
         let names = self.enumerators.entry(of.id()).or_insert_with(|| {
             let mut names = HashMap::new();
-            for one in of.enumerators() {
+            for one in of.enumerators().filter(|one| !one.name.is_empty()) {
                 names.entry(one.value).or_insert(one.name);
             }
             names

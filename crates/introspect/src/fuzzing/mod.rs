@@ -4,15 +4,20 @@
 //! there only for tests and with the feature `fuzzing`.
 
 mod bpf_memory;
+mod guest;
+mod map_memory;
 mod page_walk;
+mod rendered;
 
 use std::str;
 
 pub use bpf_memory::{map_values, xarray};
+pub use map_memory::map_memory;
 pub use page_walk::page_tables;
 
-use crate::btf::Btf;
+use crate::btf::{Btf, TypeId};
 use crate::symbols::{Kallsyms, Symbols};
+use rendered::render_bounded;
 
 /// What the readers' own tests are made with.
 #[path = "../../tests/synthetic"]
@@ -45,17 +50,30 @@ fn u64_of(input: &[u8]) -> (u64, &[u8]) {
     }
 }
 
-/// The types of an object, and those of one that continues it: the first two bytes say how long the first is.
+/// So many types are rendered.
+const RENDERED: usize = 64;
+
+/// The types of an object, and those of one that continues it: the first two bytes say how long the first is. The input
+/// is also the value that is rendered with each.
 pub fn btf(input: &[u8]) {
+    let value = input;
     let (base_bytes, input) = u16_of(input);
     let (base, split) = input.split_at(usize::from(base_bytes).min(input.len()));
     let Ok(base) = Btf::parse(base) else {
         return;
     };
     synthetic::btf_builder::read_all(&base);
+    render_all(&base, value);
     if let Ok(split) = Btf::parse_split(split, &base) {
         assert!(split.end_id() >= base.end_id());
         synthetic::btf_builder::read_all(&split);
+        render_all(&split, value);
+    }
+}
+
+fn render_all(btf: &Btf, value: &[u8]) {
+    for id in (0..btf.end_id()).rev().take(RENDERED) {
+        render_bounded(btf, TypeId(id), value);
     }
 }
 
@@ -101,12 +119,13 @@ mod tests {
 
     #[test]
     fn kept_inputs_hold() {
-        let targets: [(&str, Target); 5] = [
+        let targets: [(&str, Target); 6] = [
             ("btf", super::btf),
             ("kallsyms", super::kallsyms),
             ("page_tables", super::page_tables),
             ("xarray", super::xarray),
             ("map_values", super::map_values),
+            ("map_memory", super::map_memory),
         ];
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
         for (name, target) in targets {

@@ -29,7 +29,7 @@ pub(crate) struct MapSpec {
 impl FakeBpf {
     pub(crate) fn new() -> Self {
         let mut fake = FakeSched::new(Era::Bare);
-        types(&mut fake.btf);
+        add_types(&mut fake.btf);
         let [map_idr, prog_idr] = ["map_idr", "prog_idr"].map(|name| fake.kernel.symbol(name, 24));
         Self {
             fake,
@@ -162,7 +162,8 @@ impl FakeBpf {
     }
 }
 
-fn types(btf: &mut BtfBuilder) {
+/// The types that maps and programs are read by.
+pub(crate) fn add_types(btf: &mut BtfBuilder) {
     let byte = btf.int("unsigned char", 1, 0);
     let u32_ = btf.int("unsigned int", 4, 0);
     let u64_ = btf.int("unsigned long", 8, 0);
