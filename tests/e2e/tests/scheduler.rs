@@ -49,7 +49,7 @@ declare_scheduler!(MISNAMED, {
 
 declare_scheduler!(SWITCHED_ON, {
     name = "switched-on",
-    enable = "echo switching on; echo 1 > /proc/sys/kernel/sched_schedstats",
+    enable = "echo switching on, NO_COLOR=$NO_COLOR; echo 1 > /proc/sys/kernel/sched_schedstats",
     disable = "echo 0 > /proc/sys/kernel/sched_schedstats",
 });
 
@@ -202,13 +202,20 @@ fn a_growing_local_queue_is_found(ctx: &Ctx) -> Result<AssertResult> {
     Ok(execute_defs(ctx, defs)?)
 }
 
-#[ktstr_test(scheduler = SWITCHED_ON)]
+#[ktstr_test(scheduler = SWITCHED_ON, post_vm = it_was_told_to_print_plainly)]
 fn one_that_is_part_of_the_kernel_is_switched_on(_: &Ctx) -> Result<AssertResult> {
     let mut result = AssertResult::default();
     let seen = std::fs::read_to_string("/proc/sys/kernel/sched_schedstats")?;
     let what = "the switch";
     result.push(CheckResult::equal("witness", what, seen.trim(), "1"));
     Ok(result)
+}
+
+fn it_was_told_to_print_plainly(vm: &VmResult) -> Result<()> {
+    let scheduler = vm.sidecar.scheduler.as_ref();
+    let log = &scheduler.context("there is no scheduler")?.log;
+    ensure!(log.contains("switching on, NO_COLOR=1\n"), "{log}");
+    Ok(())
 }
 
 #[ktstr_test]

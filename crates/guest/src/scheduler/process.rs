@@ -47,6 +47,8 @@ impl Process {
         let mut command = Command::new(program);
         command
             .args(args)
+            // What it prints goes into files. TERM, which the kernel gives to PID 1, looks like a terminal.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer);
