@@ -168,12 +168,21 @@ impl fmt::Display for Report {
         table.load_style(presets::ASCII_MARKDOWN).set_header([
             "step of our start",
             "CPU ms",
+            "least CPU ms",
             "wall ms",
         ]);
+        let ms = |ms: f64| format!("{ms:.3}");
         for (name, walls, cpus) in &self.steps {
-            let cpu = (!cpus.is_empty()).then(|| format!("{:.3}", median(cpus.clone())));
-            let wall = format!("{:.3}", median(walls.clone()));
-            table.add_row([name.clone(), cpu.unwrap_or_default(), wall]);
+            // What a busy host takes from the emulator counts as its guest's time: the least is nearest to none.
+            let least = cpus.iter().copied().reduce(f64::min).map(ms);
+            let cpu = least.is_some().then(|| ms(median(cpus.clone())));
+            let wall = ms(median(walls.clone()));
+            table.add_row([
+                name.clone(),
+                cpu.unwrap_or_default(),
+                least.unwrap_or_default(),
+                wall,
+            ]);
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
