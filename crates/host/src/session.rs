@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
 use ktstr_machine::{
-    BootKernel, Chosen, End, Engine, EngineKind, EngineOptions, InitrdPart, LaunchError,
-    MachineSpec, ServicePriority, SpecError, usable_host_cpus,
+    BootKernel, Chosen, End, Engine, EngineKind, EngineOptions, InitrdPart, KillReason,
+    LaunchError, MachineSpec, ServicePriority, SpecError, usable_host_cpus,
 };
 use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
 use ktstr_topology::{NumaError, NumaMemory, Topology};
@@ -341,6 +341,7 @@ impl Session {
         let priority = own_cpus.then(ServicePriority::take).transpose();
         let priority = priority.map_err(SetUpError::Priority)?;
         let limits = self.limits(plan);
+        let is_emulated = !self.slack(engine, &plan.topology).why.is_empty();
         let record = loop {
             let record = drive(
                 engine,
@@ -353,10 +354,12 @@ impl Session {
                 },
                 &mut |_, _| {},
             )?;
-            let died_booting = !record.booted() && is_death(&record.end);
-            if !died_booting || !sidecar.boot_retries.is_empty() {
+            let again = !record.booted() && is_worth_another_boot(&record.end, is_emulated);
+            if !again || !sidecar.boot_retries.is_empty() {
                 break record;
             }
+            // Where it hung, if it did.
+            sidecar.remarks.extend(record.remarks);
             sidecar.boot_retries.push(BootAttempt {
                 end: record.end.to_string(),
                 console_tail: console_end(&record.console),
@@ -541,16 +544,18 @@ impl Session {
     }
 }
 
-/// Whether the guest ended of itself, as a kernel does that is caught by an emulator's fault.
-fn is_death(end: &End) -> bool {
-    matches!(
-        end,
+/// Whether a boot that ended like this before the guest spoke may go well the next time: a kernel that is caught by an
+/// emulator's fault ends of itself, and one whose interrupt an emulator has lost hangs.
+fn is_worth_another_boot(end: &End, is_emulated: bool) -> bool {
+    match end {
         End::PoweredOff
-            | End::Reset
-            | End::TripleFault { .. }
-            | End::Panicked { .. }
-            | End::Broken { .. }
-    )
+        | End::Reset
+        | End::TripleFault { .. }
+        | End::Panicked { .. }
+        | End::Broken { .. } => true,
+        End::Stopped(KillReason::Watchdog) => is_emulated,
+        _ => false,
+    }
 }
 
 /// The file that this process runs.
@@ -559,4 +564,21 @@ fn own_binary() -> PathBuf {
     // The link works even when the file has been replaced meanwhile.
     OWN.get_or_init(|| std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()))
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_that_hangs_is_tried_again_only_where_interrupts_can_get_lost() {
+        let hung = End::Stopped(KillReason::Watchdog);
+        assert!(is_worth_another_boot(&hung, true));
+        assert!(!is_worth_another_boot(&hung, false));
+        assert!(is_worth_another_boot(&End::Reset, false));
+        assert!(!is_worth_another_boot(
+            &End::Stopped(KillReason::User),
+            true
+        ));
+    }
 }
