@@ -341,7 +341,7 @@ impl Session {
         let priority = own_cpus.then(ServicePriority::take).transpose();
         let priority = priority.map_err(SetUpError::Priority)?;
         let limits = self.limits(plan);
-        let is_emulated = !self.slack(engine, &plan.topology).why.is_empty();
+        let is_emulated = engine.emulates_cpus() || self.is_inside_a_machine();
         let record = loop {
             let record = drive(
                 engine,
@@ -415,10 +415,15 @@ impl Session {
     /// The plan's limits, and within a machine around this host what that costs a boot.
     fn limits(&self, plan: &TestPlan) -> Limits {
         let mut limits = plan.limits();
-        if !self.settings.outer_slack.why.is_empty() {
+        if self.is_inside_a_machine() {
             limits.boot += INNER_BOOT;
         }
         limits
+    }
+
+    /// Whether this host is the guest of a machine of ours, whose CPUs are emulated.
+    fn is_inside_a_machine(&self) -> bool {
+        !self.settings.outer_slack.why.is_empty()
     }
 
     /// How far the engine, and a machine around this host, may stretch the guest's time.

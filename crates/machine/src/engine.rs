@@ -210,6 +210,9 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// The word by which users choose it.
     fn name(&self) -> &'static str;
 
+    /// Whether it emulates CPUs, with an emulator's faults, and not a CPU runs the guest.
+    fn emulates_cpus(&self) -> bool;
+
     /// What runs underneath, for people: `QEMU 7.2.22, one emulation thread`.
     fn describe(&self) -> String;
 

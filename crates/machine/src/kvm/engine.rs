@@ -121,6 +121,10 @@ impl Engine for KvmEngine {
         )
     }
 
+    fn emulates_cpus(&self) -> bool {
+        false
+    }
+
     fn timing(&self, topology: &Topology) -> TimingQuality {
         let cpus = u64::from(topology.cpu_count());
         let host_cpus = u64::from(self.host_cpus);

@@ -122,6 +122,10 @@ impl Engine for TcgEngine {
         format!("QEMU {}, {threads}", self.version)
     }
 
+    fn emulates_cpus(&self) -> bool {
+        true
+    }
+
     fn timing(&self, topology: &Topology) -> TimingQuality {
         let cpus = u64::from(topology.cpu_count());
         if self.version.threads_vcpus_soundly() {
