@@ -62,7 +62,8 @@ message.";
 
 const LOCKS_HELP: &str = "\
 Machines keep no more host CPUs busy together than this host has, or KTSTR_CPU_CAP says; `off`
-starts them without a line. The line is first come, first served. Its files are in /tmp/ktstr-<uid>,
+starts them without a line. Nor do they have more memory together than the host has available.
+The line is first come, first served. Its files are in /tmp/ktstr-<uid>,
 or in KTSTR_LOCK_DIR; what a process held is free when it has died, so nothing needs cleaning.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
@@ -102,7 +103,7 @@ pub(crate) enum Command {
     /// Open a shell in a machine, or run one command there
     #[command(after_help = SHELL_EXAMPLES)]
     Shell(ShellArgs),
-    /// List the machines that run and the tests that wait for host CPUs
+    /// List the machines that run and the tests that wait for host CPUs or memory
     #[command(after_help = LOCKS_HELP)]
     Locks {
         /// Print JSON for programs

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::edge::{OrExit as _, Refusal};
 use crate::{format, output};
 
-/// Prints who holds host CPUs, and who waits for some.
+/// Prints who holds host CPUs and memory, and who waits for some.
 pub(crate) fn run(as_json: bool) -> Result<ExitCode, Refusal> {
     let settings = ktstr::settings_from_environment().or_exit(Code::Usage)?;
     let line = CpuQueue::look(settings.lock_folder.as_deref()).or_exit(Code::HostUnfit)?;
@@ -18,7 +18,7 @@ pub(crate) fn run(as_json: bool) -> Result<ExitCode, Refusal> {
         let entries: Vec<_> = line.iter().map(described).collect();
         output::print(&format!("{:#}\n", json!({ "line": entries })))?;
     } else if line.is_empty() {
-        output::say("no machine runs, and no test waits for host CPUs");
+        output::say("no machine runs, and no test waits for its turn");
     } else {
         output::print(&table(&line, SystemTime::now()))?;
     }
@@ -35,13 +35,17 @@ fn table(line: &[Entry], now: SystemTime) -> String {
                 claim.pid.to_string(),
                 place.name().to_owned(),
                 claim.host_cpus.to_string(),
+                claim.all_memory_mib().to_string(),
                 format::elapsed(now_s.saturating_sub(claim.since_unix_ms / 1_000)),
                 claim.engine.clone(),
                 claim.test.clone(),
             ]
         })
         .collect();
-    format::table(&["PID", "STATE", "CPUS", "FOR", "ENGINE", "TEST"], &rows)
+    format::table(
+        &["PID", "STATE", "CPUS", "MIB", "FOR", "ENGINE", "TEST"],
+        &rows,
+    )
 }
 
 fn described(Entry { place, claim }: &Entry) -> serde_json::Value {
@@ -49,6 +53,8 @@ fn described(Entry { place, claim }: &Entry) -> serde_json::Value {
         "pid": claim.pid,
         "state": place.name(),
         "host_cpus": claim.host_cpus,
+        "memory_mib": claim.memory_mib,
+        "huge_pages": claim.huge_pages,
         "since_unix_ms": claim.since_unix_ms,
         "engine": claim.engine,
         "test": claim.test,
@@ -76,9 +82,13 @@ mod tests {
             entry(
                 Place::Running,
                 1_000,
-                Claim::new("eevdf::steady", "kvm", 16),
+                Claim::new("eevdf::steady", "kvm", 16).with_memory(2_048, true),
             ),
-            entry(Place::Running, 4_000, Claim::new("eevdf::prey", "tcg", 1)),
+            entry(
+                Place::Running,
+                4_000,
+                Claim::new("eevdf::prey", "tcg", 1).with_memory(512, false),
+            ),
             entry(Place::Waiting, 4_612, Claim::new("a shell", "kvm", 4)),
         ];
         for (pid, entry) in (4_711..).zip(&mut line) {
@@ -86,10 +96,10 @@ mod tests {
         }
         let now = UNIX_EPOCH + Duration::from_secs(4_654);
         insta::assert_snapshot!(table(&line, now), @r"
-        PID   STATE    CPUS  FOR     ENGINE  TEST
-        4711  running  16    1 h     kvm     eevdf::steady
-        4712  running  1     10 min  tcg     eevdf::prey
-        4713  waiting  4     42 s    kvm     a shell
+        PID   STATE    CPUS  MIB   FOR     ENGINE  TEST
+        4711  running  16    2048  1 h     kvm     eevdf::steady
+        4712  running  1     512   10 min  tcg     eevdf::prey
+        4713  waiting  4     0     42 s    kvm     a shell
         ");
     }
 }

@@ -300,7 +300,7 @@ fn a_shell_for_a_person_needs_a_terminal() {
 }
 
 #[test]
-fn locks_show_who_holds_host_cpus() {
+fn fault_a2_locks_show_who_holds_host_cpus_and_memory() {
     let folder = tempfile::tempdir().unwrap();
     let locks = |args: &[&str]| -> Ran {
         let mut command = Cli::new().command(&[&["locks"], args].concat());
@@ -311,11 +311,11 @@ fn locks_show_who_holds_host_cpus() {
     assert_eq!((none.code, none.stdout.as_str()), (Some(0), ""));
     assert_eq!(
         none.stderr,
-        "no machine runs, and no test waits for host CPUs\n"
+        "no machine runs, and no test waits for its turn\n"
     );
 
     let queue = CpuQueue::open(Some(&folder.path().join("line")), CpuCap::Count(4));
-    let claim = Claim::new("suite::test", "kvm", 3);
+    let claim = Claim::new("suite::test", "kvm", 3).with_memory(64, false);
     let share = queue
         .unwrap()
         .unwrap()
@@ -324,10 +324,11 @@ fn locks_show_who_holds_host_cpus() {
     let rows = locks(&[]).stdout;
     let row: Vec<&str> = rows.lines().nth(1).unwrap().split_whitespace().collect();
     let pid = std::process::id().to_string();
-    assert_eq!(row[..3], [&pid, "running", "3"]);
+    assert_eq!(row[..4], [&pid, "running", "3", "64"]);
     assert_eq!(row[row.len() - 2..], ["kvm", "suite::test"]);
     let json: serde_json::Value = serde_json::from_str(&locks(&["--json"]).stdout).unwrap();
     assert_eq!(json["line"][0]["pid"], std::process::id());
+    assert_eq!(json["line"][0]["memory_mib"], 64);
     drop(share);
     assert_eq!(locks(&[]).stdout, "");
 }

@@ -27,7 +27,7 @@ mod watchdog;
 
 pub use cargo_build::BuildError;
 pub use cpu_queue::{
-    Claim, CpuCap, CpuCapError, CpuQueue, Entry, Place, QueueError, Share, Waiting,
+    Claim, CpuCap, CpuCapError, CpuQueue, Entry, Lack, Place, QueueError, Share, Waiting,
 };
 pub use host_only::{Body, run_host_only};
 pub use ktstr_machine::{EngineKind, EngineOptions};

@@ -66,7 +66,7 @@ impl Session {
             spec.cmdline.push(format!("hugepages={pages}"));
         }
         self.engine().check(&spec)?;
-        let share = self.share(self.engine(), &plan.name, &topology, false, on_wait)?;
+        let share = self.share(self.engine(), &plan.name, &spec, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
         let limits = Limits {
             boot: boot_limit(&topology),

@@ -14,7 +14,7 @@ use ktstr_topology::{NumaError, NumaMemory, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
 use crate::causes::chain;
-use crate::cpu_queue::{Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
+use crate::cpu_queue::{self, Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
 use crate::drive::{DriveError, Limits, drive};
 use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
@@ -132,28 +132,31 @@ pub(crate) enum SetUpError {
 }
 
 impl SetUpError {
-    /// What this engine or host can't give, while another could: the test is then skipped, since nothing is
+    /// What this engine or host can never give, while another could: the test is then skipped, since nothing is
     /// wrong with it.
     fn beyond_host(&self) -> Option<&SpecError> {
-        use SpecError::{NoPerformanceMode, TooManyCpus, TooManyNodes, TooMuchMemory};
-        let (Self::Spec(error) | Self::Drive(DriveError::Launch(LaunchError::Spec(error)))) = self
-        else {
-            return None;
-        };
-        let beyond = matches!(
-            error,
-            TooManyCpus { .. }
-                | TooManyNodes { .. }
-                | TooMuchMemory { .. }
-                | NoPerformanceMode { .. }
-        );
-        beyond.then_some(error)
+        self.spec().filter(|error| error.is_beyond_host())
+    }
+
+    /// Whether the host lacks at this moment what it may have at another: the test is then inconclusive.
+    fn is_for_now(&self) -> bool {
+        matches!(self, Self::Queue(QueueError::TimedOut { .. }))
+            || self.spec().is_some_and(SpecError::is_for_now)
+    }
+
+    fn spec(&self) -> Option<&SpecError> {
+        match self {
+            Self::Spec(error) | Self::Drive(DriveError::Launch(LaunchError::Spec(error))) => {
+                Some(error)
+            }
+            _ => None,
+        }
     }
 
     /// Whose fault it is.
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
-            error if error.beyond_host().is_some() => FailureKind::Host,
+            error if error.beyond_host().is_some() || error.is_for_now() => FailureKind::Host,
             Self::Queue(_) | Self::Priority(_) => FailureKind::Host,
             _ => FailureKind::Harness,
         }
@@ -266,6 +269,7 @@ impl Session {
             });
             filled = self.fill(tcg.as_ref(), plan, started, &mut sidecar, on_wait);
         }
+        let mut is_host_short = false;
         let observation = filled.unwrap_or_else(|error| {
             match error.beyond_host() {
                 Some(error) => {
@@ -273,7 +277,11 @@ impl Session {
                     sidecar.result.skipped = Some(error.to_string());
                 }
                 None => {
-                    sidecar.outcome = Outcome::Fail;
+                    is_host_short = error.is_for_now();
+                    sidecar.outcome = match is_host_short {
+                        true => Outcome::Inconclusive,
+                        false => Outcome::Fail,
+                    };
                     sidecar.failure = Some(failure_of(error.kind(), &error));
                 }
             }
@@ -282,6 +290,7 @@ impl Session {
         // An inner host has applied it already.
         if let Some(what) = &plan.expect
             && sidecar.expected.is_none()
+            && !is_host_short
         {
             expectation::apply(&mut sidecar, what);
         }
@@ -334,7 +343,7 @@ impl Session {
         engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
         let own_cpus = plan.performance_mode;
-        let mut share = self.share(engine, &plan.name, &plan.topology, own_cpus, on_wait)?;
+        let mut share = self.share(engine, &plan.name, &spec, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
         spec.host_cpus = std::mem::take(&mut share.own_cpus);
         // The threads that serve the machine are started by this one, and inherit its priority.
@@ -386,29 +395,31 @@ impl Session {
         }
     }
 
-    /// Waits until a machine of shape `topology` may start.
+    /// Waits until the machine may start: until the host has CPUs and memory for it. One in performance mode has
+    /// the CPUs for itself.
     pub(crate) fn share(
         &self,
         engine: &dyn Engine,
         what: &str,
-        topology: &Topology,
-        own_cpus: bool,
+        spec: &MachineSpec,
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Share, QueueError> {
-        let host_cpus = engine.host_cpus(topology);
+        let host_cpus = engine.host_cpus(&spec.topology);
+        let own_cpus = spec.performance_mode;
+        let name = match self.settings.engine {
+            EngineKind::Nested => self.engine_name(),
+            _ => engine.name(),
+        };
+        let claim = Claim::new(what, name, host_cpus)
+            .with_memory(spec.numa.total_mib(), spec.performance_mode);
         let Some(queue) = &self.queue else {
-            let mut share = Share::default();
+            let mut share = cpu_queue::wait_for_memory(&claim, on_wait)?;
             if own_cpus {
                 share.own_cpus = usable_host_cpus();
                 share.own_cpus.truncate(host_cpus as usize);
             }
             return Ok(share);
         };
-        let name = match self.settings.engine {
-            EngineKind::Nested => self.engine_name(),
-            _ => engine.name(),
-        };
-        let claim = Claim::new(what, name, host_cpus);
         queue.take(&claim, own_cpus, on_wait)
     }
 
@@ -573,6 +584,8 @@ fn own_binary() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use crate::cpu_queue::Lack;
+
     use super::*;
 
     #[test]
@@ -585,5 +598,32 @@ mod tests {
             &End::Stopped(KillReason::User),
             true
         ));
+    }
+
+    #[test]
+    fn fault_a2_what_the_host_lacks_for_good_skips_and_what_it_lacks_now_does_not() {
+        let too_much = SetUpError::Spec(SpecError::TooMuchMemory {
+            memory_mib: 9_000,
+            total_mib: 8_000,
+        });
+        assert!(too_much.beyond_host().is_some() && !too_much.is_for_now());
+        let waiting = Waiting {
+            lack: Lack::Memory {
+                needed_mib: 4_000,
+                left_mib: 900,
+            },
+            waited: std::time::Duration::from_secs(120),
+            before: Vec::new(),
+        };
+        let taken = SpecError::HugePagesTaken {
+            source: std::io::Error::from_raw_os_error(12),
+        };
+        for now in [
+            SetUpError::Queue(QueueError::TimedOut { waiting }),
+            SetUpError::Drive(DriveError::Launch(taken.into())),
+        ] {
+            assert!(now.beyond_host().is_none() && now.is_for_now(), "{now}");
+            assert_eq!(now.kind(), FailureKind::Host);
+        }
     }
 }

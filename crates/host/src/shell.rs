@@ -161,7 +161,7 @@ impl Session {
             nest(&mut spec);
         }
         engine.check(&spec)?;
-        let _share = self.share(engine, "a shell", &plan.topology, false, on.wait)?;
+        let _share = self.share(engine, "a shell", &spec, on.wait)?;
         let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {
             if plan.interactive
                 && let Some(stream) = machine.take_port(Port::Shell)

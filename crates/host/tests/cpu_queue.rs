@@ -266,6 +266,6 @@ fn who_waits_long_is_told_for_whom() {
         words[0].starts_with("waiting for 1 of 1 host CPUs after "),
         "{words:?}"
     );
-    let whom = format!(" s, for process {pid} (the_first, 1 CPUs, running)");
+    let whom = format!(" s, for process {pid} (the_first, 1 CPUs, 0 MiB, running)");
     assert!(words[0].ends_with(&whom), "{words:?}");
 }

@@ -11,6 +11,7 @@ mod cmdline;
 mod console;
 mod engine;
 mod footprint;
+mod host_memory;
 mod initrd;
 mod kvm;
 mod limits;
@@ -26,9 +27,10 @@ pub use engine::{
     Chosen, Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, TimingQuality,
     UnknownEngine, choose,
 };
+pub use host_memory::{HostMemory, TouchedRam, touched_ram};
 pub use ktstr_vmm::{FirstRun, ServicePriority};
 pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};
 pub use machine::{ControlError, End, KillReason, Machine, Port, SetupStep, VcpuRegisters};
-pub use performance::usable_host_cpus;
+pub use performance::{HUGE_PAGE_MIB, usable_host_cpus};
 pub use spec::{BootKernel, InitrdPart, MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};
 pub use vcpu_clock::{VcpuClock, VcpuCpuTime};

@@ -1,13 +1,12 @@
 //! What every engine asks of a machine's memory.
 
-use std::fs;
-
+use crate::host_memory::HostMemory;
 use crate::spec::{MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};
 
 /// What a kernel needs beside its initramfs and the files unpacked from it, in MiB.
 const KERNEL_MIB: u64 = 64;
 
-/// Whether the memory is enough for the machine, and not too much for the host.
+/// Whether the memory is enough for the machine, and not more than the host has at all.
 pub(crate) fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), SpecError> {
     let (described, declared) = (spec.numa.cpu_nodes(), spec.topology.numa_nodes());
     if described != declared {
@@ -23,12 +22,12 @@ pub(crate) fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), 
         }
     }
     let memory_mib = spec.numa.total_mib();
-    let available_mib = host_available_mib().unwrap_or(u64::MAX);
-    // Huge pages are not among the available memory.
-    if memory_mib > available_mib && !spec.performance_mode {
+    // What the host has left at this moment is waited for elsewhere. Huge pages are a part of the total.
+    let total_mib = HostMemory::now().total_mib.unwrap_or(u64::MAX);
+    if memory_mib > total_mib {
         return Err(SpecError::TooMuchMemory {
             memory_mib,
-            available_mib,
+            total_mib,
         });
     }
     let initrd_mib = initrd_bytes.div_ceil(1 << 20);
@@ -42,14 +41,4 @@ pub(crate) fn check_memory(spec: &MachineSpec, initrd_bytes: u64) -> Result<(), 
         });
     }
     Ok(())
-}
-
-/// `MemAvailable` of the host.
-fn host_available_mib() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024)
 }

@@ -11,10 +11,10 @@ use nix::unistd::Pid;
 
 use crate::spec::{MachineSpec, SpecError};
 
-/// The pages that guest RAM is made of, in MiB.
-pub(crate) const HUGE_PAGE_MIB: u64 = 2;
+/// The pages that guest RAM is made of in performance mode, in MiB.
+pub const HUGE_PAGE_MIB: u64 = 2;
 
-const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+pub(crate) const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
 /// The host CPUs that this process may use, by number.
 pub fn usable_host_cpus() -> Vec<u32> {
@@ -27,8 +27,8 @@ pub fn usable_host_cpus() -> Vec<u32> {
         .collect()
 }
 
-/// Whether this host has all that a machine in performance mode needs, once its `engine` has said what it
-/// lacks itself.
+/// Whether this host can ever have all that a machine in performance mode needs, once its `engine` has said
+/// what it lacks itself.
 pub(crate) fn check(spec: &MachineSpec, engine: Option<String>) -> Result<(), SpecError> {
     if !spec.performance_mode {
         return Ok(());
@@ -61,14 +61,14 @@ fn cpus(vcpus: u32, usable: usize) -> Option<String> {
 
 /// Pages of this size, of all users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct HugePages {
+pub(crate) struct HugePages {
     total: u64,
     /// Neither used nor promised to anybody.
-    free: u64,
+    pub(crate) free: u64,
 }
 
 impl HugePages {
-    fn read(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn read(folder: &Path) -> io::Result<Self> {
         let number = |name: &str| -> io::Result<u64> {
             let text = fs::read_to_string(folder.join(name))?;
             text.trim().parse().map_err(io::Error::other)
@@ -93,10 +93,10 @@ fn huge_pages(node_mib: &[u64], pages: io::Result<HugePages>) -> Option<String> 
             "{needed} huge pages of {HUGE_PAGE_MIB} MiB, while {HUGE_PAGES} can't be read ({error}): use a host \
              kernel with CONFIG_HUGETLBFS"
         )),
-        Ok(HugePages { total, free }) if free < needed => Some(format!(
-            "{needed} free huge pages of {HUGE_PAGE_MIB} MiB, while there are {free}: as root, \
-             `echo {} > {HUGE_PAGES}/nr_hugepages`",
-            total.saturating_add(needed - free)
+        // Those that others have now are waited for.
+        Ok(HugePages { total, .. }) if total < needed => Some(format!(
+            "{needed} huge pages of {HUGE_PAGE_MIB} MiB, while this host keeps {total}: as root, \
+             `echo {needed} > {HUGE_PAGES}/nr_hugepages`"
         )),
         Ok(_) => None,
     }
@@ -108,16 +108,6 @@ fn priority(tried: io::Result<()>) -> Option<String> {
         "real-time priority (SCHED_FIFO 2), which was refused ({error}): raise the limit with `ulimit -r 2` or \
          `rtprio` in /etc/security/limits.conf, or run with CAP_SYS_NICE"
     ))
-}
-
-/// Pages that were free when it was checked are gone.
-pub(crate) fn no_pages(error: &io::Error) -> SpecError {
-    SpecError::NoPerformanceMode {
-        missing: vec![format!(
-            "huge pages of {HUGE_PAGE_MIB} MiB that were free until another process took them ({error}): raise \
-             {HUGE_PAGES}/nr_hugepages"
-        )],
-    }
 }
 
 /// How the vCPUs and the RAM of a machine in performance mode lie, as the host's kernel says.
@@ -167,7 +157,7 @@ mod tests {
             huge_pages(&[256, 256], Ok(few)).unwrap(),
             priority(refused()).unwrap(),
         ];
-        insta::assert_snapshot!(SpecError::NoPerformanceMode { missing }, @"performance mode needs 4 host CPUs, one for each vCPU, while this process may use 2: declare fewer CPUs, or let it use more; and 256 free huge pages of 2 MiB, while there are 3: as root, `echo 263 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`; and real-time priority (SCHED_FIFO 2), which was refused (Operation not permitted (os error 1)): raise the limit with `ulimit -r 2` or `rtprio` in /etc/security/limits.conf, or run with CAP_SYS_NICE");
+        insta::assert_snapshot!(SpecError::NoPerformanceMode { missing }, @"performance mode needs 4 host CPUs, one for each vCPU, while this process may use 2: declare fewer CPUs, or let it use more; and 256 huge pages of 2 MiB, while this host keeps 10: as root, `echo 256 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`; and real-time priority (SCHED_FIFO 2), which was refused (Operation not permitted (os error 1)): raise the limit with `ulimit -r 2` or `rtprio` in /etc/security/limits.conf, or run with CAP_SYS_NICE");
         insta::assert_snapshot!(huge_pages(&[257, 256], Ok(few)).unwrap(), @"memory in whole pages of 2 MiB, while a NUMA node has 257 MiB: declare a memory_mib that gives each node an even number");
         let none = Err(io::Error::from_raw_os_error(libc::ENOENT));
         insta::assert_snapshot!(huge_pages(&[256], none).unwrap(), @"128 huge pages of 2 MiB, while /sys/kernel/mm/hugepages/hugepages-2048kB can't be read (No such file or directory (os error 2)): use a host kernel with CONFIG_HUGETLBFS");
@@ -178,9 +168,9 @@ mod tests {
         assert_eq!(cpus(2, 2), None);
         let enough = HugePages {
             total: 300,
-            free: 256,
+            free: 2,
         };
-        assert_eq!(huge_pages(&[256, 256], Ok(enough)), None);
+        assert_eq!(huge_pages(&[256, 256], Ok(enough)), None, "they get free");
         assert_eq!(priority(Ok(())), None);
     }
 

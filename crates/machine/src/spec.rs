@@ -82,6 +82,25 @@ pub struct BootKernel {
     pub pvh: bool,
 }
 
+impl SpecError {
+    /// Whether this engine or this host can never run such a machine, while another could: nothing is wrong
+    /// with the machine.
+    pub const fn is_beyond_host(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyCpus { .. }
+                | Self::TooManyNodes { .. }
+                | Self::TooMuchMemory { .. }
+                | Self::NoPerformanceMode { .. }
+        )
+    }
+
+    /// Whether the host lacks something at this moment that it may have at another.
+    pub const fn is_for_now(&self) -> bool {
+        matches!(self, Self::HugePagesTaken { .. })
+    }
+}
+
 impl BootKernel {
     /// The file an engine loads that knows both PVH and the Linux boot protocol.
     pub(crate) fn boot_file(&self, kaslr: bool) -> Result<&Path, SpecError> {
@@ -203,16 +222,24 @@ pub enum SpecError {
         /// Nodes of the topology.
         declared: u32,
     },
-    /// More than the host can give.
+    /// More than the host has.
     #[error(
-        "{memory_mib} MiB declared, but this host has {available_mib} MiB of memory available: lower \
-         memory_mib, or end other machines"
+        "{memory_mib} MiB declared, but this host has {total_mib} MiB of memory in all: lower memory_mib"
     )]
     TooMuchMemory {
         /// Guest RAM declared.
         memory_mib: u64,
-        /// `MemAvailable` of the host.
-        available_mib: u64,
+        /// `MemTotal` of the host.
+        total_mib: u64,
+    },
+    /// Huge pages that were free when the machine's turn came are gone.
+    #[error(
+        "huge pages of 2 MiB that were free until another process took them ({source}): let nobody else use \
+         them, or raise /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+    )]
+    HugePagesTaken {
+        /// What the system said.
+        source: io::Error,
     },
     /// Parts of performance mode can't be had.
     #[error("performance mode needs {}", missing.join("; and "))]

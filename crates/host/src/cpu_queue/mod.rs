@@ -1,5 +1,5 @@
-//! The line for host CPUs: many test processes start at once, and the machines that run keep no more host
-//! CPUs busy than there are.
+//! The line for host CPUs and memory: many test processes start at once, and the machines that run keep no more
+//! host CPUs busy than there are, and have no more guest RAM together than the host has available.
 //!
 //! ```text
 //! <folder>/door         held (flock) for the moment in which the line is read or changed
@@ -11,12 +11,13 @@
 //! has locked means nothing; whoever comes across it removes it.
 //!
 //! The line is first come, first served: a small machine does not pass a large one, which would else never
-//! find enough CPUs free at once. A machine larger than the bound runs alone.
+//! find enough CPUs free at once. A machine with more CPUs than the bound runs alone.
 
 mod folder;
+mod memory;
 mod slip;
+mod waiting;
 
-use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,16 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_machine::usable_host_cpus;
+use ktstr_machine::{HostMemory, TouchedRam, touched_ram, usable_host_cpus};
+pub use memory::Lack;
 pub use slip::Claim;
 use slip::Slip;
+pub use waiting::{QueueError, Waiting};
 
 /// How long a place in the line is kept before the test gives up.
 const LIMIT: Duration = Duration::from_mins(30);
+/// The same while no machine of the line runs: others have the memory, and may keep it.
+const LIMIT_ALONE: Duration = Duration::from_mins(2);
 /// When the first word is said about waiting, and how often after that.
 const FIRST_WORD: Duration = Duration::from_secs(5);
 const NEXT_WORD: Duration = Duration::from_mins(1);
@@ -62,74 +67,6 @@ impl FromStr for CpuCap {
             ("off", _) => Ok(Self::Off),
             (_, Ok(count)) if count > 0 => Ok(Self::Count(count)),
             _ => Err(CpuCapError),
-        }
-    }
-}
-
-/// Why a machine may not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum QueueError {
-    /// The line can't be kept there.
-    #[error(
-        "can't use {} for the line for host CPUs: {source}; set KTSTR_LOCK_DIR to a folder of your own on a \
-         local file system, or KTSTR_CPU_CAP=off to start machines without a line",
-        path.display()
-    )]
-    Unusable {
-        /// The folder, or a file in it.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The others did not get done.
-    #[error(
-        "gave up {0}: end those that hang, or raise KTSTR_CPU_CAP; `cargo ktstr locks` shows the line"
-    )]
-    TimedOut(Waiting),
-}
-
-impl QueueError {
-    fn unusable(path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
-        Self::Unusable { path, source }
-    }
-}
-
-/// A process that waits, and what for.
-#[derive(Clone, Debug)]
-pub struct Waiting {
-    /// Host CPUs that its machine keeps busy.
-    pub host_cpus: u32,
-    /// Those that all running machines may keep busy.
-    pub bound: u32,
-    /// How long it has waited.
-    pub waited: Duration,
-    /// Those before it: whose machines run, then who waits in front of it.
-    pub before: Vec<Entry>,
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MOST_NAMED: usize = 4;
-        let (host_cpus, bound, waited_s) = (self.host_cpus, self.bound, self.waited.as_secs());
-        write!(
-            f,
-            "waiting for {host_cpus} of {bound} host CPUs after {waited_s} s, for"
-        )?;
-        let mut separator = " ";
-        for entry in self.before.iter().take(MOST_NAMED) {
-            let (Claim { pid, test, .. }, place) = (&entry.claim, entry.place.name());
-            let host_cpus = entry.claim.host_cpus;
-            write!(
-                f,
-                "{separator}process {pid} ({test}, {host_cpus} CPUs, {place})"
-            )?;
-            separator = ", ";
-        }
-        match self.before.len().saturating_sub(MOST_NAMED) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
         }
     }
 }
@@ -169,6 +106,26 @@ pub struct CpuQueue {
     bound: u32,
     /// Those that this process may use.
     usable: Vec<u32>,
+    limits: Limits,
+    host_memory: fn() -> HostMemory,
+}
+
+/// How long it is waited.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// For those before.
+    line: Duration,
+    /// For memory, while none of them runs.
+    alone: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            line: LIMIT,
+            alone: LIMIT_ALONE,
+        }
+    }
 }
 
 /// The right to run one machine. Dropping it lets the next one in. The default is that of a machine which
@@ -188,8 +145,8 @@ enum Standing {
     Entered(Slip, Vec<u32>),
     /// Behind another in the line, by that one's open file.
     Behind(File),
-    /// First in the line, while the machines that run leave too little.
-    First,
+    /// First in the line, while there is too little of something.
+    First(Lack),
 }
 
 impl CpuQueue {
@@ -201,13 +158,7 @@ impl CpuQueue {
             CpuCap::HostCpus => thread::available_parallelism()
                 .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
         };
-        let folder = folder::prepare(folder)?;
-        let usable = usable_host_cpus();
-        Ok(Some(Self {
-            folder,
-            bound,
-            usable,
-        }))
+        Ok(Some(Self::in_folder(folder::prepare(folder)?, bound)))
     }
 
     /// Those whose machines run, then those who wait, each in the order in which they came.
@@ -216,60 +167,51 @@ impl CpuQueue {
         if !folder.exists() {
             return Ok(Vec::new());
         }
-        let (bound, usable) = (0, Vec::new());
-        let queue = Self {
-            folder,
-            bound,
-            usable,
-        };
-        queue.entries(u64::MAX)
+        Self::in_folder(folder, 0).entries(u64::MAX)
     }
 
-    /// Waits until a machine that keeps `claim.host_cpus` busy may start. `on_wait` is told what for, after
-    /// some seconds and then once a minute. `own`: whether it shall have as many host CPUs for itself, which no
-    /// other machine is given as its own meanwhile.
+    fn in_folder(folder: PathBuf, bound: u32) -> Self {
+        Self {
+            folder,
+            bound,
+            usable: usable_host_cpus(),
+            limits: Limits::default(),
+            host_memory: HostMemory::now,
+        }
+    }
+
+    /// Waits until a machine that keeps `claim.host_cpus` busy may start, and its memory is there. `on_wait` is
+    /// told what for, after some seconds and then once a minute. `own`: whether it shall have as many host CPUs for
+    /// itself, which no other machine is given as its own meanwhile.
     pub fn take(
         &self,
         claim: &Claim,
         own: bool,
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Share, QueueError> {
-        let started = Instant::now();
         let (number, place) = self.join(claim)?;
-        let (mut word_at, mut delay) = (FIRST_WORD, FIRST_DELAY);
+        let mut patience = Patience::new(self.limits);
         let mut behind: Option<File> = None;
         loop {
+            let mut lack = Lack::Turn;
             if !behind.as_ref().is_some_and(slip::is_held) {
                 behind = match self.enter(number, claim, own)? {
                     Standing::Entered(slip, own_cpus) => {
                         drop(place);
-                        let waited = started.elapsed();
                         return Ok(Share {
                             _slip: Some(slip),
-                            waited,
+                            waited: patience.waited(),
                             own_cpus,
                         });
                     }
                     Standing::Behind(file) => Some(file),
-                    Standing::First => None,
+                    Standing::First(short) => {
+                        lack = short;
+                        None
+                    }
                 };
             }
-            let waited = started.elapsed();
-            if waited >= word_at {
-                let waiting = Waiting {
-                    host_cpus: claim.host_cpus,
-                    bound: self.bound,
-                    waited,
-                    before: self.entries(number)?,
-                };
-                if waited > LIMIT {
-                    return Err(QueueError::TimedOut(waiting));
-                }
-                on_wait(&waiting);
-                word_at += NEXT_WORD;
-            }
-            thread::sleep(delay);
-            delay = (delay * 2).min(LAST_DELAY);
+            patience.wait(lack, || self.entries(number), on_wait)?;
         }
     }
 
@@ -295,18 +237,27 @@ impl CpuQueue {
                 return Ok(Standing::Behind(file));
             }
         }
-        let mut busy = 0_u32;
-        let mut free = self.usable.clone();
+        let mut claims = Vec::new();
         for (place, other) in running {
-            if let Some((_, claim)) = slip::open_held(&self.path(place, other))? {
-                busy = busy.saturating_add(claim.host_cpus.max(1));
-                free.retain(|cpu| !claim.own_cpus.contains(cpu));
-            }
+            let held = slip::open_held(&self.path(place, other))?;
+            claims.extend(held.map(|(_, claim)| claim));
         }
+        let mut free = self.usable.clone();
+        free.retain(|cpu| !claims.iter().any(|other| other.own_cpus.contains(cpu)));
         free.truncate(if own { claim.host_cpus as usize } else { 0 });
+        let busy = claims.iter().fold(0_u32, |busy, other| {
+            busy.saturating_add(other.host_cpus.max(1))
+        });
         let too_few = own && free.len() < claim.host_cpus as usize;
         if busy > 0 && (too_few || busy.saturating_add(claim.host_cpus) > self.bound) {
-            return Ok(Standing::First);
+            return Ok(Standing::First(Lack::HostCpus {
+                needed: claim.host_cpus,
+                bound: self.bound,
+            }));
+        }
+        let host = (self.host_memory)();
+        if let Some(lack) = memory::lack(claim, &claims, host, &touched) {
+            return Ok(Standing::First(lack));
         }
         let claim = Claim {
             own_cpus: free.clone(),
@@ -379,6 +330,87 @@ impl CpuQueue {
     }
 }
 
+/// Waits for the memory of a machine that stands in no line.
+pub(crate) fn wait_for_memory(
+    claim: &Claim,
+    on_wait: &mut dyn FnMut(&Waiting),
+) -> Result<Share, QueueError> {
+    let mut patience = Patience::new(Limits::default());
+    while let Some(lack) = memory::lack(claim, &[], HostMemory::now(), &touched) {
+        patience.wait(lack, || Ok(Vec::new()), on_wait)?;
+    }
+    Ok(Share {
+        waited: patience.waited(),
+        ..Share::default()
+    })
+}
+
+/// What of its guest RAM a process has touched; nothing if it can't be told.
+fn touched(pid: u32) -> TouchedRam {
+    touched_ram(pid).unwrap_or_default()
+}
+
+/// One wait: when to look again, when to say a word, and when to give up.
+struct Patience {
+    limits: Limits,
+    started: Instant,
+    word_at: Duration,
+    delay: Duration,
+    /// Since when no machine of the line runs and no other waits before.
+    alone_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            started: Instant::now(),
+            word_at: FIRST_WORD.min(limits.alone),
+            delay: FIRST_DELAY,
+            alone_since: None,
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// One step of a wait for `lack`, or the end of it.
+    fn wait(
+        &mut self,
+        lack: Lack,
+        before: impl FnOnce() -> Result<Vec<Entry>, QueueError>,
+        on_wait: &mut dyn FnMut(&Waiting),
+    ) -> Result<(), QueueError> {
+        let waited = self.waited();
+        if waited >= self.word_at {
+            let before = before()?;
+            let alone = before.is_empty() && !matches!(lack, Lack::Turn);
+            let alone_since = self.alone_since.take().unwrap_or_else(Instant::now);
+            self.alone_since = alone.then_some(alone_since);
+            let alone_too_long = alone && alone_since.elapsed() >= self.limits.alone;
+            let waiting = Waiting {
+                lack,
+                waited,
+                before,
+            };
+            if waited >= self.limits.line || alone_too_long {
+                return Err(QueueError::TimedOut { waiting });
+            }
+            on_wait(&waiting);
+            let next = if alone {
+                self.limits.alone.min(NEXT_WORD)
+            } else {
+                NEXT_WORD
+            };
+            self.word_at = waited + next;
+        }
+        thread::sleep(self.delay);
+        self.delay = (self.delay * 2).min(LAST_DELAY);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,9 +428,8 @@ mod tests {
     fn host_cpus_of_ones_own_are_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let queue = CpuQueue {
-            folder: folder.path().to_owned(),
-            bound: 8,
             usable: vec![0, 1, 5],
+            ..CpuQueue::in_folder(folder.path().to_owned(), 8)
         };
         let claim = |host_cpus| Claim::new("a test", "kvm", host_cpus);
         let enter = |number, host_cpus, own| match queue.enter(number, &claim(host_cpus), own) {
@@ -415,29 +446,71 @@ mod tests {
         assert_eq!(enter(5, 1, true).unwrap().1, [0]);
     }
 
+    fn short_of_memory() -> HostMemory {
+        HostMemory {
+            total_mib: Some(4_096),
+            available_mib: Some(900),
+            free_huge_pages: Some(0),
+        }
+    }
+
     #[test]
-    fn who_waits_says_for_whom() {
-        let entry = |number: u32, place| Entry {
-            place,
-            claim: Claim {
-                pid: 100 + number,
-                test: format!("suite::test_{number}"),
-                engine: "kvm".to_owned(),
-                host_cpus: number,
-                own_cpus: Vec::new(),
-                since_unix_ms: 0,
+    fn fault_a2_memory_that_is_not_there_is_waited_for_and_then_given_up_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = CpuQueue {
+            host_memory: short_of_memory,
+            limits: Limits {
+                line: LIMIT,
+                alone: Duration::from_millis(20),
             },
+            ..CpuQueue::in_folder(folder.path().to_owned(), 8)
         };
-        let mut waiting = Waiting {
-            host_cpus: 4,
-            bound: 8,
-            waited: Duration::from_millis(5_400),
-            before: vec![entry(6, Place::Running), entry(7, Place::Waiting)],
+        let mut claim = Claim::new("a test", "tcg", 1);
+        claim.memory_mib = 901;
+        let mut words = 0;
+        let error = queue.take(&claim, false, &mut |_| words += 1).unwrap_err();
+        assert!(matches!(
+            &error,
+            QueueError::TimedOut {
+                waiting: Waiting {
+                    lack: Lack::Memory {
+                        needed_mib: 901,
+                        left_mib: 900
+                    },
+                    ..
+                }
+            }
+        ));
+        assert!(words > 0, "it said what it waits for");
+        claim.memory_mib = 900;
+        drop(queue.take(&claim, false, &mut |_| {}).unwrap());
+        claim.huge_pages = 1;
+        let error = queue.take(&claim, false, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("1 huge pages"), "{error}");
+        queue.host_memory = HostMemory::default;
+        claim.huge_pages = 0;
+        drop(queue.take(&claim, false, &mut |_| {}).unwrap());
+    }
+
+    #[test]
+    fn fault_a2_running_machines_have_no_more_memory_together_than_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = CpuQueue {
+            host_memory: short_of_memory,
+            ..CpuQueue::in_folder(folder.path().to_owned(), 8)
         };
-        insta::assert_snapshot!(waiting, @"waiting for 4 of 8 host CPUs after 5 s, for process 106 (suite::test_6, 6 CPUs, running), process 107 (suite::test_7, 7 CPUs, waiting)");
-        waiting.before = (1..=6)
-            .map(|number| entry(number, Place::Running))
-            .collect();
-        assert!(waiting.to_string().ends_with(" and 2 more"), "{waiting}");
+        let claim = |memory_mib| Claim {
+            memory_mib,
+            ..Claim::new("a test", "tcg", 1)
+        };
+        let first = queue.take(&claim(600), false, &mut |_| {}).unwrap();
+        let standing = queue.enter(7, &claim(400), false).unwrap();
+        assert!(matches!(
+            standing,
+            Standing::First(Lack::Memory { left_mib: 300, .. })
+        ));
+        drop(first);
+        let standing = queue.enter(7, &claim(400), false).unwrap();
+        assert!(matches!(standing, Standing::Entered(..)));
     }
 }

@@ -189,5 +189,5 @@ fn ram(spec: &MachineSpec) -> Result<Vec<NodeMemory>, LaunchError> {
     }
     let nodes: io::Result<_> = bytes.map(NodeMemory::huge).collect();
     // There were enough a moment ago.
-    nodes.map_err(|source| LaunchError::from(performance::no_pages(&source)))
+    nodes.map_err(|source| LaunchError::from(SpecError::HugePagesTaken { source }))
 }
