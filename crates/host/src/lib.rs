@@ -8,6 +8,7 @@
 mod cargo_build;
 mod causes;
 mod cpu_queue;
+mod diagnosis;
 mod drive;
 mod expectation;
 mod host_only;

@@ -52,7 +52,9 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
         boot_retries: Vec::new(),
         console_tail: String::new(),
         output: String::new(),
+        cause: String::new(),
         failure_dump: String::new(),
+        failure_maps: String::new(),
         remarks: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use ktstr_monitor::state::KernelState;
 use ktstr_report::{AssertResult, Failure, FailureKind, Outcome, SchedulerReport, Sidecar};
 use serde::Serialize;
 
+use crate::diagnosis::{self, Scene};
 use crate::observe::{Moment, Observation};
 
 /// Everything that the host has of one run of a test. A `post_vm` function gets it.
@@ -95,11 +96,18 @@ impl VmResult {
         }
     }
 
-    /// Says everything that the report shows of a failure dump; nothing for a test that is green.
-    pub fn show_dump(&mut self) {
+    /// Fills in the cause of a failure, and what the report shows of the failure dump; nothing for a test that is
+    /// green.
+    pub fn explain(&mut self) {
+        let scenes: Vec<Scene<'_>> = self.dump().iter().map(Scene::from).collect();
+        let cause = diagnosis::cause(&self.sidecar, &scenes);
         // The first is nearest to the cause.
-        if let Some(moment) = self.dump().first() {
-            self.sidecar.failure_dump = moment.summary();
+        let first = self.dump().first();
+        let shown = first.map(|moment| (moment.summary(), moment.maps_summary()));
+        self.sidecar.cause = cause;
+        if let Some((state, maps)) = shown {
+            self.sidecar.failure_dump = state;
+            self.sidecar.failure_maps = maps;
         }
     }
 

@@ -111,7 +111,7 @@ fn run_plan(
             let chain = |error: anyhow::Error| error.chain().map(ToString::to_string).collect();
             result.take_post_vm(returned.map_err(chain));
         }
-        result.show_dump();
+        result.explain();
     }
     result
 }

@@ -134,10 +134,17 @@ pub struct Sidecar {
     pub console_tail: String,
     /// What the test printed in the guest, standard output and error in order of arrival.
     pub output: String,
-    /// What the kernel looked like when it failed, in lines for a person. The whole of it is beside the
-    /// sidecar, in [`Self::dump_path`]. Empty for a test that is green.
+    /// Why the scheduler under test failed, in one line: what happened, to whom, because of what. Empty for a test
+    /// that is green, and where the scheduler is not what failed.
+    #[serde(default)]
+    pub cause: String,
+    /// What the kernel looked like when it failed, in lines for a person: sched_ext, and the CPUs with who ran and
+    /// who waited. The whole of it is beside the sidecar, in [`Self::dump_path`]. Empty for a test that is green.
     #[serde(default)]
     pub failure_dump: String,
+    /// The BPF maps at that moment, in lines for a person, without constants of the build.
+    #[serde(default)]
+    pub failure_maps: String,
     /// Remarks of the harness: frames that failed their checksum, output that was cut.
     pub remarks: Vec<String>,
 }

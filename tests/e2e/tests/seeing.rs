@@ -180,7 +180,7 @@ fn failure_dump_renders_bss_fields() {
         assert_eq!(vcpu["place"] == "user space", in_user_space, "{vcpu}");
     }
     assert_eq!(dump["scheduler"]["end"], "stalled");
-    assert!(sidecar.failure_dump.contains("victim_pid"));
+    assert!(sidecar.failure_maps.contains("victim_pid"));
 }
 
 #[test]

@@ -9,16 +9,36 @@ use anyhow::Result;
 use super::{Tool, is_program, setup, succeed};
 use crate::process::{cache, cargo, display};
 
-/// A crate with a program of the same name.
+/// A crate with a program of the same name, and the test of examples/scheduler-tests that is for it.
 struct Published {
     krate: &'static str,
     version: &'static str,
+    test: &'static str,
 }
 
-const SCHEDULERS: [Published; 1] = [Published {
-    krate: "scx_bpfland",
-    version: "1.1.4",
-}];
+/// One to be healthy, and what the tests of public bugs need.
+const SCHEDULERS: [Published; 4] = [
+    Published {
+        krate: "scx_bpfland",
+        version: "1.1.4",
+        test: "--test scx_bpfland --test public_bugs bpfland fifo_hog",
+    },
+    Published {
+        krate: "scx_cosmos",
+        version: "1.1.3",
+        test: "--test public_bugs cosmos",
+    },
+    Published {
+        krate: "scx_rusty",
+        version: "1.1.4",
+        test: "--test public_bugs rusty",
+    },
+    Published {
+        krate: "scx_lavd",
+        version: "1.1.1",
+        test: "--test public_bugs older",
+    },
+];
 
 /// Where Debian has the libclang that comes with clang-19; bindgen, which these crates use, does not look there.
 const LIBCLANG: &str = "/usr/lib/llvm-19/lib";
@@ -60,11 +80,15 @@ impl Published {
     }
 
     fn how_to_test(&self, program: &Path) -> String {
-        let Self { krate, version } = self;
+        let Self {
+            krate,
+            version,
+            test,
+        } = self;
         let program = program.display();
         format!(
             "{krate} {version} is {program}; to run its tests:\n\n    KTSTR_SCHEDULER={program} cargo nextest run \
-             -p scheduler-tests --test {krate} --run-ignored only\n"
+             -p scheduler-tests --run-ignored only {test}\n"
         )
     }
 }
@@ -80,6 +104,7 @@ mod tests {
         let scheduler = Published {
             krate: "scx_some",
             version: "1.2.3",
+            test: "--test scx_some",
         };
         let root = PathBuf::from("/cache/schedulers").join(scheduler.folder());
         let install = display(&scheduler.install(&root));
@@ -89,7 +114,7 @@ mod tests {
         );
         let told = scheduler.how_to_test(&root.join("bin/scx_some"));
         let command = "KTSTR_SCHEDULER=/cache/schedulers/scx_some-1.2.3/bin/scx_some cargo nextest run \
-                       -p scheduler-tests --test scx_some --run-ignored only";
+                       -p scheduler-tests --run-ignored only --test scx_some";
         assert!(told.contains(command), "{told}");
     }
 }

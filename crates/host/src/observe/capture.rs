@@ -129,7 +129,7 @@ fn is_user_space(address: u64) -> bool {
 }
 
 impl Moment {
-    /// The moment in lines for a person, shortened.
+    /// sched_ext and the CPUs at that moment, in lines for a person, shortened.
     pub fn summary(&self) -> String {
         let place = |cpu: usize| {
             let vcpu = self.vcpus.as_ref().ok()?.get(cpu)?;
@@ -139,6 +139,11 @@ impl Moment {
         };
         let label = &self.label;
         format!("taken {label}\n{}", self.kernel.summary(place))
+    }
+
+    /// The BPF maps at that moment, in lines for a person, shortened.
+    pub fn maps_summary(&self) -> String {
+        self.kernel.maps_summary()
     }
 }
 

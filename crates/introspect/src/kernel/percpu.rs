@@ -55,6 +55,13 @@ impl PerCpu {
         self.mask(kernel, address)
     }
 
+    /// The CPUs that tasks may be placed on: those online, less those on their way off or on
+    /// (`sched_cpu_deactivate()` in kernel/sched/core.c).
+    pub fn active(&self, kernel: &Kernel) -> Result<CpuMask, ReadError> {
+        let address = kernel.symbol("__cpu_active_mask")?;
+        self.mask(kernel, address)
+    }
+
     /// The set of CPUs at `address`.
     pub(super) fn mask(&self, kernel: &Kernel, address: u64) -> Result<CpuMask, ReadError> {
         let bytes = kernel.memory.bytes(address, CpuMask::bytes(self.cpus()))?;

@@ -7,7 +7,7 @@ mod reader;
 mod text;
 
 use ktstr_introspect::bpf::Value;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sample::{Reading, SchedExtSample};
 
@@ -26,12 +26,16 @@ pub struct KernelState {
 }
 
 /// One CPU, what runs on it, and what waits for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuState {
     /// Its number.
     pub cpu: u32,
     /// Whether it is online.
     pub online: bool,
+    /// Whether tasks may be placed on it (`cpu_active_mask`). One that is online and not active goes offline, or
+    /// comes online.
+    #[serde(default = "active")]
+    pub active: bool,
     /// Tasks that run or wait, of all classes.
     pub nr_running: u32,
     /// Its runqueue's clock.
@@ -45,7 +49,7 @@ pub struct CpuState {
 }
 
 /// A task that runs or waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskState {
     /// Its id.
     pub pid: i32,
@@ -64,7 +68,7 @@ pub struct TaskState {
 }
 
 /// sched_ext as a whole.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScxState {
     /// What a sample has of it.
     #[serde(flatten)]
@@ -78,7 +82,7 @@ pub struct ScxState {
 }
 
 /// Why a scheduler ended (`struct scx_exit_info`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedExtExit {
     /// `SCX_EXIT_…`, or the number.
     pub kind: String,
@@ -129,6 +133,11 @@ pub struct MapEntry {
     /// Its value, or one for each possible CPU.
     #[serde(serialize_with = "bpf::serialize_all")]
     pub values: Vec<Value>,
+}
+
+/// What a dump without the field means.
+fn active() -> bool {
+    true
 }
 
 impl KernelState {

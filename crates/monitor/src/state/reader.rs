@@ -93,6 +93,7 @@ impl StateReader {
 
     fn cpus(&self) -> Result<Vec<CpuState>, ReadError> {
         let online = self.percpu.online(&self.kernel)?;
+        let active = self.percpu.active(&self.kernel)?;
         let queues = self.queue_names();
         let now = self.jiffies()?;
         let mut waiting: HashMap<u32, Vec<TaskState>> = HashMap::new();
@@ -113,6 +114,7 @@ impl StateReader {
             CpuState {
                 cpu: rq.cpu,
                 online: online.contains(rq.cpu),
+                active: active.contains(rq.cpu),
                 nr_running: rq.nr_running,
                 clock_ns: rq.clock_ns,
                 local_dsq_depth: rq.scx.map(|scx| scx.local_dsq_nr),

@@ -5,16 +5,16 @@ use std::fmt::Write as _;
 use ktstr_introspect::bpf::Value;
 
 use super::{CpuState, KernelState, MapContent, MapState, ScxState, TaskState};
+use crate::sample::Missing;
 
 /// Waiting tasks of one CPU, CPUs, entries of a map and lines of one value that are shown.
-const MOST_WAITING: usize = 4;
-const MOST_CPUS: usize = 32;
-const MOST_ENTRIES: usize = 4;
-const MOST_VALUE_LINES: usize = 40;
+const MAX_WAITING: usize = 4;
+const MAX_CPUS: usize = 32;
+const MAX_ENTRIES: usize = 4;
+const MAX_VALUE_LINES: usize = 40;
 
 impl KernelState {
-    /// sched_ext, CPUs with their tasks, and maps, a line each where that does. `place` says where a CPU's
-    /// instruction pointer is.
+    /// sched_ext, and the CPUs with who runs and who waits. `place` says where a CPU's instruction pointer is.
     pub fn summary(&self, place: impl Fn(usize) -> Option<String>) -> String {
         let mut out = String::new();
         match &self.sched_ext {
@@ -32,16 +32,37 @@ impl KernelState {
         }
         match &self.cpus {
             Ok(cpus) => {
-                for (at, state) in cpus.iter().enumerate().take(MOST_CPUS) {
+                for (at, state) in cpus.iter().enumerate().take(MAX_CPUS) {
                     cpu(&mut out, state, place(at));
                 }
-                left_out(&mut out, cpus.len(), MOST_CPUS);
+                left_out(&mut out, cpus.len(), MAX_CPUS);
             }
             Err(why) => _ = writeln!(out, "runqueues: {why}"),
         }
-        match &self.maps {
-            Ok(maps) => maps.iter().for_each(|state| map(&mut out, state)),
-            Err(why) => _ = writeln!(out, "BPF maps: {why}"),
+        out
+    }
+
+    /// The BPF maps, without the constants of the build. What can't be read is named in one line at the end.
+    pub fn maps_summary(&self) -> String {
+        let mut out = String::new();
+        let maps = match &self.maps {
+            Ok(maps) => maps,
+            Err(why) => return format!("BPF maps: {why}\n"),
+        };
+        maps.iter().for_each(|state| map(&mut out, state));
+        let unread = maps.iter().filter_map(|map| {
+            let why = map.content.as_ref().err()?;
+            Some((why, format!("{} ({})", map.name, map.kind)))
+        });
+        let mut by_reason: Vec<(&Missing, Vec<String>)> = Vec::new();
+        for (why, name) in unread {
+            match by_reason.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, names)) => names.push(name),
+                None => by_reason.push((why, vec![name])),
+            }
+        }
+        for (why, names) in by_reason {
+            _ = writeln!(out, "not read: {}: {why}", names.join(", "));
         }
         out
     }
@@ -84,7 +105,12 @@ fn cpu(out: &mut String, state: &CpuState, place: Option<String>) {
         _ = writeln!(out, "CPU {}: offline", state.cpu);
         return;
     }
-    let running = state.running.as_ref().map_or("idle".to_owned(), name);
+    let running = match &state.running {
+        Some(task) => name(task),
+        // It is idle since nothing may be placed on it.
+        None if !state.active => "going offline or coming online".to_owned(),
+        None => "idle".to_owned(),
+    };
     let depth = state.local_dsq_depth;
     let depth = depth.map_or(String::new(), |depth| format!(", local DSQ {depth}"));
     let place = place.map_or(String::new(), |place| format!(", in {place}"));
@@ -93,13 +119,13 @@ fn cpu(out: &mut String, state: &CpuState, place: Option<String>) {
         "CPU {}: {running}{place}; {} runnable{depth}",
         state.cpu, state.nr_running
     );
-    for task in state.waiting.iter().take(MOST_WAITING) {
+    for task in state.waiting.iter().take(MAX_WAITING) {
         let waited = task
             .runnable_ms
             .map_or(String::new(), |ms| format!(" for {ms} ms"));
         _ = writeln!(out, "  waits{waited}: {}{}", name(task), queue(task));
     }
-    left_out(out, state.waiting.len(), MOST_WAITING);
+    left_out(out, state.waiting.len(), MAX_WAITING);
 }
 
 fn name(task: &TaskState) -> String {
@@ -117,16 +143,23 @@ fn queue(task: &TaskState) -> String {
 fn map(out: &mut String, state: &MapState) {
     match &state.content {
         Ok(MapContent::Globals(Value::Struct(variables))) => {
+            let shown = variables
+                .iter()
+                .filter(|(name, value)| !is_constant_of_the_build(&state.name, name, value));
+            let shown: Vec<_> = shown.collect();
+            if shown.is_empty() {
+                return;
+            }
             _ = writeln!(out, "{} (map {}):", state.name, state.id);
-            let lines = variables.iter().flat_map(|(name, value)| {
+            let lines = shown.into_iter().flat_map(|(name, value)| {
                 let text = format!("{name} = {value}");
                 text.lines()
                     .map(|line| format!("  {line}\n"))
                     .collect::<Vec<_>>()
             });
             let lines: Vec<String> = lines.collect();
-            out.extend(lines.iter().take(MOST_VALUE_LINES).map(String::as_str));
-            left_out(out, lines.len(), MOST_VALUE_LINES);
+            out.extend(lines.iter().take(MAX_VALUE_LINES).map(String::as_str));
+            left_out(out, lines.len(), MAX_VALUE_LINES);
         }
         Ok(MapContent::Globals(value)) => {
             _ = writeln!(out, "{} (map {}): {value}", state.name, state.id);
@@ -141,29 +174,51 @@ fn map(out: &mut String, state: &MapState) {
                 state.kind,
                 entries.len()
             );
-            for entry in entries.iter().take(MOST_ENTRIES) {
+            for entry in entries.iter().take(MAX_ENTRIES) {
                 let values: Vec<String> = entry.values.iter().map(flat).collect();
                 _ = writeln!(out, "  {}: {}", flat(&entry.key), values.join(" | "));
             }
-            left_out(out, entries.len(), MOST_ENTRIES);
+            left_out(out, entries.len(), MAX_ENTRIES);
         }
-        Err(why) => {
-            _ = writeln!(
-                out,
-                "{} (map {}, {}): {why}",
-                state.name, state.id, state.kind
-            );
-        }
+        Err(_) => {}
+    }
+}
+
+/// Whether a global variable says nothing of this run: the kernel's constants that scx's headers keep
+/// (`__SCX_SLICE_DFL`), the texts of `bpf_printk()` and `scx_bpf_error()` (`f.___fmt`), what the kernel's
+/// configuration is, and a `.rodata` that nobody set before the program was loaded.
+fn is_constant_of_the_build(section: &str, name: &str, value: &Value) -> bool {
+    let read_only = section == ".rodata" || section.starts_with(".rodata.");
+    name.starts_with("__SCX_")
+        || name.contains(".___fmt")
+        || name.contains(".____fmt")
+        || section == ".kconfig"
+        || (read_only && is_zero(value))
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Uint(value) => *value == 0,
+        Value::Int(value) => *value == 0,
+        Value::Bool(value) => !*value,
+        Value::Float(value) => *value == 0.0,
+        Value::Enum { value, .. } => *value == 0,
+        Value::Pointer(address) => *address == 0,
+        Value::Text(text) => text.is_empty(),
+        Value::Bytes(bytes) => bytes.iter().all(|byte| *byte == 0),
+        Value::Struct(members) => members.iter().all(|(_, value)| is_zero(value)),
+        Value::Array(elements) => elements.iter().all(is_zero),
+        Value::Cut => false,
     }
 }
 
 /// A value in one line, cut short.
 fn flat(value: &Value) -> String {
-    const MOST_CHARS: usize = 100;
+    const MAX_CHARS: usize = 100;
 
     let text = value.to_string();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST_CHARS) {
+    match line.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }

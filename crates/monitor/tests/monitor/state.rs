@@ -23,6 +23,7 @@ fn cpu(cpu: u32, running: Option<TaskState>, waiting: Vec<TaskState>) -> CpuStat
     CpuState {
         cpu,
         online: true,
+        active: true,
         nr_running: u32::try_from(waiting.len() + usize::from(running.is_some())).unwrap_or(0),
         clock_ns: 5,
         local_dsq_depth: Some(1),
@@ -109,6 +110,71 @@ fn state() -> KernelState {
 fn a_state_in_lines() {
     let place = |cpu| (cpu == 1).then(|| "default_idle+0xf, asleep".to_owned());
     insta::assert_snapshot!(state().summary(place));
+    insta::assert_snapshot!("the_maps_of_a_state_in_lines", state().maps_summary());
+}
+
+/// The CPU of a task that was taken offline is nobody's idle CPU.
+#[test]
+fn fault_g3_an_offline_cpu_is_offline_and_not_idle() {
+    let gone = CpuState {
+        online: false,
+        active: false,
+        ..cpu(0, None, Vec::new())
+    };
+    let going = CpuState {
+        active: false,
+        ..cpu(1, None, Vec::new())
+    };
+    let state = KernelState {
+        cpus: Ok(vec![gone, going, cpu(2, None, Vec::new())]),
+        ..state()
+    };
+    let text = state.summary(|_| None);
+    let of_cpu = |number: u32| {
+        let start = format!("CPU {number}: ");
+        text.lines().find_map(|line| line.strip_prefix(&start))
+    };
+    assert_eq!(of_cpu(0), Some("offline"), "{text}");
+    let going = of_cpu(1).expect("a line");
+    assert!(
+        going.starts_with("going offline or coming online"),
+        "{text}"
+    );
+    assert!(of_cpu(2).expect("a line").starts_with("idle"), "{text}");
+}
+
+/// What the build put into a program says nothing of the run; maps that can't be read share a line.
+#[test]
+fn fault_g4_constants_of_the_build_are_left_out_of_the_terminal() {
+    let rodata = globals(&[
+        ("__SCX_SLICE_DFL", Value::Uint(20_000_000)),
+        ("mine_init.___fmt", Value::Text("failed: %d".to_owned())),
+        ("not_set", Value::Bool(false)),
+        ("slice_ns", Value::Uint(5_000_000)),
+    ]);
+    let unread = |id: u32, name: &str, kind: &str| MapState {
+        content: Err(Missing::Failed("it can't be read from outside".to_owned())),
+        ..map(id, name, kind, globals(&[]))
+    };
+    let state = KernelState {
+        maps: Ok(vec![
+            map(3, ".rodata", "array", rodata),
+            map(
+                4,
+                ".rodata",
+                "array",
+                globals(&[("nothing", Value::Uint(0))]),
+            ),
+            unread(5, "task_ctx", "task_storage"),
+            unread(6, "mine_ops", "struct_ops"),
+        ]),
+        ..state()
+    };
+    insta::assert_snapshot!(state.maps_summary(), @r"
+    .rodata (map 3):
+      slice_ns = 5000000
+    not read: task_ctx (task_storage), mine_ops (struct_ops): it can't be read from outside
+    ");
 }
 
 #[test]
@@ -118,7 +184,8 @@ fn a_state_that_can_not_be_read_in_lines() {
         sched_ext: Err(Missing::Absent("sched_ext".to_owned())),
         maps: Err(Missing::Failed("no table of maps".to_owned())),
     };
-    insta::assert_snapshot!(state.summary(|_| None), @r"
+    let text = state.summary(|_| None) + &state.maps_summary();
+    insta::assert_snapshot!(text, @r"
     sched_ext: this kernel has no sched_ext
     runqueues: it changed while it was read
     BPF maps: no table of maps

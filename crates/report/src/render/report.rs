@@ -17,6 +17,7 @@ const DETAIL_LINES: usize = 60;
 const SCHEDULER_LOG_LINES: usize = 60;
 const DUMP_LINES: usize = 80;
 const KERNEL_STATE_LINES: usize = 120;
+const MAP_LINES: usize = 80;
 
 /// Waiting for host CPUs that is worth a word.
 const LONG_QUEUED_MS: u64 = 5_000;
@@ -63,7 +64,12 @@ pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
 
 /// The line, then what decided, then everything that helps to find out why.
 pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -> String {
-    let mut out = line(palette, sidecar) + "\n\n";
+    let mut out = line(palette, sidecar) + "\n";
+    if !sidecar.cause.is_empty() {
+        let label = paint(palette.outcome(sidecar.outcome), "cause");
+        _ = writeln!(out, "  {label}: {}", clean_line(&sidecar.cause));
+    }
+    out.push('\n');
     what_decided(&mut out, palette, sidecar);
 
     let mut section = |title: &str, body: &str| {
@@ -75,7 +81,7 @@ pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -
     };
     section(
         "the kernel",
-        &block(&sidecar.failure_dump, KERNEL_STATE_LINES),
+        &first_lines(&sidecar.failure_dump, KERNEL_STATE_LINES),
     );
     section("workers", &stats(&sidecar.result.cgroups));
     section("remarks", &remarks(sidecar));
@@ -100,6 +106,7 @@ pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -
         "end of the guest console",
         &block(&sidecar.console_tail, CONSOLE_LINES),
     );
+    section("BPF maps", &first_lines(&sidecar.failure_maps, MAP_LINES));
 
     out.push('\n');
     if let Some(path) = path {
@@ -182,7 +189,12 @@ fn what_decided(out: &mut String, palette: Palette, sidecar: &Sidecar) {
     }
     let mut decisive = 0;
     for outcome in [Outcome::Fail, Outcome::Inconclusive] {
-        for check in sidecar.result.with_outcome(outcome) {
+        let (of_scheduler, others): (Vec<_>, Vec<_>) = sidecar
+            .result
+            .with_outcome(outcome)
+            .partition(|check| check.check.starts_with("scheduler_"));
+        // What became of the scheduler explains what became of its tasks.
+        for check in of_scheduler.into_iter().chain(others) {
             decisive += 1;
             out.push_str(&check_lines(palette, check));
         }

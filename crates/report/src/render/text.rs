@@ -32,28 +32,31 @@ pub(super) fn clean_line(text: &str) -> String {
     text.replace(['\n', '\t'], " ")
 }
 
-/// The last `most` lines of `text`, cleaned and indented, after a line that says how many came before.
-/// Empty for a text without a visible character.
-pub(super) fn block(text: &str, most: usize) -> String {
+/// `text`, cleaned and indented. Of one that has more than `max` lines the first third of them and the last ones,
+/// with a line between that says how many are left out: what a text begins with is often the cause, and what it
+/// ends with what came of it. Empty for a text without a visible character.
+pub(super) fn block(text: &str, max: usize) -> String {
     let text = clean(text);
     let lines: Vec<&str> = text.trim_matches('\n').lines().collect();
     if lines.iter().all(|line| line.trim().is_empty()) {
         return String::new();
     }
-    let left_out = lines.len().saturating_sub(most);
-    let mut out = String::new();
+    let left_out = lines.len().saturating_sub(max);
+    let head = if left_out > 0 { max / 3 } else { lines.len() };
+    let mut out = indented(&lines[..head]);
     if left_out > 0 {
         out.push_str(&format!(
             "{INDENT}… {} left out here, kept in the sidecar\n",
-            count(left_out, "earlier line"),
+            count(left_out, "line"),
         ));
-    }
-    for line in &lines[left_out..] {
-        let line = format!("{INDENT}{line}");
-        out.push_str(line.trim_end());
-        out.push('\n');
+        out.push_str(&indented(&lines[head + left_out..]));
     }
     out
+}
+
+fn indented(lines: &[&str]) -> String {
+    let line = |line: &&str| format!("{}\n", format!("{INDENT}{line}").trim_end());
+    lines.iter().map(line).collect()
 }
 
 /// The first `most` lines of `text`, cleaned and indented, before a line that says how many more there are.
@@ -126,9 +129,10 @@ mod tests {
     #[test]
     fn a_long_block_says_what_it_leaves_out() {
         assert_eq!(
-            block("\n1\n2\n3\n", 2),
-            "    … 1 earlier line left out here, kept in the sidecar\n    2\n    3\n"
+            block("\n1\n2\n3\n4\n5\n", 3),
+            "    1\n    … 2 lines left out here, kept in the sidecar\n    4\n    5\n"
         );
+        assert_eq!(block("1\n2\n", 2), "    1\n    2\n");
         assert_eq!(block(" \n\n", 2), "");
         assert_eq!(
             first_lines("1\n2\n3\n", 2),

@@ -59,7 +59,9 @@ pub(crate) fn pass(test: &str) -> Sidecar {
         console_tail: "[    2.1] Run /init as init process\n[    4.9] reboot: Power down\n"
             .to_owned(),
         output: "two workers released\n".to_owned(),
+        cause: String::new(),
         failure_dump: String::new(),
+        failure_maps: String::new(),
         remarks: Vec::new(),
     }
 }
