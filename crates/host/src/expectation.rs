@@ -65,7 +65,7 @@ fn is_met(sidecar: &Sidecar, what: &Expectation) -> bool {
                 .result
                 .with_outcome(Outcome::Fail)
                 .any(|check| check.check == *name);
-            // A scheduler that was thrown out fails many checks; that is not what was expected. Unless it is.
+            // A scheduler that was disabled fails many checks; that is not what was expected. Unless it is.
             let stayed = matches!(end, None | Some(SchedulerEnd::Attached));
             failed && (stayed || (was_attached && name == "scheduler_alive"))
         }
@@ -137,9 +137,9 @@ mod tests {
                 attach_ms: (end != SchedulerEnd::NeverLoaded).then_some(7),
                 end,
                 exit: Some(KernelExit {
-                    kind: None,
                     reason: reason.to_owned(),
                     message: message.to_owned(),
+                    ..KernelExit::default()
                 }),
                 ..SchedulerReport::default()
             }),
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(outcome, Outcome::Fail);
         assert_eq!(
             words,
-            "expected a failure of the check `max_gap_ms`, but scheduler `x` was thrown out by the kernel's \
+            "expected a failure of the check `max_gap_ms`, but scheduler `x` was disabled by the kernel's \
              watchdog; runnable task stall: w[9] failed to run for 2.7s"
         );
     }

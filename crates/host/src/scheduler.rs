@@ -43,7 +43,7 @@ pub struct SchedulerPlan {
     pub ops: Option<String>,
     /// Releases that it is for, by their beginning (`6.16`, `7.3.4`); all if empty.
     pub kernels: Vec<String>,
-    /// How long its tasks may wait until the kernel's watchdog throws it out, if the test says.
+    /// How long its tasks may wait until the kernel's watchdog disables it, if the test says.
     pub watchdog_timeout_ms: Option<u64>,
 }
 

@@ -51,7 +51,7 @@ mod scheduler;
 /// | `scheduler` | the scheduler to run under, see [`declare_scheduler!`]; it has the shape that the test doesn't declare | the kernel's own |
 /// | `extra_sched_args` | further arguments of its program, such as `["--verbose"]` | none |
 /// | `bpf_map_write("path" = 3, …)` | numbers that the host writes into global variables of its BPF programs, once it is attached; see [`Ctx::bpf_map_write`] | none |
-/// | `watchdog_timeout_s` | how long a runnable task may wait until the kernel throws the scheduler out, at most 30; if it can't be set, the check `watchdog_timeout` is inconclusive | the scheduler's own |
+/// | `watchdog_timeout_s` | how long a runnable task may wait until the kernel disables the scheduler, at most 30; if it can't be set, the check `watchdog_timeout` is inconclusive | the scheduler's own |
 /// | `expect_err` | what is to go wrong, see below | nothing |
 /// | `host_only` | the body runs on the host, without a machine; on the `nested` engine in the emulated machine, whose KVM it can use | `false` |
 /// | `kaslr` | whether the kernel lies at addresses of its own choice; it then unpacks itself, which takes time | `false` |
@@ -77,8 +77,8 @@ mod scheduler;
 ///
 /// | `expect_err(…)` | what is expected |
 /// |---|---|
-/// | `stall` | the kernel's watchdog throws the scheduler out |
-/// | `scx_error`, `scx_error(contains = "text")` | the kernel throws it out for an error, with these words |
+/// | `stall` | the kernel's watchdog disables the scheduler |
+/// | `scx_error`, `scx_error(contains = "text")` | the kernel disables it for an error, with these words |
 /// | `check(max_gap_ms)` | this check does not hold, and the scheduler stays |
 /// | `load_failure` | the scheduler can't be loaded |
 ///

@@ -157,7 +157,7 @@ pub struct SchedulerUse {
     pub scheduler: &'static Scheduler,
     /// Further arguments.
     pub extra_args: &'static [&'static str],
-    /// How long its tasks may wait until the kernel's watchdog throws it out, if declared.
+    /// How long its tasks may wait until the kernel's watchdog disables it, if declared.
     pub watchdog_timeout_ms: Option<u64>,
     /// Folder of the crate that declares the test.
     pub manifest_dir: &'static str,

@@ -17,10 +17,12 @@ pub enum SchedulerEnd {
     Died,
     /// Its process ended by its own choice while it was attached, with exit status 0.
     Left,
-    /// The kernel's watchdog threw it out: a runnable task was not run, or it did not answer.
+    /// The kernel's watchdog disabled it: a runnable task was not run, or it did not answer.
     Stalled,
-    /// The kernel threw it out for an error: its own `scx_bpf_error()`, or one that the kernel found.
+    /// The kernel disabled it for an error: its own `scx_bpf_error()`, or one that the kernel found.
     Error,
+    /// It was disabled without an error, and its process loaded it again: some of the test ran without it.
+    Reloaded,
     /// It is no longer attached, without an error, though its process lives.
     FellBack,
     /// The machine ended before it could be told.
@@ -29,22 +31,23 @@ pub enum SchedulerEnd {
 }
 
 impl SchedulerEnd {
-    /// As a clause about the scheduler: `was thrown out by the kernel's watchdog`.
+    /// As a clause about the scheduler: `was disabled by the kernel's watchdog`.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::NeverLoaded => "was never attached",
             Self::Attached => "was attached to the end of the test",
             Self::Died => "died",
             Self::Left => "ended by its own choice before the test did",
-            Self::Stalled => "was thrown out by the kernel's watchdog",
-            Self::Error => "was thrown out by the kernel for an error",
+            Self::Stalled => "was disabled by the kernel's watchdog",
+            Self::Error => "was disabled by the kernel for an error",
+            Self::Reloaded => "was disabled and loaded again",
             Self::FellBack => "is no longer attached, though its process lives",
             Self::Unknown => "was still there when the machine ended",
         }
     }
 }
 
-/// Why the kernel disabled a scheduler, in its own words.
+/// One time that the kernel disabled a scheduler, and why, in its own words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelExit {
     /// `enum scx_exit_kind` in kernel/sched/ext_internal.h: 64 for unregistered from user space, 1024 and more
@@ -56,6 +59,49 @@ pub struct KernelExit {
     pub reason: String,
     /// What it adds: `worker[123] failed to run for 2.720s`. Empty if it adds nothing.
     pub message: String,
+    /// When, in guest time since boot; `None` where the kernel's log has no time.
+    #[serde(default)]
+    pub uptime_ms: Option<u64>,
+}
+
+impl KernelExit {
+    /// `SCX_EXIT_ERROR`, the first kind of `enum scx_exit_kind` that is an error.
+    const FIRST_ERROR: u32 = 1024;
+    /// `SCX_EXIT_ERROR_STALL`.
+    const STALL: u32 = 1026;
+    /// How `scx_exit_reason()` begins what is no error: unregistered from user space, from BPF, from the main
+    /// kernel, or the SysRq key.
+    const NO_ERROR: [&str; 2] = ["unregistered from ", "disabled by sysrq-"];
+
+    /// Whether the kernel disabled it for an error. A reason that is not known counts as one.
+    pub fn is_error(&self) -> bool {
+        let known = |start: &&str| self.reason.starts_with(start);
+        match self.kind {
+            Some(kind) => kind >= Self::FIRST_ERROR,
+            None => !Self::NO_ERROR.iter().any(known),
+        }
+    }
+
+    /// Whether the kernel's watchdog disabled it.
+    pub fn is_stall(&self) -> bool {
+        match self.kind {
+            Some(kind) => kind == Self::STALL,
+            None => self.reason == "runnable task stall",
+        }
+    }
+
+    /// Whether user space disabled it: its own process, or the harness as it ended that.
+    pub fn is_from_user_space(&self) -> bool {
+        self.reason == "unregistered from user space"
+    }
+
+    /// The exit that decides what became of the scheduler: the first error, else the first that user space did not
+    /// cause, else the first.
+    pub fn decisive(exits: &[Self]) -> Option<&Self> {
+        let error = exits.iter().find(|exit| exit.is_error());
+        let not_user_space = || exits.iter().find(|exit| !exit.is_from_user_space());
+        error.or_else(not_user_space).or(exits.first())
+    }
 }
 
 impl fmt::Display for KernelExit {
@@ -84,9 +130,18 @@ pub struct SchedulerReport {
     pub end: SchedulerEnd,
     /// What was seen of the end, as a clause: `its process was killed by signal 6`.
     pub detail: String,
-    /// Why the kernel disabled it.
+    /// Why the kernel disabled it: the one of [`exits`](Self::exits) that [decides](KernelExit::decisive).
     pub exit: Option<KernelExit>,
-    /// The state that the kernel dumped when it threw it out.
+    /// Every time that the kernel disabled it since it was attached, in order. The last may be the harness's
+    /// doing, when the test had ended.
+    #[serde(default)]
+    pub exits: Vec<KernelExit>,
+    /// How often the kernel enabled a scheduler from the start of this one to its end
+    /// (/sys/kernel/sched_ext/enable_seq); more than once if it was loaded again. `None` if the kernel doesn't
+    /// count.
+    #[serde(default)]
+    pub enables: Option<u64>,
+    /// The state that the kernel dumped when it disabled it for an error.
     #[serde(default)]
     pub dump: String,
     /// What it printed, standard output and error in order of arrival.
@@ -111,7 +166,13 @@ impl SchedulerReport {
         let process_went = matches!(self.end, SchedulerEnd::Died | SchedulerEnd::Left);
         let exit = self.exit.as_ref().filter(|_| !process_went);
         let reason = exit.map(ToString::to_string);
-        for part in [reason.unwrap_or_default(), self.detail.clone()] {
+        let enables = self.enables.filter(|&enables| enables > 1);
+        let enables = enables.map(|enables| format!("the kernel enabled it {enables} times"));
+        for part in [
+            reason.unwrap_or_default(),
+            enables.unwrap_or_default(),
+            self.detail.clone(),
+        ] {
             if !part.is_empty() && self.end != SchedulerEnd::Attached {
                 text.push_str("; ");
                 text.push_str(&part);
@@ -125,9 +186,9 @@ impl SchedulerReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expectation {
-    /// The kernel's watchdog throws the scheduler out.
+    /// The kernel's watchdog disables the scheduler.
     Stall,
-    /// The kernel throws the scheduler out for an error.
+    /// The kernel disables the scheduler for an error.
     ScxError {
         /// What its reason or message must contain.
         contains: Option<Cow<'static, str>>,

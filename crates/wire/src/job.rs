@@ -79,7 +79,7 @@ pub struct SchedulerJob {
     pub start: SchedulerStart,
     /// Beginning of the name that the kernel has for it.
     pub ops: Option<String>,
-    /// How long its tasks may wait until the kernel's watchdog throws it out, if the test says.
+    /// How long its tasks may wait until the kernel's watchdog disables it, if the test says.
     pub watchdog: Option<WatchdogJob>,
 }
 

@@ -35,7 +35,7 @@ fn short_slices(ctx: &Ctx) -> Result<AssertResult> {
     Ok(execute_defs(ctx, defs)?)
 }
 
-/// A scheduler that loses a task is to be thrown out by the kernel: anything else fails this test, a scheduler
+/// A scheduler that loses a task is to be disabled by the kernel: anything else fails this test, a scheduler
 /// that doesn't load included.
 #[ktstr_test(
     scheduler = SCX_KTSTR,

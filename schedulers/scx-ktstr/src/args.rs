@@ -9,10 +9,13 @@ pub(crate) struct Args {
     /// How long a task may run before others get their turn, in µs
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     pub(crate) slice_us: u64,
-    /// How long a task may wait until the kernel's watchdog throws the scheduler out, in ms; the kernel's
+    /// How long a task may wait until the kernel's watchdog disables the scheduler, in ms; the kernel's
     /// own limit (30 s) if unset
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=30_000))]
     pub(crate) timeout_ms: Option<u32>,
+    /// Load the scheduler again when the kernel ended it and asks for that, as when a CPU went on- or offline
+    #[arg(long)]
+    pub(crate) restart: bool,
     /// A fault. All but `never-load` begin when the first worker is there: a task in any cgroup but the root
     #[arg(long)]
     pub(crate) fault: Option<Fault>,

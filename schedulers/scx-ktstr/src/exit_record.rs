@@ -11,6 +11,9 @@ use crate::skeleton::types;
 /// `SCX_EXIT_ERROR` in kernel/sched/ext_internal.h: from here on it was not on purpose.
 const FIRST_ERROR: i32 = 1024;
 
+/// `SCX_ECODE_ACT_RESTART` there: the scheduler is asked to load itself again.
+const ACT_RESTART: i64 = 1 << 48;
+
 /// What the kernel said.
 #[derive(Debug)]
 pub(crate) struct ExitRecord {
@@ -41,9 +44,14 @@ impl ExitRecord {
         }))
     }
 
-    /// Whether the kernel threw the scheduler out.
+    /// Whether the kernel disabled the scheduler for an error.
     pub(crate) fn is_error(&self) -> bool {
         self.kind >= FIRST_ERROR
+    }
+
+    /// Whether the kernel asks for the scheduler to be loaded again.
+    pub(crate) fn asks_for_restart(&self) -> bool {
+        !self.is_error() && self.exit_code & ACT_RESTART != 0
     }
 }
 

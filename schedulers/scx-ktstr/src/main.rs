@@ -1,7 +1,7 @@
 //! `scx_ktstr`: a plain sched_ext scheduler, with faults that can be switched on.
 //!
 //! The scheduler itself is src/bpf/main.bpf.c. This part loads it, keeps it attached until it is told to end
-//! (SIGTERM, SIGINT) or the kernel throws the scheduler out, and then prints how it ended.
+//! (SIGTERM, SIGINT) or the kernel disables the scheduler, and then prints how it ended.
 
 mod args;
 mod exit_record;
@@ -54,6 +54,17 @@ fn run(args: &Args) -> Result<ExitRecord> {
         .context("waiting for signals")?;
 
     libbpf_rs::set_print(Some((PrintLevel::Info, |_, text| eprint!("{text}"))));
+    loop {
+        let record = load_and_stay(args, &signals)?;
+        if !(args.restart && record.asks_for_restart()) {
+            return Ok(record);
+        }
+        say(&record.to_string());
+    }
+}
+
+/// Keeps the scheduler attached until it ends.
+fn load_and_stay(args: &Args, signals: &SignalFd) -> Result<ExitRecord> {
     let mut object = MaybeUninit::uninit();
     let mut open = MainSkelBuilder::default()
         .open(&mut object)
@@ -66,7 +77,7 @@ fn run(args: &Args) -> Result<ExitRecord> {
         .attach_struct_ops()
         .context("attaching the scheduler")?;
     say("scx_ktstr: attached as \"ktstr\"");
-    stay(&skeleton, link, args.fault, &signals)
+    stay(&skeleton, link, args.fault, signals)
 }
 
 fn set_up(open: &mut OpenMainSkel<'_>, args: &Args) -> Result<()> {

@@ -263,6 +263,21 @@ mod victims {
         Ok(scenarios::steady(ctx)?)
     }
 
+    /// A CPU goes offline and comes back; each time the kernel ends the scheduler, which loads itself again.
+    #[ktstr_test(scheduler = IMPATIENT, timeout_s = 120, extra_sched_args = ["--restart"])]
+    #[ignore = "fails on purpose"]
+    fn reloads(_: &Ctx) -> Result<AssertResult> {
+        let enables = || std::fs::read_to_string("/sys/kernel/sched_ext/enable_seq");
+        for online in ["0", "1"] {
+            let before = enables()?;
+            std::fs::write("/sys/devices/system/cpu/cpu1/online", online)?;
+            while enables()? == before {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+        Ok(AssertResult::default())
+    }
+
     #[ktstr_test(scheduler = ELSEWHERE)]
     #[ignore = "skipped on purpose"]
     fn is_for_other_kernels(ctx: &Ctx) -> Result<AssertResult> {
@@ -356,7 +371,7 @@ fn a_stall_is_reported_with_the_kernels_reason_and_dump() {
         .collect();
     assert!(failed.contains(&"scheduler_alive"), "{failed:?}");
     let words =
-        "scheduler `impatient` was thrown out by the kernel's watchdog; runnable task stall: ";
+        "scheduler `impatient` was disabled by the kernel's watchdog; runnable task stall: ";
     contains(&text, &[words, "the kernel's dump", "until scheduler"]);
 }
 
@@ -376,6 +391,27 @@ fn a_crashed_process_is_told_from_a_scheduler_that_falls_back() {
     let scheduler = sidecar.scheduler.expect("a scheduler");
     assert_eq!(scheduler.end, SchedulerEnd::FellBack, "{text}");
     contains(&text, &["is no longer attached, though its process lives"]);
+}
+
+#[test]
+fn fault_a5_a_scheduler_that_loads_itself_again_was_not_attached_to_the_end() {
+    let (sidecar, text) = run("reloads");
+    assert_eq!(sidecar.outcome, Outcome::Fail, "{text}");
+    let scheduler = sidecar.scheduler.expect("a scheduler");
+    assert_eq!(scheduler.end, SchedulerEnd::Reloaded, "{text}");
+    assert_eq!(scheduler.enables, Some(3), "{text}");
+    let exits: Vec<String> = scheduler.exits.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        exits,
+        [
+            "unregistered from the main kernel: cpu 1 going offline, exiting scheduler",
+            "unregistered from the main kernel: cpu 1 going online, exiting scheduler",
+            "unregistered from user space",
+        ]
+    );
+    let words = "scheduler `impatient` was disabled and loaded again; unregistered from the main kernel: cpu 1 going \
+                 offline, exiting scheduler; the kernel enabled it 3 times";
+    contains(&text, &[words]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Keeps the BPF maps of an attached scheduler until the host has read them: they would go with its process,
-//! and a scheduler that is thrown out leaves at once.
+//! and a scheduler that is disabled leaves at once.
 
 #![expect(
     unsafe_code,

@@ -2,11 +2,12 @@
 //!
 //! It is attached when /sys/kernel/sched_ext says so and names it. From then on a thread looks after it: once
 //! its process has ended or the kernel no longer names it, the load is interrupted. What the kernel said comes
-//! from its log, and from the trace event that carries its dump, so that every scheduler is reported on alike,
-//! whatever it prints itself.
+//! from its log, and from trace events that carry its dump and its reasons, so that every scheduler is reported on
+//! alike, whatever it prints itself. How often it was enabled comes from the kernel's own count: a scheduler that goes
+//! and comes back between two looks was not attached to the end.
 //!
-//! A stalled scheduler stops everything in the guest, this process too, until the kernel's watchdog throws it
-//! out. So nothing here counts on being run in time.
+//! A stalled scheduler stops everything in the guest, this process too, until the kernel's watchdog disables
+//! it. So nothing here counts on being run in time.
 
 mod dump;
 mod held_maps;
@@ -14,24 +15,27 @@ mod kernel_words;
 mod process;
 mod sysfs;
 mod verdict;
+mod watch;
 mod watchdog;
 
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_report::{AssertResult, CheckResult, Outcome, SchedulerEnd, SchedulerReport, Subject};
+use ktstr_report::{
+    AssertResult, CheckResult, KernelExit, Outcome, SchedulerEnd, SchedulerReport, Subject,
+};
 use ktstr_scenario::{Interruption, checks};
-use ktstr_wire::{DumpMoment, Message, Request, SchedulerJob, SchedulerStart};
+use ktstr_wire::{Message, SchedulerJob, SchedulerStart};
 use nix::sys::signal::Signal;
 
 use crate::link::{Link, LinkError};
-use dump::DumpTrace;
+use dump::{DumpTrace, Traced};
 use held_maps::HeldMaps;
 use process::Process;
 use verdict::Seen;
+use watch::{Watch, Watched};
 use watchdog::NotSet;
 
 /// How long loading and attaching may take. Under emulation the verifier alone takes the big ones 20 s.
@@ -40,7 +44,7 @@ const ATTACH_WITHIN: Duration = Duration::from_secs(120);
 /// How long a scheduler that is told to end may take for it.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long the process of a scheduler that was thrown out may take to print why, and end.
+/// How long the process of a scheduler that was disabled may take to print why, and end.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often sched_ext and the process are looked at.
@@ -60,6 +64,8 @@ pub(crate) struct Scheduler {
     /// What came of the limit that the test sets.
     limit: Option<CheckResult>,
     trace: Option<DumpTrace>,
+    /// [`sysfs::enable_seq`] before it was started.
+    seq_before: Option<u64>,
     _held: Option<HeldMaps>,
     link: Arc<Link>,
 }
@@ -92,6 +98,7 @@ pub(crate) fn start(
             "the kernel's dump of a failed scheduler can't be had: {error}"
         )))?;
     }
+    let seq_before = sysfs::enable_seq();
     let began = Instant::now();
     let mut started = Started::default();
     let attached = attach(job, link, &mut started);
@@ -110,12 +117,14 @@ pub(crate) fn start(
                     "the scheduler's maps can't be kept for the failure dump: {error}"
                 )))?;
             }
-            let watch = Watch::start(
-                &report,
-                Arc::clone(&process),
-                interruption.clone(),
-                Arc::clone(link),
-            );
+            let watched = Watched {
+                ops: report.ops.clone(),
+                seq_before,
+                process: Arc::clone(&process),
+                interruption: interruption.clone(),
+                reason: format!("scheduler `{}` had gone", report.name),
+            };
+            let watch = Watch::start(watched, Arc::clone(link));
             Ok(Start::Attached(Box::new(Scheduler {
                 job: job.clone(),
                 report,
@@ -123,6 +132,7 @@ pub(crate) fn start(
                 watch: watch.ok(),
                 limit,
                 trace: trace.ok(),
+                seq_before,
                 _held: held.ok(),
                 link: Arc::clone(link),
             })))
@@ -220,10 +230,11 @@ impl Scheduler {
         let lives = process
             .as_mut()
             .is_none_or(|process| process.ended().is_none());
-        let to_the_end = !gone && lives && sysfs::attached() == self.report.ops;
-        // One that was thrown out may still be printing why.
+        let is_attached = sysfs::attached() == self.report.ops;
+        let to_the_end = !gone && lives && is_attached;
+        // One that was disabled may still be printing why.
         let by_itself = match &mut process {
-            Some(process) if !to_the_end => process.wait_for_end(LAST_WORDS_WITHIN),
+            Some(process) if !(lives && is_attached) => process.wait_for_end(LAST_WORDS_WITHIN),
             _ => None,
         };
         if let Some(process) = &mut process
@@ -254,28 +265,49 @@ impl Scheduler {
 
     /// Fills in how it ended.
     fn conclude(&mut self, to_the_end: bool, process: Option<ExitStatus>) -> Result<(), LinkError> {
-        if let Some(ops) = self.report.ops.clone() {
+        if self.report.ops.is_some() {
             self.wait_until_disabled()?;
+        }
+        let traced = match self.trace.as_ref().map(DumpTrace::read).transpose() {
+            Ok(traced) => traced.unwrap_or_default(),
+            Err(error) => {
+                self.remark(&format!("the kernel's trace can't be read: {error}"))?;
+                Traced::default()
+            }
+        };
+        if let Some(ops) = self.report.ops.clone() {
+            let enables = sysfs::enables_since(self.seq_before);
             match checks::read_kernel_log() {
-                Ok(log) => self.report.exit = kernel_words::last_exit(&log, &ops),
-                Err(error) => self.remark(&format!(
-                    "the kernel's reason for ending the scheduler can't be had: {error}"
-                ))?,
+                Ok(log) => {
+                    let mut words = kernel_words::of_log(&log, &ops);
+                    kernel_words::complete(&mut words.exits, &traced.exits);
+                    self.report.exits = words.exits;
+                    self.report.enables =
+                        enables.or(Some(words.enables).filter(|&count| count > 0));
+                }
+                Err(error) => {
+                    self.report.enables = enables;
+                    self.remark(&format!(
+                        "the kernel's reason for ending the scheduler can't be had: {error}"
+                    ))?;
+                }
             }
         }
-        match self.trace.as_ref().map(DumpTrace::read).transpose() {
-            Ok(dump) => self.report.dump = dump.unwrap_or_default(),
-            Err(error) => self.remark(&format!("the kernel's dump can't be read: {error}"))?,
+        let report = &mut self.report;
+        report.dump = traced.dump;
+        if let Some(kind) = kernel_words::kind_in_dump(&report.dump)
+            && let Some(error) = report.exits.iter_mut().find(|exit| exit.is_error())
+        {
+            error.kind = Some(kind);
         }
-        if let Some(exit) = &mut self.report.exit {
-            exit.kind = kernel_words::kind(exit, &self.report.dump);
-        }
-        self.report.end = verdict::end(&Seen {
+        report.exit = KernelExit::decisive(&report.exits).cloned();
+        report.end = verdict::end(&Seen {
             to_the_end,
             process,
-            exit: self.report.exit.clone(),
+            exits: &report.exits,
+            enables: report.enables,
         });
-        self.report.detail = process.map(ended_with).unwrap_or_default();
+        report.detail = process.map(ended_with).unwrap_or_default();
         Ok(())
     }
 
@@ -296,50 +328,6 @@ impl Scheduler {
 
     fn remark(&self, text: &str) -> Result<(), LinkError> {
         self.link.send(&Message::Remark(text.to_owned()))
-    }
-}
-
-/// Looks after an attached scheduler until it is told to stop.
-#[derive(Debug)]
-struct Watch {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<bool>,
-}
-
-impl Watch {
-    fn start(
-        report: &SchedulerReport,
-        process: SharedProcess,
-        interruption: Interruption,
-        link: Arc<Link>,
-    ) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let ops = report.ops.clone();
-        let reason = format!("scheduler `{}` had gone", report.name);
-        let thread = thread::Builder::new()
-            .name("ktstr-watch".to_owned())
-            .spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    let ended = lock(&process).as_mut().and_then(Process::ended);
-                    if ended.is_some() || sysfs::attached() != ops {
-                        // A link that broke ends the machine elsewhere.
-                        let _ = link.ask(Request::Dump(DumpMoment::SchedulerGone));
-                        interruption.call(reason);
-                        return true;
-                    }
-                    thread::sleep(LOOK_EVERY);
-                }
-                false
-            })?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Whether the scheduler had gone.
-    fn stop(self) -> bool {
-        self.stop.store(true, Ordering::Relaxed);
-        // A panic in it has ended the machine.
-        self.thread.join().unwrap_or(true)
     }
 }
 

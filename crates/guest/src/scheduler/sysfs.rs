@@ -25,6 +25,17 @@ pub(super) fn attached() -> Option<String> {
     (state() == "enabled").then(|| read("root/ops")).flatten()
 }
 
+/// How often a scheduler was enabled since boot. The kernel counts once the state is `enabled`, so that a look between
+/// the two is one short.
+pub(super) fn enable_seq() -> Option<u64> {
+    read("enable_seq")?.parse().ok()
+}
+
+/// How often the kernel has enabled a scheduler since its count was `before`.
+pub(super) fn enables_since(before: Option<u64>) -> Option<u64> {
+    Some(enable_seq()?.saturating_sub(before?))
+}
+
 fn read(file: &str) -> Option<String> {
     let text = fs::read_to_string(Path::new(FOLDER).join(file)).ok()?;
     Some(text.trim_end().to_owned())

@@ -6,32 +6,28 @@ use ktstr_report::{KernelExit, SchedulerEnd};
 
 /// What was seen of a scheduler that was attached once.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    /// Whether it was attached, with its process alive, until the harness ended it.
+pub(super) struct Seen<'a> {
+    /// Whether it was attached, with its process alive, whenever it was looked at until the harness ended it.
     pub(super) to_the_end: bool,
     /// How its process ended by itself; nothing if it lived until the harness ended it, or has none.
     pub(super) process: Option<ExitStatus>,
-    /// Why the kernel disabled it.
-    pub(super) exit: Option<KernelExit>,
+    /// Every time that the kernel disabled it.
+    pub(super) exits: &'a [KernelExit],
+    /// How often the kernel enabled it, if that is known.
+    pub(super) enables: Option<u64>,
 }
 
-/// What `scx_exit_reason()` in kernel/sched/ext.c says of a stall (`SCX_EXIT_ERROR_STALL`).
-const STALL: &str = "runnable task stall";
-
-/// How it begins what is no error: unregistered from user space, from BPF, from the main kernel, or the
-/// SysRq key.
-const NO_ERROR: [&str; 2] = ["unregistered from ", "disabled by sysrq-"];
-
-pub(super) fn end(seen: &Seen) -> SchedulerEnd {
-    let reason = seen.exit.as_ref().map(|exit| exit.reason.as_str());
-    match (reason, seen.process) {
-        (Some(STALL), _) => SchedulerEnd::Stalled,
-        (Some(reason), _) if !NO_ERROR.iter().any(|start| reason.starts_with(start)) => {
-            SchedulerEnd::Error
-        }
-        _ if seen.to_the_end => SchedulerEnd::Attached,
+pub(super) fn end(seen: &Seen<'_>) -> SchedulerEnd {
+    let decisive = KernelExit::decisive(seen.exits);
+    // It may have gone and come back between two looks.
+    let was_reloaded = seen.enables.is_some_and(|enables| enables > 1);
+    match (decisive, seen.process) {
+        (Some(exit), _) if exit.is_stall() => SchedulerEnd::Stalled,
+        (Some(exit), _) if exit.is_error() => SchedulerEnd::Error,
+        _ if seen.to_the_end && !was_reloaded => SchedulerEnd::Attached,
         (_, Some(status)) if status.success() => SchedulerEnd::Left,
         (_, Some(_)) => SchedulerEnd::Died,
+        (_, None) if was_reloaded => SchedulerEnd::Reloaded,
         (_, None) => SchedulerEnd::FellBack,
     }
 }
@@ -42,21 +38,27 @@ mod tests {
 
     use super::*;
 
+    fn exits(reasons: &[&str]) -> Vec<KernelExit> {
+        let exit = |reason: &&str| KernelExit {
+            reason: (*reason).to_owned(),
+            ..KernelExit::default()
+        };
+        reasons.iter().map(exit).collect()
+    }
+
     fn of(to_the_end: bool, process: Option<i32>, reason: &str) -> SchedulerEnd {
         end(&Seen {
             to_the_end,
             process: process.map(ExitStatus::from_raw),
-            exit: (!reason.is_empty()).then(|| KernelExit {
-                kind: None,
-                reason: reason.to_owned(),
-                message: String::new(),
-            }),
+            exits: &exits(&[reason][usize::from(reason.is_empty())..]),
+            enables: Some(1),
         })
     }
 
     const ABORT: Option<i32> = Some(6);
     const FAILURE: Option<i32> = Some(1 << 8);
     const SUCCESS: Option<i32> = Some(0);
+    const STALL: &str = "runnable task stall";
     const UNREGISTERED: &str = "unregistered from user space";
 
     #[test]
@@ -94,5 +96,29 @@ mod tests {
         assert_eq!(of(true, None, ""), SchedulerEnd::Attached);
         assert_eq!(of(false, ABORT, ""), SchedulerEnd::Died);
         assert_eq!(of(false, None, ""), SchedulerEnd::FellBack);
+    }
+    #[test]
+    fn fault_a5_a_reload_that_no_look_has_seen_is_not_attached_to_the_end() {
+        let reloaded = |process: Option<i32>, reasons: &[&str], enables| {
+            end(&Seen {
+                to_the_end: true,
+                process: process.map(ExitStatus::from_raw),
+                exits: &exits(reasons),
+                enables,
+            })
+        };
+        let twice = [UNREGISTERED, UNREGISTERED];
+        assert_eq!(reloaded(None, &twice, Some(2)), SchedulerEnd::Reloaded);
+        assert_eq!(reloaded(ABORT, &twice, Some(2)), SchedulerEnd::Died);
+        assert_eq!(
+            reloaded(None, &[UNREGISTERED], Some(1)),
+            SchedulerEnd::Attached
+        );
+        assert_eq!(
+            reloaded(None, &[UNREGISTERED], None),
+            SchedulerEnd::Attached
+        );
+        let stalled = [UNREGISTERED, STALL, UNREGISTERED];
+        assert_eq!(reloaded(None, &stalled, Some(3)), SchedulerEnd::Stalled);
     }
 }

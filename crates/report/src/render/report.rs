@@ -132,8 +132,14 @@ fn scheduler_lines(scheduler: &SchedulerReport) -> String {
         let after = wall_ms(attach_ms);
         _ = writeln!(out, "  attached as `{}` after {after}", clean_line(ops));
     }
-    if let Some(kind) = scheduler.exit.as_ref().and_then(|exit| exit.kind) {
-        _ = writeln!(out, "  ended by the kernel with exit kind {kind}");
+    for exit in &scheduler.exits {
+        let when = exit
+            .uptime_ms
+            .map(|ms| format!(" {} after boot", wall_ms(ms)));
+        let kind = exit.kind.map(|kind| format!(", exit kind {kind}"));
+        let (when, kind) = (when.unwrap_or_default(), kind.unwrap_or_default());
+        let exit = clean_line(&exit.to_string());
+        _ = writeln!(out, "  disabled{when}{kind}: {exit}");
     }
     out
 }

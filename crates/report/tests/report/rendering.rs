@@ -202,6 +202,11 @@ proptest! {
 }
 
 #[test]
+fn fault_a5_every_exit_of_a_reloaded_scheduler() {
+    insta::assert_snapshot!(plain(&samples::reloaded("mine::hotplug")));
+}
+
+#[test]
 fn a_stalled_scheduler() {
     assert_snapshot!(plain(&samples::stalled("mine::steady")));
 }

@@ -225,20 +225,24 @@ fn worker(pid: i32) -> WorkerReport {
     }
 }
 
-/// Thrown out by the watchdog.
+/// Disabled by the watchdog.
 pub(crate) fn stalled(test: &str) -> Sidecar {
+    let exit = KernelExit {
+        kind: Some(1026),
+        reason: "runnable task stall".to_owned(),
+        message: "SpinWait[108] failed to run for 5.020s".to_owned(),
+        uptime_ms: Some(9_408),
+    };
     let report = SchedulerReport {
+        exits: vec![exit.clone()],
+        enables: Some(1),
         name: "ktstr".to_owned(),
         command: "/ktstr/scheduler/scx_ktstr --fault stall-one".to_owned(),
         ops: Some("ktstr".to_owned()),
         attach_ms: Some(680),
         end: SchedulerEnd::Stalled,
         detail: "its process ended with exit status 1".to_owned(),
-        exit: Some(KernelExit {
-            kind: Some(1026),
-            reason: "runnable task stall".to_owned(),
-            message: "SpinWait[108] failed to run for 5.020s".to_owned(),
-        }),
+        exit: Some(exit),
         dump: "CPU states\n----------\n\nCPU 0   : nr_run=1\n".to_owned(),
         log: "scx_ktstr: attached as \"ktstr\"\n".to_owned(),
     };
@@ -253,6 +257,49 @@ pub(crate) fn stalled(test: &str) -> Sidecar {
         subject: Subject::default(),
         detail: report.sentence(),
     });
+    sidecar.scheduler = Some(report);
+    sidecar
+}
+
+/// Disabled as a CPU went offline, and loaded again by its process.
+pub(crate) fn reloaded(test: &str) -> Sidecar {
+    let exit = |reason: &str, message: &str, kind, uptime_ms| KernelExit {
+        kind: Some(kind),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        uptime_ms: Some(uptime_ms),
+    };
+    let by_the_kernel = "unregistered from the main kernel";
+    let exits = vec![
+        exit(
+            by_the_kernel,
+            "cpu 3 going offline, exiting scheduler",
+            66,
+            12_780,
+        ),
+        exit(
+            by_the_kernel,
+            "expected hotplug seq 4 did not match actual 5",
+            66,
+            16_203,
+        ),
+        exit("unregistered from user space", "", 64, 19_015),
+    ];
+    let mut sidecar = stalled(test);
+    let report = SchedulerReport {
+        name: "rusty".to_owned(),
+        command: "/ktstr/scheduler/scx_rusty".to_owned(),
+        ops: Some("rusty_1.1.4".to_owned()),
+        attach_ms: Some(3_520),
+        end: SchedulerEnd::Reloaded,
+        exit: KernelExit::decisive(&exits).cloned(),
+        exits,
+        enables: Some(2),
+        log: "Running scx_rusty\n".to_owned(),
+        ..SchedulerReport::default()
+    };
+    let alive = sidecar.result.checks.last_mut().unwrap();
+    alive.detail = report.sentence();
     sidecar.scheduler = Some(report);
     sidecar
 }
