@@ -278,7 +278,7 @@ impl Driver<'_> {
             Message::Sidecar(json) => record.sidecar = Some(json),
             Message::SchedulerAttached(ops) => record.scheduler_attached = Some(ops),
             Message::SchedulerLog(bytes) => record.scheduler_log.push(&bytes),
-            Message::Scheduler(report) => record.scheduler = Some(report),
+            Message::Scheduler(report) => record.scheduler = Some(*report),
             Message::Exit(status) => record.exit = Some(status),
             Message::FailureDump(json) => record.inner_dump = Some(json),
             Message::Request(what) => self.answer(what),

@@ -107,7 +107,7 @@ pub enum Message {
     /// What the scheduler's process printed.
     SchedulerLog(#[serde(with = "bulk")] Vec<u8>),
     /// What became of the scheduler. Its log is empty: it has come already.
-    Scheduler(SchedulerReport),
+    Scheduler(Box<SchedulerReport>),
     /// The failure dump of a test that the guest ran as a host, as JSON.
     FailureDump(#[serde(with = "bulk")] Vec<u8>),
     /// The guest asks for something, and waits for the answer: [`Message::DONE`] or [`Message::NOT_DONE`].

@@ -146,7 +146,7 @@ pub(crate) fn start(
             let mut result = AssertResult::default();
             result.push(check(ATTACHED, false, report.sentence()));
             limit.into_iter().for_each(|check| result.push(check));
-            link.send(&Message::Scheduler(report))?;
+            link.send(&Message::Scheduler(Box::new(report)))?;
             Ok(Start::Failed(result))
         }
     }
@@ -259,7 +259,7 @@ impl Scheduler {
         let held = self.report.end == SchedulerEnd::Attached;
         result.push(check(ALIVE, held, self.report.sentence()));
         self.limit.into_iter().for_each(|check| result.push(check));
-        self.link.send(&Message::Scheduler(self.report))?;
+        self.link.send(&Message::Scheduler(Box::new(self.report)))?;
         Ok(result)
     }
 
