@@ -1,7 +1,7 @@
 //! Tests of one process: what they share, and running one of them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
@@ -496,7 +496,8 @@ impl Session {
             });
         }
         Ok(BaseContents {
-            init: own_binary(),
+            // Not by its path, where another program may be by now.
+            init: initramfs::OWN_BINARY.into(),
             programs: Vec::new(),
             includes,
             modules,
@@ -515,16 +516,13 @@ impl Session {
     ) -> Result<MachineSpec, SetUpError> {
         let mut environment = self.settings.environment.clone();
         let mut cmdline = Vec::new();
-        let (base, library_path) = match self.bases.get(contents)? {
-            initramfs::CachedBase::File { path, library_path } => {
-                (InitrdPart::File(path), library_path)
-            }
-            initramfs::CachedBase::Memory { base, reason } => {
-                remarks.push(format!("the initramfs could not be cached: {reason}"));
-                (InitrdPart::Bytes(base.archive.into()), base.library_path)
-            }
+        let base = self.bases.get(contents)?;
+        remarks.extend(base.remark);
+        let archive = match base.kept {
+            initramfs::Kept::File { path, file } => InitrdPart::Open { path, file },
+            initramfs::Kept::Memory(archive) => InitrdPart::Bytes(archive.into()),
         };
-        if let Some(path) = library_path {
+        if let Some(path) = base.library_path {
             // The kernel hands what it doesn't know to /init as its environment.
             cmdline.push(format!("LD_LIBRARY_PATH={path}"));
             environment.push(("LD_LIBRARY_PATH".to_owned(), path));
@@ -547,7 +545,10 @@ impl Session {
                 vmlinux: Some(self.kernel.vmlinux().into()),
                 pvh: self.kernel.pvh_entry().is_some(),
             },
-            initrd: vec![base, InitrdPart::Bytes(initramfs::pack_job(&job)?.into())],
+            initrd: vec![
+                archive,
+                InitrdPart::Bytes(initramfs::pack_job(&job)?.into()),
+            ],
             kaslr: false,
             // Both are entries of our caches.
             immutable_files: true,
@@ -572,14 +573,6 @@ fn is_worth_another_boot(end: &End, is_emulated: bool) -> bool {
         End::Stopped(KillReason::Watchdog) => is_emulated,
         _ => false,
     }
-}
-
-/// The file that this process runs.
-fn own_binary() -> PathBuf {
-    static OWN: OnceLock<PathBuf> = OnceLock::new();
-    // The link works even when the file has been replaced meanwhile.
-    OWN.get_or_init(|| std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()))
-        .clone()
 }
 
 #[cfg(test)]

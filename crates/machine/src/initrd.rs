@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::engine::LaunchError;
-use crate::spec::{InitrdPart, SpecError, open_input};
+use crate::spec::{InitrdPart, SpecError};
 
 /// The kernel looks for the next archive at multiples of this (init/initramfs.c).
 const ALIGN_BYTES: u64 = 4;
@@ -19,15 +19,13 @@ pub(crate) fn open(parts: &[InitrdPart]) -> Result<(Vec<ktstr_vmm::InitrdPart>, 
     let mut opened = Vec::with_capacity(parts.len());
     let mut total = 0u64;
     for part in parts {
-        let (part, len) = match part {
-            InitrdPart::File(path) => {
-                let (file, len) = open_input("the initramfs part", path)?;
-                (ktstr_vmm::InitrdPart::File(file), len)
-            }
-            InitrdPart::Bytes(bytes) => {
+        let (part, len) = match (part, part.open()?) {
+            (_, Some((file, len))) => (ktstr_vmm::InitrdPart::File(file), len),
+            (InitrdPart::Bytes(bytes), None) => {
                 let len = bytes.len() as u64;
                 (ktstr_vmm::InitrdPart::Bytes(Arc::clone(bytes)), len)
             }
+            (InitrdPart::File(_) | InitrdPart::Open { .. }, None) => continue,
         };
         opened.push(part);
         total = total.saturating_add(len).next_multiple_of(ALIGN_BYTES);
@@ -50,8 +48,10 @@ pub(crate) fn concatenate(parts: &[InitrdPart]) -> Result<Option<OwnedFd>, Launc
     let mut at = 0;
     for part in parts {
         match part {
-            InitrdPart::File(path) => {
-                let (mut file, _) = open_input("the initramfs part", path)?;
+            InitrdPart::File(path) | InitrdPart::Open { path, .. } => {
+                let Some((mut file, _)) = part.open()? else {
+                    continue;
+                };
                 at += io::copy(&mut file, &mut whole).map_err(|source| {
                     LaunchError::host(
                         format!("copy the initramfs part {} into memory", path.display()),
@@ -89,7 +89,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("base.cpio");
         std::fs::write(&path, b"abcde").unwrap();
+        let kept = dir.path().join("kept.cpio");
+        std::fs::write(&kept, b"kept").unwrap();
+        let file = Arc::new(File::open(&kept).unwrap());
+        std::fs::remove_file(&kept).unwrap();
         let parts = [
+            InitrdPart::Open { path: kept, file },
             InitrdPart::File(path),
             InitrdPart::Bytes((*b"xy").into()),
             InitrdPart::Bytes((*b"1234").into()),
@@ -98,7 +103,7 @@ mod tests {
         let mut bytes = Vec::new();
         whole.rewind().unwrap();
         whole.read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes, b"abcde\0\0\0xy\0\x001234");
+        assert_eq!(bytes, b"keptabcde\0\0\0xy\0\x001234");
         assert_eq!(open(&parts).unwrap().1, bytes.len() as u64);
         assert!(whole.write_all(b"z").is_err());
     }

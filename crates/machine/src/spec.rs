@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -136,6 +137,13 @@ impl BootKernel {
 pub enum InitrdPart {
     /// A file on the host.
     File(PathBuf),
+    /// A file on the host that is open, and may have been removed since.
+    Open {
+        /// Where it was, for messages.
+        path: PathBuf,
+        /// The file. It is read from its beginning, wherever its offset is.
+        file: Arc<File>,
+    },
     /// Bytes in memory.
     Bytes(Arc<[u8]>),
 }
@@ -279,6 +287,30 @@ pub enum SpecError {
         /// The kernel's limit.
         max_bytes: usize,
     },
+}
+
+impl InitrdPart {
+    /// Opens the part, if it is a file, and gives its length in bytes; `None` for bytes in memory.
+    pub(crate) fn open(&self) -> Result<Option<(File, u64)>, SpecError> {
+        const WHAT: &str = "the initramfs part";
+        match self {
+            Self::File(path) => open_input(WHAT, path).map(Some),
+            Self::Open { path, file } => {
+                // Opened once more, for an offset of its own; this works for a removed file too.
+                let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let opened = File::open(link).and_then(|file| {
+                    let len = file.metadata()?.len();
+                    Ok((file, len))
+                });
+                opened.map(Some).map_err(|source| SpecError::Unreadable {
+                    what: WHAT,
+                    path: path.clone(),
+                    source,
+                })
+            }
+            Self::Bytes(_) => Ok(None),
+        }
+    }
 }
 
 /// Opens a file that the machine needs, and gives its length in bytes.

@@ -12,6 +12,9 @@ const EXECUTABLE: u32 = 0o100_755;
 /// The kernel reads archives one behind the other when each starts at a multiple of this.
 const ALIGNMENT: usize = 4;
 
+/// What the guest mounts here has no room for files.
+const KERNEL_FOLDERS: [&str; 2] = ["proc", "sys"];
+
 /// An archive under construction, in memory.
 #[derive(Debug, Default)]
 pub(super) struct Archive {
@@ -25,6 +28,11 @@ pub enum ArchiveError {
     /// The path in the guest is not absolute, or climbs with `..`.
     #[error("`{0}` can't be a path in the guest: it must be absolute and without `..`")]
     Path(String),
+    /// The guest mounts a file system of the kernel's there, which holds no files.
+    #[error(
+        "`{0}` can't be a path in the guest: the kernel's own file systems are on /proc and /sys"
+    )]
+    Hidden(String),
     /// The format has 32-bit sizes.
     #[error("`{0}` is larger than 4 GiB, the limit of a file in an initramfs")]
     TooLarge(String),
@@ -57,6 +65,12 @@ impl Archive {
     /// Adds a file, executable for all, and the directories above it.
     pub(super) fn file(&mut self, path: &str, content: &[u8]) -> Result<(), ArchiveError> {
         let names = names(path)?;
+        if names
+            .first()
+            .is_some_and(|first| KERNEL_FOLDERS.contains(first))
+        {
+            return Err(ArchiveError::Hidden(path.to_owned()));
+        }
         if let Some((_, above)) = names.split_last() {
             self.directory(&format!("/{}", above.join("/")))?;
         }

@@ -14,8 +14,8 @@ type Le = LittleEndian;
 pub(super) struct DynamicNeeds {
     /// The loader (`PT_INTERP`); libraries have none.
     pub(super) loader: Option<PathBuf>,
-    /// Names in `DT_NEEDED`.
-    pub(super) libraries: Vec<String>,
+    /// Whether it names libraries (`DT_NEEDED`).
+    pub(super) has_libraries: bool,
     /// Folders in `DT_RUNPATH` or `DT_RPATH`, with `$ORIGIN` as it stands.
     pub(super) search: Vec<String>,
 }
@@ -40,11 +40,22 @@ fn malformed(path: &Path, reason: object::read::Error) -> ElfError {
     }
 }
 
-/// Reads what the file at `path`, with these bytes, needs at run time.
-pub(super) fn dynamic_needs(path: &Path, bytes: &[u8]) -> Result<DynamicNeeds, ElfError> {
+/// Reads what the file at `path`, with these bytes, needs at run time. `None` for what no x86-64 loader loads: files
+/// of other machines, objects, and all that is not ELF.
+pub(super) fn dynamic_needs(path: &Path, bytes: &[u8]) -> Result<Option<DynamicNeeds>, ElfError> {
+    /// `e_ident` of a 64-bit little-endian file (elf(5)).
+    const IDENT: &[u8] = b"\x7fELF\x02\x01";
+    if !bytes.starts_with(IDENT) {
+        return Ok(None);
+    }
     let fail = |error: object::read::Error| malformed(path, error);
     let header = FileHeader64::<Le>::parse(bytes).map_err(fail)?;
     let endian = header.endian().map_err(fail)?;
+    let kind = header.e_type(endian);
+    if header.e_machine(endian) != elf::EM_X86_64 || !(kind == elf::ET_EXEC || kind == elf::ET_DYN)
+    {
+        return Ok(None);
+    }
     let mut needs = DynamicNeeds::default();
     for segment in header.program_headers(endian, bytes).map_err(fail)? {
         if let Some(loader) = segment.interpreter(endian, bytes).map_err(fail)? {
@@ -55,11 +66,7 @@ pub(super) fn dynamic_needs(path: &Path, bytes: &[u8]) -> Result<DynamicNeeds, E
     let table = sections.dynamic_table(endian, bytes).map_err(fail)?;
     for entry in &table {
         match entry.tag {
-            elf::DT_NEEDED => {
-                needs
-                    .libraries
-                    .push(text(table.string(entry).map_err(fail)?));
-            }
+            elf::DT_NEEDED => needs.has_libraries = true,
             elf::DT_RUNPATH | elf::DT_RPATH => {
                 let folders = text(table.string(entry).map_err(fail)?);
                 needs.search.extend(folders.split(':').map(str::to_owned));
@@ -67,7 +74,7 @@ pub(super) fn dynamic_needs(path: &Path, bytes: &[u8]) -> Result<DynamicNeeds, E
             _ => {}
         }
     }
-    Ok(needs)
+    Ok(Some(needs))
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -8,6 +8,7 @@ mod archive;
 mod base_cache;
 mod elf;
 mod libraries;
+mod listing;
 
 use std::fs;
 use std::io;
@@ -17,16 +18,20 @@ use ktstr_wire::{Job, Module};
 
 pub use archive::ArchiveError;
 pub use base_cache::BaseCache;
-pub(crate) use base_cache::CachedBase;
+pub(crate) use base_cache::Kept;
 pub use elf::ElfError;
-pub use libraries::LibraryError;
+pub use libraries::{LibraryError, OWN_BINARY};
 
 use archive::Archive;
+use listing::Listing;
 
 /// Folders that the guest mounts on, and that programs expect.
 const FOLDERS: [&str; 9] = [
     "/dev", "/etc", "/ktstr", "/lib64", "/proc", "/root", "/run", "/sys", "/tmp",
 ];
+
+/// The running binary in the guest.
+const INIT: &str = "/init";
 
 const MODULES: &str = "/ktstr/modules";
 
@@ -51,6 +56,18 @@ pub enum InitramfsError {
         /// The cause.
         source: ktstr_kernels::ModuleError,
     },
+    /// Two files are to be at one place.
+    #[error(
+        "{one} and {other} can't both be at {guest} in the guest: give one of them another path"
+    )]
+    SamePlace {
+        /// The path in the guest.
+        guest: String,
+        /// One file of the host.
+        one: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
     /// A library is missing or unreadable.
     #[error(transparent)]
     Library(#[from] LibraryError),
@@ -70,14 +87,14 @@ pub enum InitramfsError {
 pub struct Include {
     /// Where it is.
     pub host: PathBuf,
-    /// Where it shall be, absolute.
+    /// Its path in the guest, absolute.
     pub guest: String,
 }
 
 /// What goes into the base part.
 #[derive(Clone, Debug)]
 pub struct BaseContents {
-    /// The binary that becomes `/init`.
+    /// The binary that becomes `/init`, such as [`OWN_BINARY`].
     pub init: PathBuf,
     /// Programs that are part of the test, without their debug sections.
     pub programs: Vec<Include>,
@@ -110,57 +127,12 @@ impl BaseContents {
 
     /// Packs everything.
     pub fn pack(&self) -> Result<Base, InitramfsError> {
-        let mut archive = Archive::default();
-        for folder in FOLDERS {
-            archive.directory(folder)?;
-        }
-        let init = read("the running binary", &self.init)?;
-        archive.file("/init", &elf::without_debug_sections(&self.init, &init)?)?;
-        let libraries = self.libraries()?;
-        for (guest, host) in &libraries.files {
-            let bytes = read("the shared library", host)?;
-            archive.file(
-                &guest.to_string_lossy(),
-                &elf::without_debug_sections(host, &bytes)?,
-            )?;
-        }
-        for program in &self.programs {
-            let bytes = read("the program", &program.host)?;
-            let bytes = elf::without_debug_sections(&program.host, &bytes)?;
-            archive.file(&program.guest, &bytes)?;
-        }
-        for include in &self.includes {
-            archive.file(&include.guest, &read("the included file", &include.host)?)?;
-        }
-        for (module, guest) in self.modules.iter().zip(self.guest_modules()) {
-            let bytes = module.read().map_err(|source| InitramfsError::Module {
-                name: module.name.clone(),
-                source,
-            })?;
-            archive.file(&guest.path, &bytes)?;
-        }
-        let extra: Vec<_> = libraries
-            .extra_folders
-            .iter()
-            .map(|path| path.to_string_lossy())
-            .collect();
+        let listing = Listing::of(self)?;
+        let (_, archive) = listing.pack()?;
         Ok(Base {
-            archive: archive.finish()?,
-            library_path: (!extra.is_empty()).then(|| extra.join(":")),
+            archive,
+            library_path: listing.library_path,
         })
-    }
-
-    fn libraries(&self) -> Result<libraries::Closure, InitramfsError> {
-        let library_path = self.library_path.as_deref();
-        let mut all = libraries::closure(&self.init, library_path)?;
-        for include in self.programs.iter().chain(&self.includes) {
-            if is_elf(&include.host)? {
-                let more = libraries::closure(&include.host, library_path)?;
-                all.files.extend(more.files);
-                all.extra_folders.extend(more.extra_folders);
-            }
-        }
-        Ok(all)
     }
 }
 
@@ -177,18 +149,4 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, InitramfsError> {
         path: path.to_owned(),
         source,
     })
-}
-
-fn is_elf(path: &Path) -> Result<bool, InitramfsError> {
-    let mut magic = Vec::new();
-    let read = fs::File::open(path)
-        .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, 4), &mut magic));
-    match read {
-        Ok(_) => Ok(magic == *b"\x7fELF"),
-        Err(source) => Err(InitramfsError::Read {
-            what: "the included file",
-            path: path.to_owned(),
-            source,
-        }),
-    }
 }
