@@ -33,7 +33,7 @@ Kernels (SPEC):
   debian/trixie       the kernel of a Debian suite
   ./bzImage           a file: bzImage, vmlinux, .deb; or a folder with vmlinuz and modules
   debian-7.3.4-1…     a key, as `cargo ktstr kernel list` prints it
-Without one: KTSTR_KERNEL, else the newest kernel in the cache, else `debian`.";
+Without one: KTSTR_KERNEL, else the newest fetched kernel in the cache, else `debian`.";
 
 const TEST_EXAMPLES: &str = "\
 Examples:
@@ -81,8 +81,9 @@ const CLEAN_EXAMPLES: &str = "\
 Examples:
   cargo ktstr kernel clean --keep 2         all but the two that were stored last
   cargo ktstr kernel clean --corrupt-only   those that are not as they were stored
+  cargo ktstr kernel clean --given          those that were given as files
 
-It does not ask: it says what it removes. A kernel that is needed again is fetched again.";
+It does not ask: it says what it removes. A kernel that is needed again is fetched or read again.";
 
 /// Tests for Linux process schedulers, each in a virtual machine of its own.
 #[derive(Debug, Parser)]
@@ -195,6 +196,9 @@ pub(crate) struct CleanArgs {
     /// Remove those whose files are not as they were stored
     #[arg(long, group = "which")]
     pub(crate) corrupt_only: bool,
+    /// Remove those that were given as files (--kernel PATH), and those that are damaged
+    #[arg(long, group = "which")]
+    pub(crate) given: bool,
 }
 
 #[derive(Debug, Args)]

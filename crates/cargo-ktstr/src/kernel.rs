@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use ktstr_kernels::{Cache, CacheError, Listed, ResolveOptions};
+use ktstr_kernels::{Cache, CacheError, Entry, Listed, ResolveOptions};
 use ktstr_report::ExitCode as Code;
 use serde_json::json;
 
@@ -171,6 +171,10 @@ fn chosen(args: &CleanArgs, stored: &[Listed]) -> Result<Vec<(String, String)>, 
         let why = match (damage, args.keep) {
             (Some(damage), _) => Some(format!("damaged: {damage}")),
             (None, Some(keep)) if usable > keep => Some(format!("not among the newest {keep}")),
+            (None, _) if args.given => {
+                let is_given = entry.as_ref().is_ok_and(Entry::is_given);
+                is_given.then(|| "given as a file".to_owned())
+            }
             (None, _) => args.all.then(|| "all".to_owned()),
         };
         doomed.extend(why.map(|why| (key.clone(), why)));

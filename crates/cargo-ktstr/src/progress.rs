@@ -56,6 +56,7 @@ impl Progress for SlowLines {
         match event {
             Event::Resolving(_) | Event::Note(_) => held_back.push(event.clone()),
             Event::Done { .. } => {}
+            Event::Warning(_) => self.lines.event(event),
             Event::Waiting { .. } | Event::Download { .. } | Event::Unpack { .. } => {
                 for earlier in held_back.drain(..) {
                     self.lines.event(&earlier);
@@ -153,6 +154,7 @@ impl Progress for Bar {
             Event::Unpack { name } => self.spin(format!("unpacking {name}")),
             Event::Done { .. } => self.bar.finish_and_clear(),
             Event::Note(text) => self.bar.println(text),
+            Event::Warning(text) => self.bar.println(format!("warning: {text}")),
         }
     }
 }

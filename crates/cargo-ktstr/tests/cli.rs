@@ -216,6 +216,36 @@ fn an_empty_cache_lists_as_nothing() {
 }
 
 #[test]
+fn fault_e9_kernels_given_as_files_are_cleaned_and_fetched_ones_stay() {
+    let cli = Cli::new();
+    let entry = |key: &str, origin: serde_json::Value| {
+        let folder = cli.cache.path().join("kernels").join(key);
+        fs::create_dir_all(&folder).expect("made");
+        let metadata = serde_json::json!({
+            "version": 1, "release": "9", "source": "s", "origin": origin, "stored_unix_s": 1, "btf": null,
+            "pvh_entry": null, "has_modules": false, "files": {},
+        });
+        fs::write(folder.join("metadata.json"), metadata.to_string()).expect("written");
+    };
+    entry(
+        "mine",
+        serde_json::json!({ "file": { "path": "/x/bzImage" } }),
+    );
+    let debian = serde_json::json!({ "suite": "s", "role": "r", "version": "9", "flavour": "f" });
+    entry("fetched", serde_json::json!({ "debian": debian }));
+    let cleaned = cli.run(&["kernel", "clean", "--given"]);
+    assert_eq!(cleaned.code, Some(0), "{}", cleaned.stderr);
+    assert!(
+        cleaned.stderr.contains("removed mine (given as a file)"),
+        "{}",
+        cleaned.stderr
+    );
+    let left = fs::read_dir(cli.cache.path().join("kernels")).expect("listed");
+    let left: Vec<_> = left.map(|entry| entry.expect("read").file_name()).collect();
+    assert_eq!(left, ["fetched"]);
+}
+
+#[test]
 fn a_damaged_kernel_is_listed_and_cleaned() {
     let cli = Cli::new();
     for key in ["one", "two"] {

@@ -45,6 +45,8 @@ pub enum Event {
     },
     /// Something that a person should know: a choice that was made for them, a fallback.
     Note(String),
+    /// Something that a person must know: not all of what was asked for is used, or something was removed.
+    Warning(String),
 }
 
 /// Hears of events, possibly from another thread than the caller's.
@@ -108,6 +110,7 @@ impl Lines {
             Event::Unpack { name } => Some(format!("unpacking {name}")),
             Event::Done { key, source, .. } => Some(format!("kernel {key}: {source}")),
             Event::Note(text) => Some(text.clone()),
+            Event::Warning(text) => Some(format!("warning: {text}")),
         }
     }
 }

@@ -81,10 +81,10 @@ fn known_keys(known: &[String]) -> String {
 
 /// Finds the kernel that `spec` means and makes sure that it is in the cache.
 ///
-/// Without a spec: [`ResolveOptions::env_kernel`], else the kernel with the newest release in the cache (of equal
-/// ones the last stored), else `debian`. A
-/// Debian kernel that fits and is in the cache is used without asking the network, unless
-/// [`ResolveOptions::refresh`] is set.
+/// Without a spec: [`ResolveOptions::env_kernel`], else the kernel with the newest release among those in the cache
+/// that were fetched (of equal ones the last stored), else `debian`. A kernel that was given as a file is used when
+/// it is named, and never by default. A Debian kernel that fits and is in the cache is used without asking the
+/// network, unless [`ResolveOptions::refresh`] is set.
 pub fn resolve(
     spec: Option<&KernelSpec>,
     cache: &Cache,
@@ -103,12 +103,15 @@ pub fn resolve(
     Ok(Kernel::new(entry)?)
 }
 
-/// The usable kernel with the newest release. By release, not by time, so that fetching an old kernel for
-/// one run does not change what the next runs on.
+/// The usable kernel with the newest release that a source gave. By release, not by time, so that fetching an old
+/// kernel for one run does not change what the next runs on; and without kernels given as files, for the same
+/// reason.
 fn newest(cache: &Cache, progress: &dyn Progress) -> Result<Option<Entry>, CacheError> {
     let mut newest: Option<Entry> = None;
+    let mut given = Vec::new();
     for listed in cache.list()? {
         match listed.entry {
+            Ok(entry) if entry.is_given() => given.push(listed.key),
             Ok(entry) => {
                 let newer = newest.as_ref().is_none_or(|newest| {
                     debian::compare_versions(&entry.metadata().release, &newest.metadata().release)
@@ -120,6 +123,12 @@ fn newest(cache: &Cache, progress: &dyn Progress) -> Result<Option<Entry>, Cache
             }
             Err(error) => progress.event(&Event::Note(error.to_string())),
         }
+    }
+    if newest.is_none() && !given.is_empty() {
+        progress.event(&Event::Note(format!(
+            "the kernels in the cache were given as files, and are used when they are named (--kernel): {}",
+            given.join(", ")
+        )));
     }
     Ok(newest)
 }
@@ -143,12 +152,12 @@ fn implicit(
     if let Some(entry) = newest(cache, progress)? {
         let key = entry.key();
         progress.event(&Event::Note(format!(
-            "using kernel {key}, the newest in the cache"
+            "using kernel {key}, the newest that was fetched"
         )));
         return Ok(entry);
     }
     progress.event(&Event::Note(
-        "the cache has no usable kernel: fetching a kernel from Debian".to_owned(),
+        "the cache has no usable kernel that was fetched: fetching one from Debian".to_owned(),
     ));
     find(
         &KernelSpec::Debian(DebianSpec::Newest),
@@ -185,7 +194,10 @@ fn find(
         }
         KernelSpec::Path(file) => Ok(path::fetch(cache, file, progress)?),
         KernelSpec::Key(key) => match cache.get(key)? {
-            Some(entry) => Ok(entry),
+            Some(entry) => {
+                entry.mark_used();
+                Ok(entry)
+            }
             None if Path::new(key).exists() => Ok(path::fetch(cache, Path::new(key), progress)?),
             None => Err(ResolveError::NoSuchKeyOrFile {
                 name: key.clone(),

@@ -17,6 +17,7 @@
 mod entry;
 mod lock;
 mod manifest;
+mod prune;
 mod store;
 
 use std::env;

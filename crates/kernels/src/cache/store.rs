@@ -117,10 +117,23 @@ impl Cache {
     }
 }
 
-/// Removes an entry: out of sight by one rename, then file by file.
+/// Removes an entry.
 pub(super) fn remove(cache: &Cache, key: &str) -> Result<(), CacheError> {
     let what = format!("writing or removing kernel {key}");
     let _lock = cache.lock(key, &what, &crate::progress::Quiet)?;
+    remove_locked(cache, key)
+}
+
+/// Removes an entry unless another process holds it. Whether it did.
+pub(super) fn try_remove(cache: &Cache, key: &str) -> Result<bool, CacheError> {
+    match FileLock::try_acquire(&cache.lock_path(key))? {
+        Some(_lock) => remove_locked(cache, key).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Out of sight by one rename, then file by file.
+fn remove_locked(cache: &Cache, key: &str) -> Result<(), CacheError> {
     let partial = cache.partial_dir(key);
     let work = || {
         remove_tree(&partial)?;

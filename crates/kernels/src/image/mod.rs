@@ -5,6 +5,7 @@
 //! is decompressed is bounded by [`MAX_VMLINUX_BYTES`].
 
 mod bzimage;
+mod foreign;
 mod lz4_legacy;
 mod lzop;
 mod payload;
@@ -12,7 +13,9 @@ mod release;
 mod vmlinux;
 
 pub use bzimage::BzImage;
-pub use payload::{Format, decompress};
+pub use foreign::identify;
+pub(crate) use payload::LZMA_MEMORY_BYTES;
+pub use payload::{DecompressError, Format, decompress};
 pub use vmlinux::{SectionRange, Vmlinux};
 
 /// Most bytes that a kernel may decompress to. The largest distribution kernels are below 100 MiB; one
@@ -29,11 +32,11 @@ pub enum ImageError {
         /// What is missing or wrong, in words.
         why: String,
     },
-    /// A kernel for another processor.
-    #[error("a kernel for another architecture (ELF machine {machine}); this one needs x86-64")]
-    OtherArchitecture {
-        /// `e_machine` of the ELF header.
-        machine: u16,
+    /// A kernel for another processor, or in a format that x86 kernels don't have.
+    #[error("{what}; machines here are x86-64 and boot a bzImage or a vmlinux")]
+    Foreign {
+        /// What it is, in words.
+        what: String,
     },
     /// The boot protocol is too old to tell where the compressed kernel is.
     #[error(
@@ -56,30 +59,7 @@ pub enum ImageError {
         /// How many bytes there are.
         len: u64,
     },
-    /// The compressed kernel starts with no known magic.
-    #[error(
-        "a kernel image whose payload is compressed in an unknown way (it starts with {magic:02x?})"
-    )]
-    UnknownCompression {
-        /// Its first bytes.
-        magic: Vec<u8>,
-    },
-    /// The payload is damaged.
-    #[error("a damaged kernel image: its {format} payload does not decompress: {why}")]
-    Payload {
-        /// How it is compressed.
-        format: Format,
-        /// What the decoder said.
-        why: String,
-    },
-    /// The payload would fill the memory.
-    #[error(
-        "the {format} payload decompresses to more than {limit_bytes} bytes, which no kernel does"
-    )]
-    TooLarge {
-        /// How it is compressed.
-        format: Format,
-        /// The bound.
-        limit_bytes: usize,
-    },
+    /// The compressed kernel does not decompress.
+    #[error("a kernel image that can't be unpacked: {0}")]
+    Payload(#[from] DecompressError),
 }

@@ -4,7 +4,35 @@
 use std::fmt;
 use std::io::Read;
 
-use super::{ImageError, lz4_legacy, lzop};
+use super::{lz4_legacy, lzop};
+
+/// Why bytes can't be decompressed. Whether they are a kernel or a module is the caller's to say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecompressError {
+    /// They start with no known magic.
+    #[error("compressed in an unknown way (it starts with {magic:02x?})")]
+    UnknownFormat {
+        /// The first bytes.
+        magic: Vec<u8>,
+    },
+    /// They are damaged, or cut.
+    #[error("its {format} data does not decompress: {why}")]
+    Damaged {
+        /// How they are compressed.
+        format: Format,
+        /// What the decoder said.
+        why: String,
+    },
+    /// They would fill the memory.
+    #[error("its {format} data decompresses to more than {limit_bytes} bytes")]
+    TooLarge {
+        /// How they are compressed.
+        format: Format,
+        /// The bound.
+        limit_bytes: usize,
+    },
+}
 
 /// How a payload is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,24 +93,24 @@ impl fmt::Display for Format {
 }
 
 /// Memory that an lzma or xz decoder may take: the largest dictionary that `xz -9` uses, and room.
-const LZMA_MEMORY_BYTES: u64 = 256 << 20;
+pub(crate) const LZMA_MEMORY_BYTES: u64 = 256 << 20;
 
 /// Decompresses one payload to at most `limit_bytes`. Whatever follows the compressed stream is left
 /// alone: the kernel's build appends the uncompressed size to most formats (`size_append` in
 /// scripts/Makefile.lib).
-pub fn decompress(payload: &[u8], limit_bytes: usize) -> Result<Vec<u8>, ImageError> {
+pub fn decompress(payload: &[u8], limit_bytes: usize) -> Result<Vec<u8>, DecompressError> {
     let Some(format) = Format::detect(payload) else {
-        return Err(ImageError::UnknownCompression {
+        return Err(DecompressError::UnknownFormat {
             magic: payload.iter().take(8).copied().collect(),
         });
     };
     match decode(format, payload, limit_bytes) {
         Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(ImageError::TooLarge {
+        Ok(None) => Err(DecompressError::TooLarge {
             format,
             limit_bytes,
         }),
-        Err(why) => Err(ImageError::Payload { format, why }),
+        Err(why) => Err(DecompressError::Damaged { format, why }),
     }
 }
 

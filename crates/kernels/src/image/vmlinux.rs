@@ -10,8 +10,8 @@ use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::read::{Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 
-use super::ImageError;
 use super::release::release_of;
+use super::{ImageError, identify};
 
 /// Where a section's bytes are in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,12 +54,11 @@ impl<'a> Vmlinux<'a> {
         if !bytes.starts_with(b"\x7fELF") {
             return Err(not("it is not an ELF file".to_owned()));
         }
+        if let Some(what) = identify(bytes) {
+            return Err(ImageError::Foreign { what });
+        }
         let header =
             elf::FileHeader64::<LittleEndian>::parse(bytes).map_err(|e| not(e.to_string()))?;
-        let machine = header.e_machine(LittleEndian);
-        if machine != elf::EM_X86_64 {
-            return Err(ImageError::OtherArchitecture { machine: machine.0 });
-        }
         let kind = header.e_type(LittleEndian);
         if kind != elf::ET_EXEC && kind != elf::ET_DYN {
             return Err(not("it is an ELF file, but not an executable".to_owned()));

@@ -1,9 +1,8 @@
 //! The last step of every source: from a boot image or an ELF file to a complete cache entry.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
+use super::regular::{self, FileError};
 use crate::cache::{
     CONFIG_FILE, CacheError, Entry, Facts, Origin, Partial, VMLINUX_FILE, VMLINUZ_FILE,
 };
@@ -28,14 +27,9 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
-    /// The file can't be read.
-    #[error("can't read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The file can't be read, or isn't one.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -50,19 +44,7 @@ pub(crate) struct ImageFile {
 
 impl ImageFile {
     pub(crate) fn read(path: &Path) -> Result<Self, ImportError> {
-        let failed = |source| ImportError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let size = fs::metadata(path).map_err(failed)?.len();
-        if size > MAX_VMLINUX_BYTES as u64 {
-            let why = format!("it has {size} bytes");
-            return Err(ImportError::Image {
-                path: path.to_owned(),
-                source: ImageError::NotAKernel { why },
-            });
-        }
-        let bytes = fs::read(path).map_err(failed)?;
+        let bytes = regular::read(path, MAX_VMLINUX_BYTES as u64, "a kernel image")?;
         Ok(Self {
             path: path.to_owned(),
             bytes,
@@ -100,13 +82,16 @@ impl ImageFile {
             let image = BzImage::parse(&self.bytes).map_err(|e| self.error(e))?;
             return image::decompress(image.payload(), MAX_VMLINUX_BYTES)
                 .map(Into::into)
-                .map_err(|e| self.error(e));
+                .map_err(|e| self.error(e.into()));
         }
         if self.bytes.starts_with(b"\x7fELF") {
             return Ok((&*self.bytes).into());
         }
-        Err(self.error(ImageError::NotAKernel {
-            why: "it has neither an x86 boot header nor an ELF header".to_owned(),
+        Err(self.error(match image::identify(&self.bytes) {
+            Some(what) => ImageError::Foreign { what },
+            None => ImageError::NotAKernel {
+                why: "it has neither an x86 boot header nor an ELF header".to_owned(),
+            },
         }))
     }
 }

@@ -13,7 +13,7 @@ use ktstr_kernels::{
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::synthetic::{RELEASE, bzimage, gzip, vmlinux};
+use crate::synthetic::{RELEASE, bzimage, gzip, make_fetched, vmlinux};
 
 /// Keeps every event, and does something when one arrives.
 struct Recorder<F: Fn(&Event)> {
@@ -215,6 +215,8 @@ fn a_damaged_kernel_is_never_used_and_never_passed_over_in_silence() {
         image
     };
     let bad = import(&cache, &image, &Quiet).unwrap();
+    make_fetched(good.dir(), &[]);
+    make_fetched(bad.dir(), &[]);
     fs::remove_file(bad.vmlinux()).unwrap();
 
     let error = import(&cache, &image, &Quiet).unwrap_err();
@@ -239,11 +241,8 @@ fn without_a_spec_the_variable_comes_first_then_the_newest() {
     let first = import(&cache, &write_image(scratch.path(), 100), &Quiet).unwrap();
     let second = import(&cache, &write_image(scratch.path(), 200), &Quiet).unwrap();
     // Stored in the same second, most likely: make one clearly older.
-    let path = first.dir().join("metadata.json");
-    let text = fs::read_to_string(&path).unwrap();
-    let mut metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
-    metadata["stored_unix_s"] = 1.into();
-    fs::write(&path, metadata.to_string()).unwrap();
+    make_fetched(first.dir(), &[("stored_unix_s", 1.into())]);
+    make_fetched(second.dir(), &[]);
 
     let chosen = |env_kernel: Option<&str>| {
         let options = ResolveOptions {

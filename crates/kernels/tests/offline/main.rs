@@ -6,7 +6,10 @@
 )]
 
 mod cache;
+mod files;
+mod foreign;
 mod image;
+mod images;
 mod modules;
 mod path;
 mod requirements;

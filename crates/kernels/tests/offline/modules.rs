@@ -98,13 +98,54 @@ fn modules_dep_is_believed_where_there_is_one() {
 }
 
 #[test]
-fn a_cycle_ends() {
+fn fault_e2_modules_that_depend_on_each_other_are_named() {
     let scratch = tempfile::tempdir().unwrap();
     let kernel = kernel(
         scratch.path(),
-        &[("kernel/a.ko", module("b")), ("kernel/b.ko", module("a"))],
+        &[
+            ("kernel/a.ko", module("b")),
+            ("kernel/b.ko", module("c")),
+            ("kernel/c.ko", module("b")),
+        ],
     );
-    assert_eq!(order(&kernel, &["a"]), ["b", "a"]);
+    insta::assert_snapshot!(kernel.modules_for(&["a"]).unwrap_err(), @"the modules of kernel 9.9.9-synthetic depend on each other in a circle: b needs c needs b; install its modules again (depmod writes modules.dep)");
+}
+
+#[test]
+fn fault_e2_a_chain_of_4000_modules_is_followed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..4000)
+        .map(|number| format!("kernel/m{number}.ko"))
+        .collect();
+    let mut files: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (&**name, Vec::new())).collect();
+    let lines = names
+        .windows(2)
+        .map(|pair| format!("{}: {}\n", pair[0], pair[1]));
+    let dep = lines.collect::<String>() + "kernel/m3999.ko:\n";
+    files.push(("modules.dep", dep.into_bytes()));
+    let kernel = kernel(scratch.path(), &files);
+    let order = order(&kernel, &["m0"]);
+    assert_eq!(order.len(), 4000);
+    assert_eq!((&*order[0], &*order[3999]), ("m3999", "m0"));
+}
+
+#[test]
+fn fault_f13_a_truncated_module_is_no_damaged_kernel() {
+    let scratch = tempfile::tempdir().unwrap();
+    let whole = xz(&module("b"));
+    let kernel = kernel(
+        scratch.path(),
+        &[
+            ("kernel/a.ko.xz", whole[..whole.len() / 2].to_vec()),
+            ("kernel/b.ko", module("")[..90].to_vec()),
+        ],
+    );
+    let message = |name: &str| {
+        let error = kernel.modules_for(&[name]).unwrap_err().to_string();
+        error.replace(kernel.dir().to_str().unwrap(), "DIR")
+    };
+    insta::assert_snapshot!(message("a"), @"module DIR/modules/kernel/a.ko.xz is damaged or cut: its xz data does not decompress: premature eof");
+    insta::assert_snapshot!(message("b"), @"module DIR/modules/kernel/b.ko is damaged, or no kernel module: Invalid ELF program header size or alignment");
 }
 
 #[test]

@@ -3,34 +3,34 @@ use std::path::{Path, PathBuf};
 
 use ktstr_kernels::{Cache, Kernel, Quiet, ResolveError, ResolveOptions, resolve};
 
-use crate::synthetic::{CONFIG, RELEASE, bzimage, gzip, module, vmlinux};
+use crate::synthetic::{CONFIG, RELEASE, bzimage, deb, gzip, module, vmlinux};
 
-struct Scratch {
-    dir: tempfile::TempDir,
-    cache: Cache,
+pub(crate) struct Scratch {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) cache: Cache,
 }
 
 impl Scratch {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(&dir.path().join("cache"))).unwrap();
         Self { dir, cache }
     }
 
-    fn write(&self, path: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn write(&self, path: &str, bytes: &[u8]) -> PathBuf {
         let path = self.dir.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
         path
     }
 
-    fn resolve(&self, path: &Path) -> Result<Kernel, ResolveError> {
+    pub(crate) fn resolve(&self, path: &Path) -> Result<Kernel, ResolveError> {
         let spec = path.to_str().unwrap().parse().unwrap();
         resolve(Some(&spec), &self.cache, &ResolveOptions::default(), &Quiet)
     }
 
     /// The message of a path that can't be used, with the scratch folder as `DIR`.
-    fn refusal(&self, path: &Path) -> String {
+    pub(crate) fn refusal(&self, path: &Path) -> String {
         let error = self.resolve(path).unwrap_err().to_string();
         assert!(
             self.cache.list().unwrap().is_empty(),
@@ -40,42 +40,8 @@ impl Scratch {
     }
 }
 
-fn image() -> Vec<u8> {
+pub(crate) fn image() -> Vec<u8> {
     bzimage(&gzip(&vmlinux(100)))
-}
-
-/// A Debian package with these files.
-fn deb(compress: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (path, bytes) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, path, *bytes).unwrap();
-    }
-    let tar = tar.into_inner().unwrap();
-    let data = match compress {
-        "zst" => zstd::encode_all(&*tar, 1).unwrap(),
-        "gz" => gzip(&tar),
-        _ => tar,
-    };
-    let mut archive = ar::Builder::new(Vec::new());
-    let mut add = |name: &str, bytes: &[u8]| {
-        let header = ar::Header::new(name.as_bytes().to_vec(), bytes.len() as u64);
-        archive.append(&header, bytes).unwrap();
-    };
-    add("debian-binary", b"2.0\n");
-    add("control.tar", b"");
-    add(
-        if compress.is_empty() {
-            "data.tar".to_owned()
-        } else {
-            format!("data.tar.{compress}")
-        }
-        .as_str(),
-        &data,
-    );
-    archive.into_inner().unwrap()
 }
 
 #[test]
@@ -212,7 +178,7 @@ fn what_cannot_be_used_is_named() {
     insta::assert_snapshot!(refusal("tree"), @"DIR/tree is a kernel source tree, which would have to be built; building kernels is not supported yet. It has been built already: give DIR/tree/arch/x86/boot/bzImage to use that");
 
     fs::create_dir(scratch.dir.path().join("empty")).unwrap();
-    insta::assert_snapshot!(refusal("empty"), @"DIR/empty has no kernel in it: no vmlinuz, vmlinuz-RELEASE, bzImage, vmlinux or .deb");
+    insta::assert_snapshot!(refusal("empty"), @"DIR/empty has no kernel in it: no vmlinuz, vmlinuz-RELEASE, bzImage, vmlinux or linux-*.deb");
 
     scratch.write("two/vmlinuz-1", &image());
     scratch.write("two/vmlinuz-2", &image());
@@ -221,7 +187,7 @@ fn what_cannot_be_used_is_named() {
     scratch.write("modules.deb", &deb("gz", &[("./etc/x", b"")]));
     insta::assert_snapshot!(refusal("modules.deb"), @"DIR/modules.deb has no kernel image in it. Newer Debian kernels are split: linux-binary-* has the image, linux-modules-* the modules; put all of them in one folder and give that");
     scratch.write("no.deb", b"hello");
-    insta::assert_snapshot!(refusal("no.deb"), @"DIR/no.deb is not a usable Debian package: failed to read global header");
+    insta::assert_snapshot!(refusal("no.deb"), @"DIR/no.deb is not a usable Debian package: it does not begin as an archive does");
     let cut = deb("zst", &[("./boot/vmlinuz-1", &image())]);
     scratch.write("cut.deb", &cut[..cut.len() / 2]);
     insta::assert_snapshot!(refusal("cut.deb"), @"DIR/cut.deb is not a usable Debian package: incomplete frame");

@@ -1,6 +1,8 @@
 //! Small files that have the shape of a kernel: just enough for what reads them.
 
+use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -88,8 +90,13 @@ pub(crate) fn elf(kind: u16, machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8
 
 /// A kernel's ELF file with all the parts that are looked for, and `filler` bytes to give it a size.
 pub(crate) fn vmlinux(filler: usize) -> Vec<u8> {
+    vmlinux_of(RELEASE, filler)
+}
+
+/// The same, of another release.
+pub(crate) fn vmlinux_of(release: &str, filler: usize) -> Vec<u8> {
     let mut rodata = b"Linux version %s (%s)\0".to_vec();
-    rodata.extend(format!("Linux version {RELEASE} (builder@host) #1 SMP\n\0").bytes());
+    rodata.extend(format!("Linux version {release} (builder@host) #1 SMP\n\0").bytes());
     rodata.extend(b"IKCFG_ST");
     let mut encoder = GzEncoder::new(&mut rodata, Compression::fast());
     encoder.write_all(CONFIG.as_bytes()).unwrap();
@@ -125,13 +132,18 @@ pub(crate) const PAYLOAD_AT: usize = 2 * 512 + 0x20;
 
 /// A boot image around a payload.
 pub(crate) fn bzimage(payload: &[u8]) -> Vec<u8> {
+    bzimage_of(RELEASE, payload)
+}
+
+/// The same, of another release.
+pub(crate) fn bzimage_of(release: &str, payload: &[u8]) -> Vec<u8> {
     let mut image = vec![0; PAYLOAD_AT];
     image[0x1f1] = 1;
     image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x206..0x208].copy_from_slice(&0x020f_u16.to_le_bytes());
     image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
-    let version = format!("{RELEASE} (builder@host) #1 SMP");
+    let version = format!("{release} (builder@host) #1 SMP");
     image[0x300..0x300 + version.len()].copy_from_slice(version.as_bytes());
     image[0x248..0x24c].copy_from_slice(&0x20_u32.to_le_bytes());
     image[0x24c..0x250].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
@@ -149,4 +161,78 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn module(depends: &str) -> Vec<u8> {
     let modinfo = format!("license=GPL\0depends={depends}\0name=x\0");
     elf(1, 62, &[(".modinfo", modinfo.as_bytes())])
+}
+
+/// A Debian package for amd64 with these files.
+pub(crate) fn deb(compress: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
+    deb_for("amd64", compress, files)
+}
+
+/// The same for another architecture.
+pub(crate) fn deb_for(architecture: &str, compress: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
+    let control = format!("Package: linux-image-9\nArchitecture: {architecture}\nVersion: 9-1\n");
+    let name = if compress.is_empty() {
+        "data.tar".to_owned()
+    } else {
+        format!("data.tar.{compress}")
+    };
+    let data = tar(files);
+    let data = match compress {
+        "zst" => zstd::encode_all(&*data, 1).unwrap(),
+        "gz" => gzip(&data),
+        _ => data,
+    };
+    ar(&[
+        ("debian-binary", b"2.0\n"),
+        (
+            "control.tar.gz",
+            &gzip(&tar(&[("./control", control.as_bytes())])),
+        ),
+        (&name, &data),
+    ])
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, *bytes).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// The archive format around a package (deb(5)).
+pub(crate) fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = b"!<arch>\n".to_vec();
+    for (name, bytes) in members {
+        archive.extend(ar_header(name, &bytes.len().to_string()));
+        archive.extend_from_slice(bytes);
+        archive.resize(archive.len().next_multiple_of(2), b'\n');
+    }
+    archive
+}
+
+/// A member's 60 bytes, whatever its name and size.
+pub(crate) fn ar_header(name: &str, size: &str) -> Vec<u8> {
+    format!(
+        "{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n",
+        0, 0, 0, 100_644
+    )
+    .into_bytes()
+}
+
+/// Makes an entry of the cache one that Debian's archive gave, with these other changes to its metadata.
+pub(crate) fn make_fetched(entry: &Path, changes: &[(&str, serde_json::Value)]) {
+    let path = entry.join("metadata.json");
+    let mut metadata: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    metadata["origin"] = serde_json::json!({
+        "debian": { "suite": "s", "role": "r", "version": "9.9.8-1", "flavour": "amd64" }
+    });
+    for (name, value) in changes {
+        metadata[name] = value.clone();
+    }
+    fs::write(&path, metadata.to_string()).unwrap();
 }

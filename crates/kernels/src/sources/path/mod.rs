@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::deb::DebError;
 use super::import::{ImageFile, ImportError};
+use super::regular::FileError;
 use crate::cache::{Cache, CacheError, Entry};
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 
 /// Why a path is not a kernel that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub enum PathError {
         built: Option<PathBuf>,
     },
     /// The folder has no kernel.
-    #[error("{} has no kernel in it: no vmlinuz, vmlinuz-RELEASE, bzImage, vmlinux or .deb", path.display())]
+    #[error("{} has no kernel in it: no vmlinuz, vmlinuz-RELEASE, bzImage, vmlinux or linux-*.deb", path.display())]
     NoImage {
         /// The folder.
         path: PathBuf,
@@ -67,6 +68,15 @@ pub enum PathError {
         /// The package, or the folder of packages.
         path: PathBuf,
     },
+    /// A file is being written while it is read.
+    #[error("{} changed while it was read; try again when what writes it has ended", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file can't be read, or isn't one.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A package can't be used.
     #[error(transparent)]
     Deb(#[from] DebError),
@@ -90,6 +100,8 @@ struct Parts {
     release: String,
     config: Option<PathBuf>,
     modules: Option<PathBuf>,
+    /// Folders with modules that are for other releases, so they are not taken.
+    passed_over: Vec<PathBuf>,
 }
 
 /// Imports the kernel at `path`, or finds it in the cache when it was imported before.
@@ -99,10 +111,51 @@ pub(crate) fn fetch(
     progress: &dyn Progress,
 ) -> Result<Entry, PathError> {
     let path = std::path::absolute(path).map_err(|source| read_error(path, source))?;
-    match look(&path)? {
-        Found::Image(parts) => store::parts(cache, &path, &parts, progress),
+    let entry = match look(&path)? {
+        Found::Image(parts) => {
+            if let Some(text) = parts.warning() {
+                progress.event(&Event::Warning(text));
+            }
+            store::parts(cache, &path, &parts, progress)
+        }
         Found::Packages(debs) => store::packages(cache, &path, &debs, progress),
+    }?;
+    entry.mark_used();
+    Ok(entry)
+}
+
+impl Parts {
+    /// What a person must know of the modules.
+    fn warning(&self) -> Option<String> {
+        if self.modules.is_some() || self.passed_over.is_empty() {
+            return None;
+        }
+        let folders: Vec<String> = self
+            .passed_over
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
+        Some(format!(
+            "{} is kernel {}, and the modules beside it are for others ({}): it gets none of them, so what it has as \
+             modules can't be loaded",
+            self.image.path.display(),
+            self.release,
+            folders.join(", ")
+        ))
     }
+}
+
+/// Module trees named for other releases in the folders where the one for this release would be.
+fn other_trees(places: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = places
+        .iter()
+        .filter_map(|place| fs::read_dir(place.parent()?).ok())
+        .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+        .filter(|path| is_module_tree(path))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 fn read_error(path: &Path, source: io::Error) -> PathError {
@@ -146,11 +199,20 @@ fn parts_beside(image: &Path) -> Result<Parts, PathError> {
         modules.push(root.join("lib/modules").join(&release));
         modules.push(root.join("usr/lib/modules").join(&release));
     }
+    let found = modules.iter().find(|path| path.is_dir()).cloned();
     Ok(Parts {
         image: file,
         release,
-        config: configs.into_iter().find(|path| path.is_file()),
-        modules: modules.into_iter().find(|path| path.is_dir()),
+        // Anything but a folder, so that a pipe of this name is refused, not passed over.
+        config: configs
+            .into_iter()
+            .find(|path| path.exists() && !path.is_dir()),
+        passed_over: if found.is_some() {
+            Vec::new()
+        } else {
+            other_trees(&modules)
+        },
+        modules: found,
     })
 }
 
@@ -179,13 +241,18 @@ fn look_in_folder(folder: &Path) -> Result<Found, PathError> {
     };
     let mut parts = parts_beside(&image)?;
     if is_module_tree(folder) {
-        parts.modules = Some(folder.to_owned());
+        if is_named_for_another(folder, &parts.release) {
+            parts.passed_over.push(folder.to_owned());
+        } else {
+            parts.modules = Some(folder.to_owned());
+        }
     } else if parts.modules.is_none() {
-        let places = [
+        let named = [
             folder.join("usr/lib/modules").join(&parts.release),
             folder.join("modules").join(&parts.release),
-            folder.join("modules"),
         ];
+        parts.passed_over.extend(other_trees(&named));
+        let places = named.into_iter().chain([folder.join("modules")]);
         parts.modules = places.into_iter().find(|path| is_module_tree(path));
     }
     Ok(Found::Image(parts))
@@ -225,6 +292,12 @@ fn packages_or_boot(folder: &Path, names: &[String]) -> Result<Found, PathError>
             path: folder.to_owned(),
         }),
     }
+}
+
+/// Whether a folder is `modules/NAME` of another release, as installing them names it.
+fn is_named_for_another(folder: &Path, release: &str) -> bool {
+    let parent = folder.parent().and_then(Path::file_name);
+    parent == Some(OsStr::new("modules")) && folder.file_name() != Some(OsStr::new(release))
 }
 
 fn is_image_name(name: &str) -> bool {

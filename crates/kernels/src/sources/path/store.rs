@@ -2,46 +2,52 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use super::super::deb::{self, Unpacked};
 use super::super::import::{ImageFile, Provenance, import};
+use super::super::regular;
 use super::{Parts, PathError, read_error};
 use crate::cache::{Begin, Cache, Entry, MODULES_DIR, Origin, Partial};
 use crate::progress::{Event, Progress};
 
-/// A key that changes when any part does.
+/// Most bytes of a module's file.
+const MAX_MODULE_BYTES: u64 = 1 << 30;
+/// Most bytes of a config; the largest have 300 kB.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Most bytes of a package.
+const MAX_DEB_BYTES: u64 = 8 << 30;
+
+/// A key that changes when a byte of any part does. It decides that a kernel is the one that was stored before,
+/// so it is of a hash by which no two kernels are the same.
 #[derive(Default)]
-struct ContentKey(crc32fast::Hasher);
+struct ContentKey(blake3::Hasher);
 
 impl ContentKey {
-    fn add(&mut self, name: &str, bytes: &[u8]) {
+    fn add(&mut self, name: &str, contents: &blake3::Hash) {
+        self.0.update(&(name.len() as u64).to_le_bytes());
         self.0.update(name.as_bytes());
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.0.update(contents.as_bytes());
     }
 
-    /// Adds a file without reading it: what a build changes when it changes a file.
-    fn add_stamp(&mut self, name: &str, metadata: &fs::Metadata) {
-        let modified = metadata
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        self.0.update(name.as_bytes());
-        self.0.update(&metadata.len().to_le_bytes());
-        self.0
-            .update(&modified.unwrap_or_default().as_nanos().to_le_bytes());
-    }
-
+    /// 128 bits of the hash are a key that can still be typed.
     fn finish(self, release: &str) -> String {
         let release: String = release
             .chars()
             .filter(|&c| crate::spec::is_key_char(c))
             .take(80)
             .collect();
-        format!("file-{release}-{:08x}", self.0.finalize())
+        let hash = self.0.finalize().to_hex();
+        format!("file-{release}-{}", &hash[..32])
     }
+}
+
+/// The hash of a file that need not fit into memory.
+fn hash_of(file: impl Read) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file)?;
+    Ok(hasher.finalize())
 }
 
 fn provenance(path: &Path) -> Provenance {
@@ -60,7 +66,7 @@ pub(super) fn parts(
     progress: &dyn Progress,
 ) -> Result<Entry, PathError> {
     let config = match &parts.config {
-        Some(path) => Some(fs::read(path).map_err(|source| read_error(path, source))?),
+        Some(path) => Some(regular::read(path, MAX_CONFIG_BYTES, "a kernel's config")?),
         None => None,
     };
     let modules = parts
@@ -70,30 +76,29 @@ pub(super) fn parts(
         .transpose()?
         .unwrap_or_default();
     let mut key = ContentKey::default();
-    key.add("image", &parts.image.bytes);
-    key.add("config", config.as_deref().unwrap_or_default());
+    key.add("image", &blake3::hash(&parts.image.bytes));
+    key.add(
+        "config",
+        &blake3::hash(config.as_deref().unwrap_or_default()),
+    );
     for file in &modules {
-        key.add_stamp(&file.relative, &file.metadata);
+        key.add(&file.relative, &file.hash);
     }
     let partial = match cache.begin(&key.finish(&parts.release), progress)? {
         Begin::Present(entry) => return Ok(*entry),
         Begin::Absent(partial) => partial,
     };
     copy_modules(&modules, &partial, progress)?;
-    Ok(import(
-        partial,
-        &parts.image,
-        config,
-        provenance(path),
-        progress,
-    )?)
+    let entry = import(partial, &parts.image, config, provenance(path), progress)?;
+    cache.prune_given(progress)?;
+    Ok(entry)
 }
 
 /// One file of a module tree on this machine.
 struct ModuleSource {
     path: PathBuf,
     relative: String,
-    metadata: fs::Metadata,
+    hash: blake3::Hash,
 }
 
 /// The modules and lists of a tree, in a stable order. `build` and `source` are links to elsewhere.
@@ -120,10 +125,12 @@ fn module_files(root: &Path) -> Result<Vec<ModuleSource>, PathError> {
                 && metadata.is_file()
                 && (relative.contains(".ko") || relative.starts_with("modules."))
             {
+                let file = regular::open(&path, MAX_MODULE_BYTES, "a module")?;
+                let hash = hash_of(file).map_err(|source| read_error(&path, source))?;
                 files.push(ModuleSource {
                     path,
                     relative,
-                    metadata,
+                    hash,
                 });
             }
         }
@@ -144,7 +151,12 @@ fn copy_modules(
     }
     for file in files {
         let target = partial.dir().join(MODULES_DIR).join(&file.relative);
-        let bytes = fs::read(&file.path).map_err(|source| read_error(&file.path, source))?;
+        let bytes = regular::read(&file.path, MAX_MODULE_BYTES, "a module")?;
+        if blake3::hash(&bytes) != file.hash {
+            return Err(PathError::Changed {
+                path: file.path.clone(),
+            });
+        }
         deb::write_file(&target, &bytes).map_err(|source| partial.write_error(source))?;
     }
     Ok(())
@@ -157,9 +169,12 @@ pub(super) fn packages(
     progress: &dyn Progress,
 ) -> Result<Entry, PathError> {
     let mut key = ContentKey::default();
+    let mut open = Vec::new();
     for deb in debs {
-        let bytes = fs::read(deb).map_err(|source| read_error(deb, source))?;
-        key.add("deb", &bytes);
+        let mut file = regular::open(deb, MAX_DEB_BYTES, "a Debian package")?;
+        let hash = hash_of(&mut file).map_err(|source| read_error(deb, source))?;
+        key.add("deb", &hash);
+        open.push((deb, file));
     }
     let name = path
         .file_stem()
@@ -170,11 +185,11 @@ pub(super) fn packages(
         Begin::Absent(partial) => partial,
     };
     let mut unpacked = Unpacked::default();
-    for deb in debs {
+    for (deb, file) in &mut open {
         progress.event(&Event::Unpack {
             name: deb.display().to_string(),
         });
-        deb::unpack(deb, &partial, &mut unpacked)?;
+        deb::unpack_file(file, deb, &partial, &mut unpacked)?;
     }
     let bytes = unpacked
         .vmlinuz
@@ -188,10 +203,11 @@ pub(super) fn packages(
     };
     let entry = import(partial, &image, unpacked.config, provenance(path), progress)?;
     if !has_modules {
-        progress.event(&Event::Note(format!(
+        progress.event(&Event::Warning(format!(
             "{} has no modules in it: what the kernel has as modules can't be loaded",
             path.display()
         )));
     }
+    cache.prune_given(progress)?;
     Ok(entry)
 }

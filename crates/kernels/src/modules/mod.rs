@@ -1,13 +1,16 @@
 //! Kernel modules: which file has which, what it depends on, and in what order they load.
 
+mod lists;
+mod order;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use object::read::{Object, ObjectSection};
-
 use crate::cache::{CacheError, Damage, Entry, FileStamp, MODULES_DIR};
-use crate::image::{self, ImageError};
+use crate::image::{self, DecompressError};
+use lists::{is_module, module_name};
+use order::OrderError;
 
 /// Most bytes that a module may decompress to; the largest distribution modules with debug information are
 /// well below.
@@ -38,16 +41,28 @@ pub enum ModuleError {
         /// The kernel.
         release: String,
     },
+    /// Modules depend on each other, so that none can be first.
+    #[error(
+        "the modules of kernel {release} depend on each other in a circle: {}; install its modules again (depmod \
+         writes modules.dep)",
+        names.join(" needs ")
+    )]
+    Cycle {
+        /// The circle; the first again at its end.
+        names: Vec<String>,
+        /// The kernel.
+        release: String,
+    },
     /// A module file does not decompress.
-    #[error("module {}: {source}", path.display())]
+    #[error("module {} is damaged or cut: {source}", path.display())]
     Compressed {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: ImageError,
+        source: DecompressError,
     },
     /// A module file is not an ELF file.
-    #[error("module {}: it is not a kernel module: {why}", path.display())]
+    #[error("module {} is damaged, or no kernel module: {why}", path.display())]
     NotAModule {
         /// The file.
         path: PathBuf,
@@ -100,29 +115,11 @@ impl ModuleFile {
         })
     }
 
-    /// What `.modinfo` lists in `depends=`.
     fn depends(&self) -> Result<Vec<String>, ModuleError> {
-        let bytes = self.read()?;
-        let not_a_module = |why: String| ModuleError::NotAModule {
+        lists::modinfo_depends(&self.read()?).map_err(|why| ModuleError::NotAModule {
             path: self.path.clone(),
             why,
-        };
-        let elf = object::File::parse(&*bytes).map_err(|error| not_a_module(error.to_string()))?;
-        let section = elf
-            .section_by_name(".modinfo")
-            .ok_or_else(|| not_a_module("it has no .modinfo".to_owned()))?;
-        let data = section
-            .data()
-            .map_err(|error| not_a_module(error.to_string()))?;
-        let depends = data
-            .split(|&byte| byte == 0)
-            .find_map(|field| field.strip_prefix(b"depends="));
-        let names = String::from_utf8_lossy(depends.unwrap_or_default());
-        Ok(names
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(module_name)
-            .collect())
+        })
     }
 }
 
@@ -147,10 +144,11 @@ impl ModuleTree {
                 crc32: line.crc32,
             };
             match line.path.as_str() {
-                "modules.dep" => tree.depends = parse_dep(&read_text(&root.join(&line.path))?),
+                "modules.dep" => {
+                    tree.depends = lists::parse_dep(&read_text(&root.join(&line.path))?);
+                }
                 "modules.builtin" => {
-                    let text = read_text(&root.join(&line.path))?;
-                    tree.built_in = text.lines().map(module_name).collect();
+                    tree.built_in = lists::parse_builtin(&read_text(&root.join(&line.path))?);
                 }
                 path if is_module(path) => {
                     let name = module_name(path);
@@ -180,82 +178,46 @@ impl ModuleTree {
         names: &[&str],
         release: &str,
     ) -> Result<Vec<ModuleFile>, ModuleError> {
-        let mut walk = Walk {
-            tree: self,
-            release,
-            seen: HashSet::new(),
-            order: Vec::new(),
-        };
-        for name in names {
-            walk.visit(&module_name(name), None)?;
-        }
-        Ok(walk.order)
+        let wanted: Vec<String> = names.iter().map(|name| module_name(name)).collect();
+        let order = order::load_order(&wanted, &self.built_in, |name, wanted_by| {
+            let file = self.file(name, wanted_by, release)?;
+            match self.depends.get(name) {
+                Some(depends) => Ok(depends.clone()),
+                None => file.depends(),
+            }
+        });
+        let order = order.map_err(|error| match error {
+            OrderError::Depends(error) => error,
+            OrderError::Cycle(mut names) => {
+                names.extend(names.first().cloned());
+                let release = release.to_owned();
+                ModuleError::Cycle { names, release }
+            }
+        })?;
+        order
+            .iter()
+            .map(|name| Ok(self.file(name, None, release)?.clone()))
+            .collect()
     }
-}
 
-/// A depth-first walk over dependencies.
-struct Walk<'a> {
-    tree: &'a ModuleTree,
-    release: &'a str,
-    /// Entered already; also what stops a cycle, which no real kernel has.
-    seen: HashSet<String>,
-    order: Vec<ModuleFile>,
-}
-
-impl Walk<'_> {
-    /// The depth is bounded by the number of module files, since each is entered once.
-    fn visit(&mut self, name: &str, wanted_by: Option<&str>) -> Result<(), ModuleError> {
-        if self.tree.built_in.contains(name) || !self.seen.insert(name.to_owned()) {
-            return Ok(());
-        }
-        let Some(file) = self.tree.files.get(name) else {
-            let (name, release) = (name.to_owned(), self.release.to_owned());
-            return Err(if self.tree.files.is_empty() {
-                ModuleError::NoModules { name, release }
-            } else {
-                let wanted_by = wanted_by.map(str::to_owned);
-                ModuleError::Unknown {
-                    name,
-                    wanted_by,
-                    release,
-                }
-            });
-        };
-        let depends = match self.tree.depends.get(name) {
-            Some(depends) => depends.clone(),
-            None => file.depends()?,
-        };
-        for dependency in depends {
-            self.visit(&dependency, Some(name))?;
-        }
-        self.order.push(file.clone());
-        Ok(())
-    }
-}
-
-fn is_module(path: &str) -> bool {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    [".ko", ".ko.xz", ".ko.zst", ".ko.gz"]
-        .iter()
-        .any(|suffix| file.ends_with(suffix))
-}
-
-/// The kernel's own name for a module: the file's, up to `.ko`, with underscores.
-fn module_name(path: &str) -> String {
-    let file = path.trim().rsplit('/').next().unwrap_or(path);
-    let name = file.split_once(".ko").map_or(file, |(name, _)| name);
-    name.replace('-', "_")
-}
-
-/// Lines of `path: path path`, all relative to the tree.
-fn parse_dep(text: &str) -> HashMap<String, Vec<String>> {
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(module, depends)| {
-            let depends = depends.split_ascii_whitespace().map(module_name).collect();
-            (module_name(module), depends)
+    fn file(
+        &self,
+        name: &str,
+        wanted_by: Option<&str>,
+        release: &str,
+    ) -> Result<&ModuleFile, ModuleError> {
+        self.files.get(name).ok_or_else(|| {
+            let (name, release) = (name.to_owned(), release.to_owned());
+            if self.files.is_empty() {
+                return ModuleError::NoModules { name, release };
+            }
+            ModuleError::Unknown {
+                name,
+                wanted_by: wanted_by.map(str::to_owned),
+                release,
+            }
         })
-        .collect()
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, CacheError> {
