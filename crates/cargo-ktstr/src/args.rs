@@ -12,6 +12,8 @@ use ktstr_kernels::KernelSpec;
 use ktstr_machine::{EngineKind, MIN_NODE_MEMORY_MIB};
 use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
 
+use crate::nextest_args;
+
 /// Name of the file that cargo looks for when it is asked for `cargo ktstr`.
 pub(crate) const BINARY: &str = "cargo-ktstr";
 
@@ -20,11 +22,12 @@ const MIN_MEMORY_MIB: u64 = 128;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0   all is well: every test passed or was skipped
+  0   all is well: every test passed, or some passed and others were skipped
   1   a test failed                  2   a test was inconclusive
   3   a guest died                   4   no test was run
-  5   the harness itself failed      6   this host lacks something
-  64  the command line is wrong";
+  5   the harness itself failed      6   this host, its disks or its network lack something
+  7   every test was skipped         64  the command line, or a path or variable, is wrong
+  128 + N when signal N ended it: 130 after ^C";
 
 const KERNELS: &str = "\
 Kernels (SPEC):
@@ -35,12 +38,19 @@ Kernels (SPEC):
   debian-7.3.4-1…     a key, as `cargo ktstr kernel list` prints it
 Without one: KTSTR_KERNEL, else the newest fetched kernel in the cache, else `debian`.";
 
+const TEST_USAGE: &str = "cargo ktstr test [OPTIONS] [FILTER]... [OPTIONS OF NEXTEST]...";
+
 const TEST_EXAMPLES: &str = "\
 Examples:
   cargo ktstr test                          all tests that use ktstr
   cargo ktstr test pinned                   those with `pinned` in their name
+  cargo ktstr test -p mine --release -E 'test(=pinned)' --no-capture
   cargo ktstr test --kernel debian/trixie   the same tests on another kernel
-  cargo ktstr test -- --no-capture          everything after `--` is for nextest
+
+All other options are those of `cargo nextest run`, cargo's own among them: -p, --workspace,
+--exclude, --features, --release, --test, -E, -j, --profile, --run-ignored, --no-fail-fast,
+--retries, --no-run and so on. Without one that chooses packages, those of the current workspace
+are tested that depend on `ktstr`; where that is an optional dependency, its feature is switched on.
 
 The tests are built and run by cargo-nextest, on one kernel and one engine for all.
 Exit codes are those of `cargo ktstr --help`. When cargo or nextest fails before it runs a test,
@@ -97,7 +107,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run tests, each in a machine of its own, and sum up what they came to
-    #[command(after_help = TEST_EXAMPLES)]
+    #[command(after_help = TEST_EXAMPLES, override_usage = TEST_USAGE)]
     Test(TestArgs),
     /// Fetch, list and remove kernels
     Kernel(KernelArgs),
@@ -136,17 +146,11 @@ pub(crate) struct Target {
 pub(crate) struct TestArgs {
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Test this package only; may be repeated [default: those of the current workspace that use ktstr]
-    #[arg(short, long, value_name = "PACKAGE", conflicts_with = "workspace")]
-    pub(crate) package: Vec<String>,
-    /// Test all packages of the workspace
+    /// Fail if a test was skipped
     #[arg(long)]
-    pub(crate) workspace: bool,
-    /// Run only tests with one of these in their name
-    #[arg(value_name = "FILTER")]
-    pub(crate) filters: Vec<String>,
-    /// Arguments for `cargo nextest run`
-    #[arg(last = true, value_name = "NEXTEST_ARGS")]
+    pub(crate) no_skips: bool,
+    /// Filters and options of `cargo nextest run`
+    #[arg(last = true, value_name = "NEXTEST_ARGS", hide = true)]
     pub(crate) nextest_args: Vec<OsString>,
 }
 
@@ -336,8 +340,8 @@ impl FromStr for IncludeArg {
 }
 
 /// The arguments of this process. Cargo calls `cargo-ktstr ktstr …` for `cargo ktstr …`.
-pub(crate) fn of_this_process() -> impl Iterator<Item = OsString> {
-    without_own_name(env::args_os())
+pub(crate) fn of_this_process() -> Vec<OsString> {
+    nextest_args::sorted(without_own_name(env::args_os()))
 }
 
 fn without_own_name(args: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
@@ -354,7 +358,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         let args = line.split_whitespace().map(OsString::from);
-        Cli::try_parse_from(without_own_name(args)).map(|cli| cli.command)
+        Cli::try_parse_from(nextest_args::sorted(without_own_name(args))).map(|cli| cli.command)
     }
 
     #[test]
@@ -371,15 +375,15 @@ mod tests {
     }
 
     #[test]
-    fn filters_come_before_the_dashes_and_nextest_gets_the_rest_as_it_is() {
-        let Ok(Command::Test(args)) =
-            parse("cargo-ktstr ktstr test -p a one two -- --no-capture -- --exact")
-        else {
+    fn fault_f5_options_of_nextest_need_no_dashes() {
+        let line = "cargo-ktstr ktstr test -E test(a) one --no-skips -j 2 --engine tcg -- --no-capture -- --exact";
+        let Ok(Command::Test(args)) = parse(line) else {
             panic!("not understood");
         };
-        assert_eq!(args.filters, ["one", "two"]);
-        assert_eq!(args.nextest_args, ["--no-capture", "--", "--exact"]);
-        assert_eq!(args.package, ["a"]);
+        let rest = "-E test(a) one -j 2 --no-capture -- --exact";
+        assert_eq!(args.nextest_args, rest.split(' ').collect::<Vec<_>>());
+        assert!(args.no_skips);
+        assert_eq!(args.target.engine, Some(EngineKind::Tcg));
     }
 
     #[test]

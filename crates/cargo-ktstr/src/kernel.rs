@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::args::{CleanArgs, GetArgs, KernelArgs, KernelCommand};
 use crate::edge::{OrExit as _, Refusal};
 use crate::progress::Talk;
-use crate::{format, output, progress};
+use crate::{format, output, progress, session};
 
 /// Runs one of the commands on kernels.
 pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode, Refusal> {
@@ -30,7 +30,7 @@ fn get(args: &GetArgs, cache: &Cache) -> Result<(), Refusal> {
         ..ResolveOptions::from_env()
     };
     let kernel = ktstr_kernels::resolve(Some(&args.spec), cache, &options, progress.as_ref());
-    let kernel = kernel.or_exit(Code::HarnessFailed)?;
+    let kernel = kernel.map_err(|error| Refusal::new(session::of_kernel(&error), error))?;
     drop(progress);
     let requirements = kernel.requirements().or_exit(Code::HarnessFailed)?;
     output::say(&format!(

@@ -1,5 +1,6 @@
 //! What cargo says of the workspace that the command is run in.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,15 +27,29 @@ pub(crate) struct Package {
     pub(crate) dir: PathBuf,
     /// Whether cargo takes it when it is run at the root of the workspace.
     pub(crate) is_default: bool,
-    /// Names of the packages it depends on directly, whatever for.
-    pub(crate) depends_on: Vec<String>,
+    /// The packages it depends on directly, whatever for.
+    pub(crate) dependencies: Vec<Dependency>,
+    /// Its features, each with what it switches on: other features, `dep:name`, `name/feature`.
+    pub(crate) features: BTreeMap<String, Vec<String>>,
+}
+
+/// A package that another one depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Dependency {
+    /// Its name.
+    pub(crate) name: String,
+    /// The name that features have for it.
+    pub(crate) key: String,
+    /// Whether a feature must switch it on.
+    pub(crate) is_optional: bool,
 }
 
 impl Metadata {
-    /// Asks `cargo` (its program) about the workspace of the working folder.
-    pub(crate) fn ask(cargo: &Path) -> anyhow::Result<Self> {
+    /// Asks `cargo` (its program) about the workspace of `manifest`, or of the working folder.
+    pub(crate) fn ask(cargo: &Path, manifest: Option<&str>) -> anyhow::Result<Self> {
         let output = Command::new(cargo)
             .args(["metadata", "--no-deps", "--format-version", "1"])
+            .args(manifest.map(|path| format!("--manifest-path={path}")))
             .output()
             .with_context(|| format!("can't run `{} metadata`", cargo.display()))?;
         if !output.status.success() {
@@ -75,6 +90,7 @@ impl Package {
     fn read(json: &Value, default_members: &[Value]) -> anyhow::Result<Self> {
         let manifest = Path::new(text(json, "manifest_path")?);
         let dependencies = json.get("dependencies").and_then(Value::as_array);
+        let features = json.get("features").and_then(Value::as_object);
         Ok(Self {
             name: text(json, "name")?.to_owned(),
             dir: manifest
@@ -84,13 +100,37 @@ impl Package {
             is_default: json
                 .get("id")
                 .is_some_and(|id| default_members.contains(id)),
-            depends_on: dependencies
+            dependencies: dependencies
                 .into_iter()
                 .flatten()
-                .map(|dependency| Ok(text(dependency, "name")?.to_owned()))
+                .map(Dependency::read)
                 .collect::<anyhow::Result<_>>()?,
+            features: features
+                .into_iter()
+                .flatten()
+                .map(|(name, parts)| (name.clone(), texts(parts)))
+                .collect(),
         })
     }
+}
+
+impl Dependency {
+    fn read(json: &Value) -> anyhow::Result<Self> {
+        let name = text(json, "name")?;
+        let renamed = json.get("rename").and_then(Value::as_str);
+        Ok(Self {
+            name: name.to_owned(),
+            key: renamed.unwrap_or(name).to_owned(),
+            is_optional: json.get("optional").and_then(Value::as_bool) == Some(true),
+        })
+    }
+}
+
+fn texts(json: &Value) -> Vec<String> {
+    let parts = json.as_array().into_iter().flatten();
+    parts
+        .filter_map(|part| Some(part.as_str()?.to_owned()))
+        .collect()
 }
 
 fn text<'a>(json: &'a Value, key: &str) -> anyhow::Result<&'a str> {

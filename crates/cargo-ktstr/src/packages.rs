@@ -1,22 +1,13 @@
-//! Which packages have tests that are ours.
+//! Which packages have tests that are ours, and which features they need for that.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::metadata::{Metadata, Package};
+use crate::nextest_args::NextestArgs;
 
 /// The library that tests depend on.
 const LIBRARY: &str = "ktstr";
-
-/// Arguments of nextest that choose packages.
-const CHOOSERS: [&str; 6] = [
-    "-p",
-    "--package",
-    "--workspace",
-    "--all",
-    "--manifest-path",
-    "--exclude",
-];
 
 /// No package of the selection can have a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,27 +50,113 @@ fn current_packages<'a>(metadata: &'a Metadata, folder: &Path) -> Vec<&'a Packag
 
 fn has_tests(package: &Package) -> bool {
     // This command links the library as the init of its shell's machine, not for tests.
-    package.name != env!("CARGO_PKG_NAME") && package.depends_on.iter().any(|name| name == LIBRARY)
+    package.name != env!("CARGO_PKG_NAME")
+        && package.dependencies.iter().any(|on| on.name == LIBRARY)
 }
 
-/// Whether arguments for nextest choose packages, so that nothing must be added to them.
-pub(crate) fn are_chosen_by(nextest_args: &[OsString]) -> bool {
-    let own = nextest_args
-        .iter()
-        .take_while(|arg| *arg != "--")
-        .filter_map(|arg| arg.to_str());
-    own.into_iter().any(|arg| {
-        CHOOSERS
+/// The features, each as `package/feature`, that must be switched on beyond those of `args` so that the packages of
+/// a run have the library: where it is an optional dependency. `selected` are the packages by default.
+pub(crate) fn features(
+    metadata: &Metadata,
+    folder: &Path,
+    args: NextestArgs<'_>,
+    selected: &[&str],
+) -> Vec<String> {
+    if args.are_built_elsewhere() || args.has_all_features() {
+        return Vec::new();
+    }
+    let chosen = |package: &&Package| {
+        let is = |spec: &str| is_named(package, spec);
+        if args.is_workspace() {
+            !args.excluded().into_iter().any(is)
+        } else if args.packages().is_empty() {
+            selected.contains(&package.name.as_str())
+        } else {
+            args.packages().into_iter().any(is)
+        }
+    };
+    let current = current_packages(metadata, folder);
+    let packages: Vec<&Package> =
+        if args.choose_packages() && !args.is_workspace() && args.packages().is_empty() {
+            current
+        } else {
+            metadata.packages.iter().filter(chosen).collect()
+        };
+    packages
+        .into_iter()
+        .filter_map(|package| {
+            let feature = missing_feature(package, args)?;
+            Some(format!("{}/{feature}", package.name))
+        })
+        .collect()
+}
+
+/// Whether a package id specification (cargo-pkgid(1)) means this package: `name`, `name@1.0`, `url#name@1.0`,
+/// `url/name#1.0`.
+fn is_named(package: &Package, spec: &str) -> bool {
+    let (url, tail) = spec.rsplit_once('#').unwrap_or(("", spec));
+    let name = if tail.starts_with(|first: char| first.is_ascii_digit()) && !url.is_empty() {
+        url.rsplit('/').next().unwrap_or_default()
+    } else {
+        tail.split('@').next().unwrap_or_default()
+    };
+    package.name == name
+}
+
+/// The feature by which `package` takes the library, unless it has it already.
+fn missing_feature<'a>(package: &'a Package, args: NextestArgs<'_>) -> Option<&'a str> {
+    let library = || package.dependencies.iter().filter(|on| on.name == LIBRARY);
+    if library().any(|on| !on.is_optional) {
+        return None;
+    }
+    let key = &library().next()?.key;
+    let enabling = |parts: &[String]| {
+        let (dep, with_feature) = (format!("dep:{key}"), format!("{key}/"));
+        parts
             .iter()
-            .any(|chooser| match arg.strip_prefix(chooser) {
-                Some(rest) => rest.is_empty() || rest.starts_with('=') || *chooser == "-p",
-                None => false,
-            })
-    })
+            .any(|part| *part == dep || part.starts_with(&with_feature))
+    };
+    let is_on = features_on(package, args).into_iter().any(|name| {
+        package
+            .features
+            .get(name)
+            .is_some_and(|parts| enabling(parts))
+    });
+    if is_on {
+        return None;
+    }
+    let found = package.features.iter().find(|(_, parts)| enabling(parts));
+    found.map(|(name, _)| name.as_str())
+}
+
+/// The features of `package` that are on: by default, by `args`, and by others.
+fn features_on<'a>(package: &'a Package, args: NextestArgs<'_>) -> BTreeSet<&'a str> {
+    let mut names: Vec<&str> = args
+        .features()
+        .into_iter()
+        .filter_map(|feature| match feature.split_once('/') {
+            Some((of, feature)) => (of == package.name).then_some(feature),
+            None => Some(feature),
+        })
+        .collect();
+    if !args.has_no_default_features() {
+        names.push("default");
+    }
+    let mut on = BTreeSet::new();
+    while let Some(name) = names.pop() {
+        if let Some((known, parts)) = package.features.get_key_value(name)
+            && on.insert(known.as_str())
+        {
+            names.extend(parts.iter().map(String::as_str));
+        }
+    }
+    on
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -161,35 +238,40 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_among_the_arguments_of_nextest_is_seen() {
-        let chosen = |line: &str| {
-            are_chosen_by(
-                &line
-                    .split_whitespace()
-                    .map(OsString::from)
-                    .collect::<Vec<_>>(),
-            )
+    fn fault_f5_the_feature_that_brings_the_library_is_found_unless_it_is_on() {
+        let mut optional = package("a", "/w/a", &["ktstr"]);
+        optional["dependencies"][0]["optional"] = json!(true);
+        optional["features"] = json!({
+            "default": ["std"],
+            "std": [],
+            "full": ["vm-tests"],
+            "vm-tests": ["dep:ktstr"],
+        });
+        let plain = package("b", "/w/b", &["ktstr"]);
+        let metadata = workspace(&[optional, plain], &[0, 1]);
+        let needed = |line: &str| {
+            let line: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            features(&metadata, Path::new("/w"), NextestArgs(&line), &["a", "b"]).join(" ")
         };
         for line in [
+            "",
             "-p a",
-            "-pa",
-            "--package=a",
-            "--package a",
             "--workspace",
-            "--all",
-            "--manifest-path=x",
+            "-p path+file:///w/a#a@0.1.0",
+            "-F b/vm-tests",
+            "--manifest-path x",
         ] {
-            assert!(chosen(line), "{line}");
+            assert_eq!(needed(line), "a/vm-tests", "{line}");
         }
         for line in [
-            "",
-            "--profile ci",
+            "-p b",
             "--all-features",
-            "--all-targets",
-            "-- -p a",
-            "--packages",
+            "-F vm-tests",
+            "--features a/full",
+            "--workspace --exclude a",
+            "--archive-file x",
         ] {
-            assert!(!chosen(line), "{line}");
+            assert_eq!(needed(line), "", "{line}");
         }
     }
 

@@ -25,6 +25,9 @@ const ENDINGS: [Signal; 4] = [
 /// The child that [`pass_on`] forwards to; 0 for none.
 static CHILD: AtomicI32 = AtomicI32::new(0);
 
+/// The last signal that [`pass_on`] took; 0 for none.
+static TAKEN: AtomicI32 = AtomicI32::new(0);
+
 /// The settings that [`restore_terminal`] gives back to the terminal.
 static TERMINAL: OnceLock<libc::termios> = OnceLock::new();
 
@@ -53,7 +56,13 @@ pub(crate) fn set_child(child: Option<&Child>) {
     CHILD.store(pid.unwrap_or(0), Ordering::Relaxed);
 }
 
+/// The signal that would have ended this process since [`stay_for_child`].
+pub(crate) fn taken() -> Option<Signal> {
+    Signal::try_from(TAKEN.load(Ordering::Relaxed)).ok()
+}
+
 extern "C" fn pass_on(signal: libc::c_int) {
+    TAKEN.store(signal, Ordering::Relaxed);
     let child = CHILD.load(Ordering::Relaxed);
     let from_terminal = signal == libc::SIGINT || signal == libc::SIGQUIT;
     if child > 0 && !from_terminal {

@@ -10,69 +10,100 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use ktstr_host::Session;
 use ktstr_report::{
-    ExitCode as Code, Palette, RUN_ID_ENV, RUNS_DIR_ENV, Renderer, RunId, RunStore, RunSummary,
-    StoreError,
+    ExitCode as Code, Palette, RUN_ID_ENV, RUNS_DIR_ENV, Renderer, Run as StoredRun, RunId,
+    RunStore, RunSummary, StoreError, UNSTORED_DIR_ENV,
 };
 
 use crate::args::TestArgs;
 use crate::edge::{OrExit as _, Refusal};
 use crate::metadata::Metadata;
+use crate::nextest_args::NextestArgs;
 use crate::progress::Talk;
-use crate::verdict::{Verdict, verdict};
+use crate::record::{self, Scratch};
+use crate::verdict::{Run, Verdict, verdict};
 use crate::{output, packages, session, signals};
 
 /// What to say when nextest isn't there.
 pub(crate) const NEXTEST_ADVICE: &str = "cargo install cargo-nextest --locked";
 
+/// By this a program that is instrumented for coverage learns where to leave its counts.
+const COVERAGE: &str = "LLVM_PROFILE_FILE";
+
 /// Runs the tests and sums up what they came to.
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
     let cargo = cargo();
     require_nextest(&cargo)?;
-    let metadata = Metadata::ask(&cargo).or_exit(Code::Usage)?;
-    let choice = package_arguments(args, &metadata)?;
+    let nextest_args = NextestArgs(&args.nextest_args);
+    let metadata = metadata(&cargo, nextest_args)?;
+    let choice = package_arguments(nextest_args, metadata.as_ref())?;
     let settings = session::settings(&args.target)?;
-    let qemu = settings.engine_options.qemu.clone();
+    let paths = session::paths(&settings)?;
     let session = session::open(settings, Talk::All)?;
     announce(&session)?;
 
-    let store = store(&metadata)?;
+    let target = metadata.as_ref().map(|known| &*known.target_directory);
+    let store = store(target)?;
     let run_id = RunId::generate(SystemTime::now());
+    let scratch = scratch();
     let mut nextest = Command::new(&cargo);
     nextest
         .args(["nextest", "run"])
+        .args(scratch.as_ref().and_then(record_option))
         .args(choice)
-        .args(&args.filters)
         .args(&args.nextest_args)
+        .envs(paths)
         .env("KTSTR_KERNEL", session.kernel().key())
         .env("KTSTR_ENGINE", session.engine_of_tests().name())
         .env(RUN_ID_ENV, run_id.as_str())
         .env(RUNS_DIR_ENV, store.root());
-    for (name, path) in absolute_paths(qemu)? {
-        nextest.env(name, path);
+    if let Some(scratch) = &scratch {
+        nextest.env(UNSTORED_DIR_ENV, scratch.unstored());
     }
     let status = run_and_wait(&mut nextest)?;
-    let summary = summary(&store, &run_id)?;
-    conclude(
-        &verdict(status, &summary),
-        &summary,
-        &store.run_dir(&run_id),
-    )
+
+    let ran = scratch.as_ref().and_then(|scratch| scratch.read(target));
+    let run = Run {
+        nextest: status,
+        recorded: ran.as_ref().map(Vec::len),
+        signal: signals::taken(),
+        is_build_only: nextest_args.is_build_only(),
+        no_skips: args.no_skips,
+    };
+    let mut summary = summary(&store, &run_id, scratch)?;
+    if run.signal.is_none() {
+        summary.others = record::others(ran.as_deref().unwrap_or_default(), &summary);
+    }
+    conclude(&verdict(run, &summary), &summary, &store.run_dir(&run_id))
 }
 
-/// The variables whose values are paths. Tests run in the folder of their package, so what is relative to this
-/// one must not stay so.
-fn absolute_paths(qemu: Option<PathBuf>) -> Result<Vec<(&'static str, PathBuf)>, Refusal> {
-    let cache = env::var_os("KTSTR_CACHE_DIR")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from);
-    // A bare name is looked for on PATH.
-    let qemu = qemu.filter(|path| path.components().count() > 1);
-    [("KTSTR_CACHE_DIR", cache), ("KTSTR_QEMU", qemu)]
-        .into_iter()
-        .filter_map(|(name, path)| Some((name, path?)))
-        .map(|(name, path)| Ok((name, std::path::absolute(path)?)))
-        .collect::<io::Result<_>>()
-        .or_exit(Code::HostUnfit)
+/// What cargo says of the workspace. Tests that were built elsewhere need none.
+fn metadata(cargo: &Path, args: NextestArgs<'_>) -> Result<Option<Metadata>, Refusal> {
+    match Metadata::ask(cargo, args.manifest_path()) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(_) if args.are_built_elsewhere() => Ok(None),
+        Err(error) => Err(Refusal::new(Code::Usage, error)),
+    }
+}
+
+/// Without it the run goes on: tests that leave no result are then not named.
+fn scratch() -> Option<Scratch> {
+    let made = Scratch::make();
+    if let Err(error) = &made {
+        output::say(&format!(
+            "warning: there is no temporary folder for nextest's record of this run: {error}"
+        ));
+    }
+    made.ok()
+}
+
+fn record_option(scratch: &Scratch) -> Option<String> {
+    let option = scratch.nextest_option();
+    if let Err(error) = &option {
+        output::say(&format!(
+            "warning: nextest can't be made to record this run: {error}"
+        ));
+    }
+    option.ok()
 }
 
 /// The cargo that called this command, else the one on `PATH`.
@@ -108,34 +139,45 @@ fn require_nextest(cargo: &Path) -> Result<(), Refusal> {
     }
 }
 
-/// The arguments that choose packages: the user's own, else those of the packages that have our tests.
-fn package_arguments(args: &TestArgs, metadata: &Metadata) -> Result<Vec<OsString>, Refusal> {
-    if args.workspace {
-        return Ok(vec!["--workspace".into()]);
-    }
-    let by_name = |names: &mut dyn Iterator<Item = &str>| {
-        names.flat_map(|name| ["-p".into(), name.into()]).collect()
-    };
-    if !args.package.is_empty() {
-        return Ok(by_name(&mut args.package.iter().map(String::as_str)));
-    }
-    if packages::are_chosen_by(&args.nextest_args) {
+/// The arguments that choose packages and their features, beyond the user's own: the packages that have our tests,
+/// and what switches the library on in them.
+fn package_arguments(
+    args: NextestArgs<'_>,
+    metadata: Option<&Metadata>,
+) -> Result<Vec<OsString>, Refusal> {
+    let Some(metadata) = metadata else {
         return Ok(Vec::new());
-    }
-    let folder = env::current_dir()
+    };
+    let mut folder = env::current_dir()
         .context("there is no working folder")
         .or_exit(Code::HostUnfit)?;
-    match packages::select(metadata, &folder) {
-        Ok(selected) => Ok(by_name(&mut selected.into_iter())),
-        Err(none) => Err(Refusal::message(
-            Code::NoTests,
-            format!(
-                "no package here depends on `ktstr` itself (looked at: {}): run this in the folder of one that \
-                 does, name one with `-p`, or take all with `--workspace`",
-                none.looked_at.join(", ")
-            ),
-        )),
+    if let Some(manifest) = args.manifest_path() {
+        folder = folder.join(manifest).parent().unwrap_or(&folder).to_owned();
     }
+    let mut chosen: Vec<OsString> = Vec::new();
+    let mut selected = Vec::new();
+    if !args.choose_packages() {
+        selected = packages::select(metadata, &folder).map_err(|none| {
+            Refusal::message(
+                Code::NoTests,
+                format!(
+                    "no package here depends on `ktstr` itself (looked at: {}): run this in the folder of one that \
+                     does, name one with `-p`, or take all with `--workspace`",
+                    none.looked_at.join(", ")
+                ),
+            )
+        })?;
+        chosen.extend(selected.iter().flat_map(|name| ["-p".into(), name.into()]));
+    }
+    let features = packages::features(metadata, &folder, args, &selected);
+    if !features.is_empty() {
+        let features = features.join(",");
+        output::say(&format!(
+            "features: {features}, for `ktstr` is an optional dependency there"
+        ));
+        chosen.extend(["--features".into(), features.into()]);
+    }
+    Ok(chosen)
 }
 
 /// Says what the tests will run on, and what they will miss there.
@@ -157,11 +199,17 @@ fn announce(session: &Session) -> Result<(), Refusal> {
     for warning in &requirements.warnings {
         output::say(&format!("warning: the kernel lacks {warning}"));
     }
+    if env::var_os(COVERAGE).is_some() {
+        output::say(
+            "warning: coverage of what runs in a guest is not counted, only that of the host's side",
+        );
+    }
     Ok(())
 }
 
-fn store(metadata: &Metadata) -> Result<RunStore, Refusal> {
-    let store = RunStore::for_target_dir(&metadata.target_directory);
+/// The store of the workspace, or without one that of the working folder.
+fn store(target: Option<&Path>) -> Result<RunStore, Refusal> {
+    let store = RunStore::for_target_dir(target.unwrap_or(Path::new("target")));
     let root = std::path::absolute(store.root()).or_exit(Code::HostUnfit)?;
     Ok(RunStore::new(root))
 }
@@ -183,18 +231,64 @@ fn run_and_wait(nextest: &mut Command) -> Result<ExitStatus, Refusal> {
     status
 }
 
-/// A run of which there is no folder has no results.
-fn summary(store: &RunStore, run_id: &RunId) -> Result<RunSummary, Refusal> {
-    match store.load_run(run_id) {
-        Ok(run) => Ok(RunSummary::of_run(&run)),
-        Err(StoreError::NoSuchRun { .. }) => Ok(RunSummary::default()),
-        Err(error) => Err(Refusal::new(Code::HarnessFailed, error)),
+/// Sums up the results of a run, those in `scratch` among them. With such, that folder stays.
+fn summary(
+    store: &RunStore,
+    run_id: &RunId,
+    scratch: Option<Scratch>,
+) -> Result<RunSummary, Refusal> {
+    let stored = stored_run(store, run_id)?;
+    let unstored = scratch
+        .as_ref()
+        .map(|scratch| stored_run(&RunStore::new(scratch.unstored()), run_id))
+        .transpose()?
+        .flatten();
+    let runs = [stored.as_ref(), unstored.as_ref()];
+    let runs = runs.into_iter().flatten();
+    let mut summary = RunSummary::of_runs(runs);
+    if let Some((unstored, scratch)) = unstored.zip(scratch) {
+        summary.unstored = reasons(&unstored);
+        scratch.keep();
     }
+    Ok(summary)
+}
+
+/// A run of which there is no folder has no results.
+fn stored_run(store: &RunStore, run_id: &RunId) -> Result<Option<StoredRun>, Refusal> {
+    match store.load_run(run_id) {
+        Ok(run) => Ok(Some(run)),
+        Err(StoreError::NoSuchRun { .. }) => Ok(None),
+        Err(error) => Err(Refusal::new(Code::HostUnfit, error)),
+    }
+}
+
+/// Why results are where they don't belong, and where that is. The test has put that last among its remarks.
+fn reasons(unstored: &StoredRun) -> Vec<String> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for stored in &unstored.sidecars {
+        let remarks = &stored.sidecar.remarks;
+        let reason = remarks.last().map_or("no reason was given", String::as_str);
+        match counts.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((reason, 1)),
+        }
+    }
+    let folder = unstored.dir.display();
+    counts
+        .into_iter()
+        .map(|(reason, count)| {
+            let results = if count == 1 { "result" } else { "results" };
+            format!("{count} {results}: {reason}; kept in {folder}")
+        })
+        .collect()
 }
 
 fn conclude(verdict: &Verdict, summary: &RunSummary, folder: &Path) -> Result<ExitCode, Refusal> {
     let palette = Palette::for_stream(io::stdout().is_terminal());
-    if !summary.tests.is_empty() || !summary.unreadable.is_empty() {
+    let is_worth_it = !summary.tests.is_empty()
+        || !summary.unreadable.is_empty()
+        || !summary.others.failed.is_empty();
+    if is_worth_it {
         let text = Renderer::new(palette).summary(summary);
         output::print(&format!("\n{text}results in {}\n", folder.display()))?;
     }

@@ -27,6 +27,18 @@ pub enum BuildError {
         /// The cause.
         source: io::Error,
     },
+    /// The workspace is not there.
+    #[error(
+        "scheduler `{binary}` is built in {}, which is not there: the workspace has moved, or the tests were built \
+         elsewhere. KTSTR_SCHEDULER names a program that is built already",
+        folder.display()
+    )]
+    NoWorkspace {
+        /// The program.
+        binary: String,
+        /// Folder of the crate that declares the scheduler.
+        folder: PathBuf,
+    },
     /// Cargo failed.
     #[error("`cargo {command}` in {} failed:\n{output}", folder.display())]
     Failed {
@@ -87,6 +99,12 @@ struct BuildMessage {
 
 /// Builds the program `binary` in the workspace of the crate in `manifest_dir`, and says where it is.
 pub(crate) fn build(binary: &str, manifest_dir: &Path) -> Result<PathBuf, BuildError> {
+    if !manifest_dir.is_dir() {
+        return Err(BuildError::NoWorkspace {
+            binary: binary.to_owned(),
+            folder: manifest_dir.to_owned(),
+        });
+    }
     let metadata = ["metadata", "--no-deps", "--format-version=1"].map(str::to_owned);
     let output = cargo(binary, manifest_dir, &metadata)?;
     let package = package_of(binary, manifest_dir, &output.stdout)?;
@@ -200,6 +218,17 @@ mod tests {
             "no crate in the workspace of /w/a has a binary `a`; it has: scx_b. \
              KTSTR_SCHEDULER names a program from elsewhere"
         );
+    }
+
+    #[test]
+    fn fault_f7_a_workspace_that_moved_is_named_with_the_way_out() {
+        let error = build("scx_b", Path::new("/no/such/workspace/b")).expect_err("gone");
+        let text = error.to_string();
+        assert!(
+            text.contains("built in /no/such/workspace/b, which is not there"),
+            "{text}"
+        );
+        assert!(text.contains("KTSTR_SCHEDULER"), "{text}");
     }
 
     #[test]

@@ -90,16 +90,10 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    fn kind(&self) -> FailureKind {
-        match self {
-            Self::Engine(_) | Self::Queue(_) => FailureKind::Host,
-            _ => FailureKind::Harness,
-        }
-    }
-
-    /// The failure that a test reports for it.
+    /// The failure that a test reports for it. Not the harness is at fault: what was named is wrong, or this host or
+    /// its network lacks something.
     pub fn to_failure(&self) -> Failure {
-        failure_of(self.kind(), self)
+        failure_of(FailureKind::Host, self)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Host or guest: the two roles of one binary.
 
+use std::error::Error as _;
 use std::fs;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -12,8 +13,9 @@ use ktstr_host::{
     EngineKind, NestedTest, Session, Settings, TestPlan, TimingSlack, VmResult, Waiting,
     blank_sidecar, run_host_only,
 };
-use ktstr_report::{Failure, FailureKind, Outcome, Palette, Renderer, RunId, RunStore, Sidecar};
+use ktstr_report::{Failure, FailureKind, Outcome, Palette, Renderer, RunId, Sidecar};
 
+use crate::environment::SettingsError;
 use crate::host_body::host_body;
 use crate::registry::TestEntry;
 use crate::{environment, registry};
@@ -42,13 +44,21 @@ pub fn run(name: &'static str) {
             "the test {name} is not in the registry of this binary: was it stripped of its sections?"
         );
     };
-    let (result, mut trouble) = run_entry(entry);
+    let (mut result, mut trouble) = run_entry(entry);
+    let unstored = environment::unstored();
+    let stored = result
+        .sidecar
+        .leave(&environment::run_store(), unstored.as_ref());
     let sidecar = &result.sidecar;
-    let store = RunStore::for_target_dir(&environment::target_folder());
-    let stored = store.write(sidecar);
+    let mut left_nothing = false;
     match &stored {
         Ok(path) => trouble.extend(write_dump(&result, path).err().map(|e| format!("{e:#}"))),
-        Err(error) => trouble.push(error.to_string()),
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            trouble.push(format!("{error}{}", cause.unwrap_or_default()));
+            // Whoever sums up this run must not take it for one that had no such test.
+            left_nothing = unstored.is_some();
+        }
     }
     let palette = Palette::for_stream(std::io::stdout().is_terminal());
     let report = Renderer::new(palette).test(sidecar, stored.as_deref().ok());
@@ -56,7 +66,7 @@ pub fn run(name: &'static str) {
     for error in trouble {
         println!("{error}");
     }
-    if !sidecar.outcome.is_green() {
+    if !sidecar.outcome.is_green() || left_nothing {
         std::panic::resume_unwind(Box::new("the test is not green"));
     }
 }
@@ -78,6 +88,14 @@ fn run_entry(entry: &'static TestEntry) -> (VmResult, Vec<String>) {
         Err(error) => (RunId::generate(SystemTime::now()), Some(error.to_string())),
     };
     let plan = plan(entry, run_id.to_string());
+    if entry.takes_scheduler_from_environment()
+        && let Err(error) = environment::scheduler_of_test()
+    {
+        return (
+            unfit(&plan, &host_failure(&error)),
+            trouble.into_iter().collect(),
+        );
+    }
     if entry.host_only && !is_nested() {
         let sidecar = run_host_only(&plan, host_body(entry, TimingSlack::default()));
         let result = VmResult::without_machine(sidecar);
@@ -85,13 +103,26 @@ fn run_entry(entry: &'static TestEntry) -> (VmResult, Vec<String>) {
     }
     let result = match session() {
         Ok(session) => run_plan(session, entry, &plan, &mut |waiting| eprintln!("{waiting}")),
-        Err(failure) => VmResult::without_machine(Sidecar {
-            outcome: Outcome::Fail,
-            failure: Some(failure.clone()),
-            ..blank_sidecar(&plan)
-        }),
+        Err(failure) => unfit(&plan, failure),
     };
     (result, trouble.into_iter().collect())
+}
+
+/// The result of a test that can't be run here.
+fn unfit(plan: &TestPlan, failure: &Failure) -> VmResult {
+    VmResult::without_machine(Sidecar {
+        outcome: Outcome::Fail,
+        failure: Some(failure.clone()),
+        ..blank_sidecar(plan)
+    })
+}
+
+fn host_failure(error: &SettingsError) -> Failure {
+    Failure {
+        kind: FailureKind::Host,
+        summary: error.to_string(),
+        detail: String::new(),
+    }
 }
 
 /// Runs a test, and what it wants run when its machine has ended.
@@ -118,19 +149,14 @@ fn run_plan(
 
 /// Whether tests run in an emulated machine, in which a test for the host only has its host too.
 fn is_nested() -> bool {
-    environment::settings_from_environment()
-        .is_ok_and(|settings| settings.engine == EngineKind::Nested)
+    environment::settings_of_test().is_ok_and(|settings| settings.engine == EngineKind::Nested)
 }
 
 /// Kernel and engine are resolved by the first test of a process and serve all.
 fn session() -> Result<&'static Session, &'static Failure> {
     static SESSION: OnceLock<Result<Session, Failure>> = OnceLock::new();
     let opened = SESSION.get_or_init(|| {
-        let settings = environment::settings_from_environment().map_err(|error| Failure {
-            kind: FailureKind::Host,
-            summary: error.to_string(),
-            detail: String::new(),
-        })?;
+        let settings = environment::settings_of_test().map_err(|error| host_failure(&error))?;
         Session::open(settings, &ktstr_kernels::Lines::default())
             .map_err(|error| error.to_failure())
     });
@@ -156,9 +182,11 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
             .collect(),
         kaslr: entry.kaslr,
         includes: Vec::new(),
-        scheduler: entry
-            .scheduler
-            .map(|scheduler| scheduler.plan(environment::scheduler().as_deref())),
+        scheduler: entry.scheduler.map(|scheduler| {
+            // One that is not there is refused by `run_entry`.
+            let chosen = environment::scheduler_of_test().ok().flatten();
+            scheduler.plan(chosen.as_deref())
+        }),
         expect: entry.expect.clone(),
     }
 }
@@ -177,7 +205,7 @@ fn run_nested(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
     }
     let settings = Settings {
         outer_slack: test.slack.clone(),
-        ..environment::settings_from_environment()?
+        ..environment::settings_of_test()?
     };
     let session = Session::open(settings, &ktstr_kernels::Quiet)?;
     // The outer host has built or found its program, and put it here.

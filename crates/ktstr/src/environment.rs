@@ -1,9 +1,14 @@
 //! What the environment of the process chooses. Read here and nowhere below.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use ktstr_host::{EngineOptions, Settings, TimingSlack};
+use ktstr_kernels::KernelSpec;
+use ktstr_report::{RUNS_DIR_ENV, RunStore, UNSTORED_DIR_ENV};
+
+use crate::folders::{Folders, package_folder, workspace_root};
 
 /// Variables that the guest's process gets too; the last for the host that it may be itself.
 const PASSED_ON: [&str; 3] = ["RUST_BACKTRACE", "RUST_LOG", "KTSTR_MONITOR"];
@@ -12,24 +17,45 @@ const PASSED_ON: [&str; 3] = ["RUST_BACKTRACE", "RUST_LOG", "KTSTR_MONITOR"];
 #[derive(Debug, thiserror::Error)]
 #[error("the environment variable {name} is `{value}`: {reason}")]
 pub struct SettingsError {
-    name: &'static str,
-    value: String,
-    reason: String,
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) reason: String,
 }
 
 /// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR`, `KTSTR_CPU_CAP`, `KTSTR_LOCK_DIR`, `KTSTR_MONITOR`,
-/// `KTSTR_QEMU`, `KTSTR_APIC_ID_LLC_BIT` and what is passed on to the guest.
+/// `KTSTR_QEMU`, `KTSTR_APIC_ID_LLC_BIT` and what is passed on to the guest. A relative path starts at the working
+/// folder of this process.
 pub fn settings_from_environment() -> Result<Settings, SettingsError> {
+    settings(&Folders::of_command())
+}
+
+/// The same for a test, which cargo and nextest run in another folder than the user's own.
+pub(crate) fn settings_of_test() -> Result<Settings, SettingsError> {
+    settings(&Folders::of_test())
+}
+
+fn settings(folders: &Folders) -> Result<Settings, SettingsError> {
+    let kernel = match parsed("KTSTR_KERNEL")? {
+        Some(KernelSpec::Path(path)) => {
+            Some(KernelSpec::Path(folders.existing("KTSTR_KERNEL", path)?))
+        }
+        other => other,
+    };
+    let qemu = match path("KTSTR_QEMU") {
+        // A bare name is looked for on PATH.
+        Some(path) if path.components().count() > 1 => Some(folders.existing("KTSTR_QEMU", path)?),
+        other => other,
+    };
     Ok(Settings {
-        kernel: parsed("KTSTR_KERNEL")?,
+        kernel,
         engine: parsed("KTSTR_ENGINE")?.unwrap_or_default(),
         engine_options: EngineOptions {
             apic_id_llc_bit: parsed("KTSTR_APIC_ID_LLC_BIT")?.unwrap_or_default(),
-            ..EngineOptions::from_env()
+            qemu,
         },
-        cache: path("KTSTR_CACHE_DIR"),
+        cache: path("KTSTR_CACHE_DIR").map(|path| folders.own(&path)),
         cpu_cap: parsed("KTSTR_CPU_CAP")?.unwrap_or_default(),
-        lock_folder: path("KTSTR_LOCK_DIR"),
+        lock_folder: path("KTSTR_LOCK_DIR").map(|path| folders.own(&path)),
         monitor: parsed("KTSTR_MONITOR")?.unwrap_or_default(),
         library_path: env::var("LD_LIBRARY_PATH").ok(),
         outer_slack: TimingSlack::default(),
@@ -40,9 +66,36 @@ pub fn settings_from_environment() -> Result<Settings, SettingsError> {
     })
 }
 
-/// The program that `KTSTR_SCHEDULER` names, in place of the one that a scheduler is built from.
-pub(crate) fn scheduler() -> Option<PathBuf> {
-    path("KTSTR_SCHEDULER")
+const SCHEDULER: &str = "KTSTR_SCHEDULER";
+
+/// The program that `KTSTR_SCHEDULER` names, in place of the one that a scheduler is built from. For a command: a
+/// relative path starts at the working folder of this process.
+pub fn scheduler_from_environment() -> Result<Option<PathBuf>, SettingsError> {
+    scheduler(&Folders::of_command())
+}
+
+/// The same for a test.
+pub(crate) fn scheduler_of_test() -> Result<Option<PathBuf>, SettingsError> {
+    scheduler(&Folders::of_test())
+}
+
+fn scheduler(folders: &Folders) -> Result<Option<PathBuf>, SettingsError> {
+    let path = path(SCHEDULER);
+    path.map(|path| folders.existing(SCHEDULER, path))
+        .transpose()
+}
+
+/// Where a test leaves its result.
+pub(crate) fn run_store() -> RunStore {
+    match path(RUNS_DIR_ENV) {
+        Some(path) => RunStore::new(Folders::of_test().own(&path)),
+        None => RunStore::for_target_dir(&target_folder()),
+    }
+}
+
+/// Where a test leaves its result if there is no room where it belongs.
+pub(crate) fn unstored() -> Option<RunStore> {
+    path(UNSTORED_DIR_ENV).map(RunStore::new)
 }
 
 fn parsed<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, SettingsError>
@@ -68,10 +121,13 @@ fn path(name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Cargo's target folder. A test binary is three levels below it (`target/debug/deps/binary`), a program
-/// two (`target/debug/program`).
-pub(crate) fn target_folder() -> PathBuf {
+/// Cargo's target folder. A test binary is three levels below it (`target/debug/deps/binary`), a program two
+/// (`target/debug/program`). That of an archive of nextest is gone after the run, so it is the workspace's then.
+fn target_folder() -> PathBuf {
     let own = env::current_exe().unwrap_or_default();
+    if is_in_archive(&own) {
+        return workspace_root(&package_folder()).join("target");
+    }
     let folder = own.parent().unwrap_or(Path::new("."));
     let levels = if folder.ends_with("deps") { 2 } else { 1 };
     folder
@@ -79,4 +135,22 @@ pub(crate) fn target_folder() -> PathBuf {
         .nth(levels)
         .unwrap_or(Path::new("."))
         .to_owned()
+}
+
+/// Whether nextest has unpacked this program into a temporary folder, which has this beginning.
+fn is_in_archive(program: &Path) -> bool {
+    let is_temporary = |part: &OsStr| part.as_encoded_bytes().starts_with(b"nextest-archive-");
+    program.iter().any(is_temporary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_f7_a_folder_that_nextest_removes_is_told_by_its_name() {
+        let unpacked = "/tmp/nextest-archive-a1B2c3/target/debug/deps/eevdf-0123";
+        assert!(is_in_archive(Path::new(unpacked)));
+        assert!(!is_in_archive(Path::new("/w/target/debug/deps/eevdf-0123")));
+    }
 }

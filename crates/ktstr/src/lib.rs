@@ -23,6 +23,7 @@
 
 mod entry;
 mod environment;
+mod folders;
 mod host_body;
 mod registry;
 mod scheduler;
@@ -152,7 +153,7 @@ pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use entry::enter_guest_if_pid1;
 pub use scheduler::Scheduler;
 
-pub use environment::{SettingsError, settings_from_environment};
+pub use environment::{SettingsError, scheduler_from_environment, settings_from_environment};
 
 /// What a test file needs, in one `use`.
 pub mod prelude {

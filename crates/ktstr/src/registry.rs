@@ -53,6 +53,14 @@ pub struct TestEntry {
     pub body: fn(&Ctx) -> anyhow::Result<AssertResult>,
 }
 
+impl TestEntry {
+    /// Whether its scheduler's program is the one that the environment names, if it names any.
+    pub(crate) fn takes_scheduler_from_environment(&self) -> bool {
+        self.scheduler
+            .is_some_and(|scheduler| scheduler.scheduler.is_discovered())
+    }
+}
+
 /// A function that judges what is left of a machine.
 pub(crate) type PostVm = fn(&VmResult) -> anyhow::Result<AssertResult>;
 

@@ -112,6 +112,10 @@ impl Scheduler {
         self
     }
 
+    pub(crate) const fn is_discovered(&self) -> bool {
+        matches!(self.source, Some(Source::Discover(_)))
+    }
+
     /// Folder of the crate that declares it: `env!("CARGO_MANIFEST_DIR")`. If unset, that of the test.
     #[must_use]
     pub const fn declared_in(mut self, manifest_dir: &'static str) -> Self {

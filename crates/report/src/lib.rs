@@ -17,6 +17,7 @@ mod sidecar_file;
 mod store;
 mod summary;
 mod thresholds;
+mod unstored;
 mod worker;
 
 pub use bound::Bound;
@@ -31,6 +32,7 @@ pub use sidecar::{
 };
 pub use sidecar_file::SidecarError;
 pub use store::{RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};
-pub use summary::{RunSummary, TestSummary, Totals};
+pub use summary::{OtherTest, Others, RunSummary, TestSummary, Totals};
 pub use thresholds::Thresholds;
+pub use unstored::UNSTORED_DIR_ENV;
 pub use worker::{CgroupReport, WakeLatency, WorkerExit, WorkerReport};

@@ -15,6 +15,29 @@ pub struct RunSummary {
     pub unreadable: Vec<String>,
     /// Checks that no test of the run judged though some could have, each with the reasons given.
     pub checked_nowhere: BTreeMap<String, Vec<String>>,
+    /// Tests that the runner ran and that left no result.
+    pub others: Others,
+    /// Results that could not be stored where they belong, one line a reason. Such a run is never green: who
+    /// looks for them finds less than was run.
+    pub unstored: Vec<String>,
+}
+
+/// Tests without a result, by the word of the test runner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// How many passed: none of them is a `#[ktstr_test]`, which fails if it can't leave its result anywhere.
+    pub passed: usize,
+    /// Those that failed: of any kind, crashed before they could leave a result, or not what their result says.
+    pub failed: Vec<OtherTest>,
+}
+
+/// A failed test, by the word of the test runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherTest {
+    /// Its binary and name, as the runner prints them.
+    pub test: String,
+    /// What the runner says of it.
+    pub reason: String,
 }
 
 /// A test in short. When it ran several times in the run, this is its worst attempt: passing at the
@@ -59,8 +82,21 @@ pub struct Totals {
 impl RunSummary {
     /// Sums up a run.
     pub fn of_run(run: &Run) -> Self {
-        let mut summary = Self::of_sidecars(run.sidecars.iter().map(|stored| &stored.sidecar));
-        summary.unreadable = run.unreadable.iter().map(error_chain).collect();
+        Self::of_runs([run])
+    }
+
+    /// Sums up the parts of one run that are in several stores.
+    pub fn of_runs<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Self {
+        let runs: Vec<&Run> = runs.into_iter().collect();
+        let mut sidecars: Vec<&Sidecar> = runs
+            .iter()
+            .flat_map(|run| &run.sidecars)
+            .map(|stored| &stored.sidecar)
+            .collect();
+        sidecars.sort_by_key(|sidecar| sidecar.started_unix_ms);
+        let mut summary = Self::of_sidecars(sidecars);
+        let unreadable = runs.iter().flat_map(|run| &run.unreadable);
+        summary.unreadable = unreadable.map(error_chain).collect();
         summary
     }
 
@@ -122,14 +158,14 @@ impl RunSummary {
         };
         Totals {
             passed: count(Outcome::Pass),
-            failed: count(Outcome::Fail),
+            failed: count(Outcome::Fail) + self.others.failed.len(),
             inconclusive: count(Outcome::Inconclusive),
             skipped: count(Outcome::Skip),
         }
     }
 
     /// The exit code of the run. Of several causes the one closest to the thing under test decides: a
-    /// failed test before a dead guest, before a failure of the harness or the host, before a lack of signal.
+    /// failed test before a dead guest, before a failure of the harness or the host, before a lack of data.
     pub fn exit_code(&self) -> ExitCode {
         const BY_PRECEDENCE: [ExitCode; 5] = [
             ExitCode::TestFailed,
@@ -138,17 +174,24 @@ impl RunSummary {
             ExitCode::HostUnfit,
             ExitCode::Inconclusive,
         ];
-        if self.tests.is_empty() && self.unreadable.is_empty() {
-            return ExitCode::NoTests;
-        }
         let mut causes: Vec<ExitCode> = self.tests.iter().map(TestSummary::exit_code).collect();
+        if !self.others.failed.is_empty() {
+            causes.push(ExitCode::TestFailed);
+        }
         if !self.unreadable.is_empty() {
             causes.push(ExitCode::HarnessFailed);
         }
-        BY_PRECEDENCE
-            .into_iter()
-            .find(|code| causes.contains(code))
-            .unwrap_or(ExitCode::Ok)
+        if !self.unstored.is_empty() {
+            causes.push(ExitCode::HostUnfit);
+        }
+        let all_skipped = || self.tests.iter().all(|test| test.outcome == Outcome::Skip);
+        let worst = BY_PRECEDENCE.into_iter().find(|code| causes.contains(code));
+        match worst {
+            Some(code) => code,
+            None if causes.is_empty() => ExitCode::NoTests,
+            None if all_skipped() => ExitCode::AllSkipped,
+            None => ExitCode::Ok,
+        }
     }
 }
 

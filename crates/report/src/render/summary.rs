@@ -27,6 +27,19 @@ pub(super) fn summary(palette: Palette, summary: &RunSummary) -> String {
         out.push_str(&painted(palette, summary, &indented(&table, "")));
         out.push('\n');
     }
+    for other in &summary.others.failed {
+        let text = format!("{}: {}", other.test, other.reason);
+        _ = writeln!(
+            out,
+            "{}  {}",
+            palette.label(Outcome::Fail),
+            clean_line(&text)
+        );
+    }
+    for reason in &summary.unstored {
+        let label = paint(palette.outcome(Outcome::Fail), "not stored");
+        _ = writeln!(out, "{label}  {}", clean_line(reason));
+    }
     for damaged in &summary.unreadable {
         let label = paint(palette.outcome(Outcome::Fail), "unreadable");
         _ = writeln!(out, "{label}  {}", clean_line(damaged));
@@ -90,7 +103,9 @@ fn painted(palette: Palette, summary: &RunSummary, table: &str) -> String {
 
 /// `3 passed, 1 failed, 0 inconclusive, 1 skipped`; what is not zero is painted.
 fn totals(palette: Palette, summary: &RunSummary) -> String {
-    if summary.tests.is_empty() && summary.unreadable.is_empty() {
+    let others = &summary.others;
+    let left_nothing = summary.tests.is_empty() && summary.unreadable.is_empty();
+    if left_nothing && others.failed.is_empty() {
         return "no test was run".to_owned();
     }
     let totals = summary.totals();
@@ -113,5 +128,9 @@ fn totals(palette: Palette, summary: &RunSummary) -> String {
             }
         })
         .collect();
-    parts.join(", ")
+    let parts = parts.join(", ");
+    match others.passed {
+        0 => parts,
+        passed => format!("{parts}; {passed} passed that are not `#[ktstr_test]`"),
+    }
 }

@@ -167,3 +167,26 @@ proptest! {
         prop_assert_eq!(Sidecar::read(&path).unwrap(), sidecar);
     }
 }
+
+#[test]
+fn fault_f6_a_result_without_room_in_the_store_goes_elsewhere_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let no_folder = folder.path().join("file");
+    fs::write(&no_folder, "").unwrap();
+    let full = RunStore::new(&no_folder);
+    let instead = RunStore::new(folder.path().join("unstored"));
+    let mut sidecar = samples::pass("a::test");
+
+    let error = sidecar.leave(&full, None).unwrap_err();
+    assert!(matches!(error, StoreError::Write { .. }), "{error}");
+    let path = sidecar.leave(&full, Some(&instead)).unwrap();
+    let written = Sidecar::read(&path).unwrap();
+    assert_eq!(
+        written.remarks.last(),
+        Some(&format!(
+            "can't write to {}: Not a directory (os error 20)",
+            no_folder.display()
+        ))
+    );
+    assert!(sidecar.leave(&full, Some(&full)).is_err());
+}

@@ -1,6 +1,6 @@
 //! What a run comes to.
 
-use ktstr_report::{ExitCode, Outcome, RunSummary, Sidecar, Totals};
+use ktstr_report::{ExitCode, OtherTest, Outcome, Renderer, RunSummary, Sidecar, Totals};
 
 use crate::samples;
 
@@ -21,7 +21,7 @@ fn the_exit_code_names_the_cause_nearest_to_the_thing_under_test() {
     assert_eq!(exit_code(&[]), ExitCode::NoTests);
     let mut sidecars = vec![];
     for (sidecar, expected) in [
-        (skip, ExitCode::Ok),
+        (skip, ExitCode::AllSkipped),
         (pass, ExitCode::Ok),
         (inconclusive, ExitCode::Inconclusive),
         (host, ExitCode::HostUnfit),
@@ -32,6 +32,44 @@ fn the_exit_code_names_the_cause_nearest_to_the_thing_under_test() {
         sidecars.insert(0, sidecar);
         assert_eq!(exit_code(&sidecars), expected);
     }
+}
+
+#[test]
+fn fault_a2_a_run_whose_tests_were_all_skipped_has_a_code_of_its_own() {
+    let skipped = [samples::skipped("a"), samples::skipped("b")];
+    assert_eq!(exit_code(&skipped), ExitCode::AllSkipped);
+    let mut summary = RunSummary::of_sidecars(&skipped);
+    summary.others.passed = 3;
+    assert_eq!(summary.exit_code(), ExitCode::AllSkipped);
+}
+
+#[test]
+fn fault_f12_a_failed_test_without_a_result_fails_the_run_and_is_counted() {
+    let mut summary = RunSummary::of_sidecars(&[samples::inconclusive("a")]);
+    summary.others.failed.push(OtherTest {
+        test: "crate::unit sums".to_owned(),
+        reason: "it panicked".to_owned(),
+    });
+    assert_eq!(summary.exit_code(), ExitCode::TestFailed);
+    let text = Renderer::default().summary(&summary);
+    assert!(
+        text.contains("FAIL  crate::unit sums: it panicked\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n0 passed, 1 failed, 1 inconclusive"),
+        "{text}"
+    );
+}
+
+#[test]
+fn fault_f6_a_result_that_was_not_stored_is_named_and_never_green() {
+    let mut summary = RunSummary::of_sidecars(&[samples::pass("a")]);
+    let reason = "1 result, in /runs/x: No space left on device (os error 28)";
+    summary.unstored.push(reason.to_owned());
+    assert_eq!(summary.exit_code(), ExitCode::HostUnfit);
+    let text = Renderer::default().summary(&summary);
+    assert!(text.contains(&format!("not stored  {reason}\n")), "{text}");
 }
 
 #[test]
