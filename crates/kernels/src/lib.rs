@@ -2,7 +2,7 @@
 //!
 //! [`resolve`] turns a [`KernelSpec`] (what a person wrote after `--kernel`) into a [`Kernel`]: files in the
 //! [`Cache`] with everything that a machine, a monitor or an initramfs needs of them. What it does on the way
-//! is told as [`Event`]s to a [`Progress`].
+//! is told as [`Event`]s to a [`Progress`]. [`tools`] are the programs that are fetched in the same way.
 
 mod cache;
 mod config;
@@ -16,6 +16,7 @@ mod requirements;
 mod resolve;
 mod sources;
 mod spec;
+pub mod tools;
 
 pub use cache::{Cache, CacheError, Damage, Entry, FileStamp, Listed, LockError, Metadata, Origin};
 pub use config::{KernelConfig, OptionState};

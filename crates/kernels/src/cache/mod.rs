@@ -8,7 +8,8 @@
 //! <root>/kernels/<key>/modules/        the tree of module files, and modules.manifest over them
 //! <root>/kernels/.partial-<key>/       one being written, or left over from a process that died
 //! <root>/locks/<key>.lock              held (flock) by whoever writes or removes that key
-//! <root>/apt/                          the private apt root of the Debian source
+//! <root>/apt/                          the private apt roots
+//! <root>/tools/                        programs that were fetched: see [`crate::tools`]
 //! ```
 //!
 //! Reading takes no lock and writes nothing, so a kernel can be used from a read-only folder. An entry

@@ -10,6 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Component, Path, PathBuf};
 
+pub(crate) use tree::Entry;
+
 use crate::cache::{CacheError, MODULES_DIR, Partial};
 use crate::image::{LZMA_MEMORY_BYTES, MAX_VMLINUX_BYTES};
 
@@ -142,6 +144,23 @@ pub(crate) enum Stop<E> {
     Taker(E),
 }
 
+impl Stop<DebError> {
+    /// The error for the package at `path`.
+    fn at(self, path: &Path) -> DebError {
+        match self {
+            Self::Malformed(why) => DebError::Malformed {
+                path: path.to_owned(),
+                why,
+            },
+            Self::OtherArchitecture(architecture) => DebError::OtherArchitecture {
+                path: path.to_owned(),
+                architecture,
+            },
+            Self::Taker(error) => error,
+        }
+    }
+}
+
 impl<E> From<io::Error> for Stop<E> {
     fn from(error: io::Error) -> Self {
         Self::Malformed(error.to_string())
@@ -184,17 +203,7 @@ pub(crate) fn unpack_file(
         }
         Ok(())
     };
-    read(BufReader::new(file), LIMITS, take).map_err(|stop| match stop {
-        Stop::Malformed(why) => DebError::Malformed {
-            path: path.to_owned(),
-            why,
-        },
-        Stop::OtherArchitecture(architecture) => DebError::OtherArchitecture {
-            path: path.to_owned(),
-            architecture,
-        },
-        Stop::Taker(error) => error,
-    })
+    read(BufReader::new(file), LIMITS, take).map_err(|stop| stop.at(path))
 }
 
 /// Hands out the files of a kernel that are in a package.
@@ -202,6 +211,40 @@ pub(crate) fn read<E>(
     package: impl Read,
     limits: Limits,
     mut take: impl FnMut(Part) -> Result<(), E>,
+) -> Result<(), Stop<E>> {
+    each_entry(package, limits, |path, entry| {
+        let Entry::File(file) = entry else {
+            return Ok(());
+        };
+        let Some((role, release)) = role(path) else {
+            return Ok(());
+        };
+        let bytes = file.bytes()?;
+        let part = Part {
+            role,
+            release,
+            bytes,
+        };
+        take(part).map_err(Stop::Taker)
+    })
+}
+
+/// Hands out the regular files and symbolic links of the package at `path`.
+pub(crate) fn each_entry_of(
+    path: &Path,
+    mut take: impl FnMut(&Path, Entry<'_>) -> Result<(), Stop<DebError>>,
+) -> Result<(), DebError> {
+    let file = File::open(path).map_err(|source| DebError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    each_entry(BufReader::new(file), LIMITS, &mut take).map_err(|stop| stop.at(path))
+}
+
+fn each_entry<E>(
+    package: impl Read,
+    limits: Limits,
+    each: impl FnMut(&Path, Entry<'_>) -> Result<(), Stop<E>>,
 ) -> Result<(), Stop<E>> {
     let mut archive = ar::Archive::open(package).map_err(Stop::Malformed)?;
     let mut is_first = true;
@@ -216,18 +259,7 @@ pub(crate) fn read<E>(
             check_architecture(decoder(&name, suffix, &mut archive)?, limits)?;
         } else if let Some(suffix) = name.strip_prefix("data.tar") {
             let data = decoder(&name, suffix, &mut archive)?;
-            return tree::each_file(data, limits, |path, file| {
-                let Some((role, release)) = role(path) else {
-                    return Ok(());
-                };
-                let bytes = file.bytes()?;
-                let part = Part {
-                    role,
-                    release,
-                    bytes,
-                };
-                take(part).map_err(Stop::Taker)
-            });
+            return tree::each_entry(data, limits, each);
         }
     }
     Err(Stop::Malformed("it has no data.tar".to_owned()))

@@ -14,29 +14,52 @@ const MAX_NAME_BYTES: u64 = 4096;
 /// Most bytes of a PAX header. Beside a name it has times, and attributes of security modules.
 const MAX_PAX_BYTES: u64 = 1 << 20;
 
-/// A file's contents, at most [`Limits::file_bytes`] of them.
-pub(super) struct File<'a, 'b, R: Read> {
-    entry: &'b mut tar::Entry<'a, R>,
+/// What a package has at a path.
+pub(crate) enum Entry<'a> {
+    /// A regular file.
+    File(File<'a>),
+    /// A symbolic link, and what it points to.
+    Link(PathBuf),
+}
+
+/// A regular file, of which at most [`Limits::file_bytes`] are read.
+pub(crate) struct File<'a> {
+    contents: &'a mut dyn Read,
+    /// Whether its owner may execute it.
+    pub(crate) is_executable: bool,
     limits: Limits,
 }
 
-impl<R: Read> File<'_, '_, R> {
-    pub(super) fn bytes(self) -> io::Result<Vec<u8>> {
+impl File<'_> {
+    /// All of it.
+    pub(crate) fn bytes(self) -> io::Result<Vec<u8>> {
         let limit = self.limits.file_bytes;
-        read_within(self.entry, limit)?
+        read_within(self.contents, limit)?
             .ok_or_else(|| fault(format!("a file in it has more than {limit} bytes")))
     }
 }
 
 /// Calls `each` for every regular file, in the order of the archive; links, devices and folders are left out,
 /// which also leaves nothing to escape by.
-///
-/// Entries are taken raw: the names and headers that describe the next entry are read here, since the crate
-/// would read them whatever their size.
 pub(super) fn each_file<R: Read, E: From<io::Error>>(
     data: R,
     limits: Limits,
-    mut each: impl FnMut(&Path, File<'_, '_, Bounded<R>>) -> Result<(), E>,
+    mut each: impl FnMut(&Path, File<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    each_entry(data, limits, |path, entry| match entry {
+        Entry::File(file) => each(path, file),
+        Entry::Link(_) => Ok(()),
+    })
+}
+
+/// Calls `each` for every regular file and symbolic link.
+///
+/// Entries are taken raw: the names and headers that describe the next entry are read here, since the crate
+/// would read them whatever their size.
+pub(super) fn each_entry<R: Read, E: From<io::Error>>(
+    data: R,
+    limits: Limits,
+    mut each: impl FnMut(&Path, Entry<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut archive = tar::Archive::new(Bounded {
         inner: data,
@@ -44,39 +67,50 @@ pub(super) fn each_file<R: Read, E: From<io::Error>>(
         limit: limits.unpacked_bytes,
     });
     let mut long_name = None;
+    let mut long_target = None;
     let mut files = 0;
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let size = entry.header().entry_size()?;
         match entry.header().entry_type() {
             EntryType::GNULongName => {
-                let name = read_within(&mut entry, MAX_NAME_BYTES)?
-                    .ok_or_else(|| fault(format!("it has a file name of {size} bytes")))?;
-                long_name = Some(path_of(
-                    name.split(|&byte| byte == 0).next().unwrap_or(&name),
-                ));
+                long_name = Some(gnu_name(&mut entry, size)?);
             }
+            EntryType::GNULongLink => long_target = Some(gnu_name(&mut entry, size)?),
             EntryType::XHeader => {
                 let header = read_within(&mut entry, MAX_PAX_BYTES)?
                     .ok_or_else(|| fault(format!("it has an extended header of {size} bytes")))?;
-                long_name = pax_path(&header)?.or(long_name);
+                long_name = pax_path(&header, b"path")?.or(long_name);
+                long_target = pax_path(&header, b"linkpath")?.or(long_target);
             }
-            // About the next entry too, but nothing that matters here.
-            EntryType::GNULongLink | EntryType::XGlobalHeader => {}
+            // About all that follow, but nothing that matters here.
+            EntryType::XGlobalHeader => {}
             kind => {
                 let path = match long_name.take() {
                     Some(path) => path,
                     None => plain_path(entry.header()),
                 };
-                if !kind.is_file() {
+                let target = long_target.take();
+                if !kind.is_file() && !kind.is_symlink() {
                     continue;
                 }
                 files += 1;
                 if files > limits.files {
                     return Err(fault(format!("it has more than {} files", limits.files)).into());
                 }
-                let entry = &mut entry;
-                each(&path, File { entry, limits })?;
+                if kind.is_symlink() {
+                    let short = || entry.header().link_name_bytes().map(|name| path_of(&name));
+                    if let Some(target) = target.or_else(short) {
+                        each(&path, Entry::Link(target))?;
+                    }
+                    continue;
+                }
+                let file = File {
+                    is_executable: entry.header().mode()? & 0o100 != 0,
+                    contents: &mut entry,
+                    limits,
+                };
+                each(&path, Entry::File(file))?;
             }
         }
     }
@@ -95,13 +129,22 @@ fn plain_path(header: &Header) -> PathBuf {
     path_of(&header.path_bytes())
 }
 
-/// The `path` of a PAX header. One that gives the next file a size is for files beyond 8 GiB.
-fn pax_path(header: &[u8]) -> io::Result<Option<PathBuf>> {
+/// The contents of an entry that is a name for the next.
+fn gnu_name(entry: &mut impl Read, size: u64) -> io::Result<PathBuf> {
+    let name = read_within(entry, MAX_NAME_BYTES)?
+        .ok_or_else(|| fault(format!("it has a file name of {size} bytes")))?;
+    Ok(path_of(
+        name.split(|&byte| byte == 0).next().unwrap_or(&name),
+    ))
+}
+
+/// The value of `key`, a path, in a PAX header. One that gives the next file a size is for files beyond 8 GiB.
+fn pax_path(header: &[u8], key: &[u8]) -> io::Result<Option<PathBuf>> {
     let mut path = None;
     for extension in PaxExtensions::new(header) {
         let extension = extension?;
         match extension.key_bytes() {
-            b"path" => path = Some(path_of(extension.value_bytes())),
+            found if found == key => path = Some(path_of(extension.value_bytes())),
             b"size" => return Err(fault("it has a file beyond 8 GiB".to_owned())),
             _ => {}
         }
@@ -110,7 +153,10 @@ fn pax_path(header: &[u8]) -> io::Result<Option<PathBuf>> {
 }
 
 /// All bytes, or nothing if there are more than `limit`.
-pub(super) fn read_within(reader: &mut impl Read, limit: u64) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_within(
+    reader: &mut (impl Read + ?Sized),
+    limit: u64,
+) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     reader.take(limit + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= limit).then_some(bytes))

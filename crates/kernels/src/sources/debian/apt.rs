@@ -69,18 +69,36 @@ impl<'a> Apt<'a> {
         progress: &'a dyn Progress,
     ) -> io::Result<Self> {
         let root = base.join(format!("{:08x}", crc32fast::hash(mirror.uri.as_bytes())));
+        // What is installed on the machine is no matter here.
+        Self::prepare_at(root, mirror, "", lock, progress)
+    }
+
+    /// Makes the private root `root`, in which the packages of `installed` (the text of a dpkg status file) count as
+    /// installed.
+    pub(crate) fn prepare_at(
+        root: PathBuf,
+        mirror: &'a Mirror,
+        installed: &str,
+        lock: &'a FileLock,
+        progress: &'a dyn Progress,
+    ) -> io::Result<Self> {
         for dir in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(root.join(dir))?;
         }
         fs::write(root.join("apt.conf"), CONFIG)?;
-        // What is installed on the machine is no matter here.
-        fs::write(root.join("status"), "")?;
-        Ok(Self {
+        let apt = Self {
             root,
             mirror,
             lock,
             progress,
-        })
+        };
+        apt.set_installed(installed)?;
+        Ok(apt)
+    }
+
+    /// Replaces what counts as installed.
+    pub(crate) fn set_installed(&self, status: &str) -> io::Result<()> {
+        fs::write(self.root.join("status"), status)
     }
 
     /// Fetches the Release files alone.
@@ -95,15 +113,25 @@ impl<'a> Apt<'a> {
 
     /// Asks the mirror for suites; answers which of them it doesn't have.
     fn update(&self, suites: &[String], targets: &str) -> Result<Vec<String>, DebianError> {
-        self.progress.event(&Event::Resolving(format!(
-            "kernels in Debian {}",
-            suites.join(", ")
-        )));
-        fs::write(self.sources(), self.mirror.stanza(suites, targets))
-            .map_err(DebianError::Root)?;
+        let names = suites.join(", ");
+        self.progress
+            .event(&Event::Resolving(format!("kernels in Debian {names}")));
+        self.update_from(
+            &self.mirror.stanza(suites, targets),
+            &format!("Debian {names}"),
+        )
+    }
+
+    /// Fetches what a sources file names, the lists of `whose`; answers which suites are not there.
+    pub(crate) fn update_from(
+        &self,
+        sources: &str,
+        whose: &str,
+    ) -> Result<Vec<String>, DebianError> {
+        fs::write(self.sources(), sources).map_err(DebianError::Root)?;
         let mut command = self.command();
         command.arg("update");
-        let name = format!("package lists of Debian {}", suites.join(", "));
+        let name = format!("package lists of {whose}");
         let watch = Watch {
             dir: self.root.join("lists/partial"),
             name: &name,
@@ -162,20 +190,58 @@ impl<'a> Apt<'a> {
         read().map_err(|source| unreadable(path, source))
     }
 
+    /// What installing a package would change, in the words of `apt-get --simulate`.
+    pub(crate) fn simulate_install(&self, package: &str) -> Result<String, DebianError> {
+        self.ask(&["--simulate"], package)
+    }
+
+    /// The files that installing a package would fetch, one a line: address, name, size, checksum.
+    pub(crate) fn files_to_fetch(&self, package: &str) -> Result<String, DebianError> {
+        self.ask(&["--print-uris", "--yes"], package)
+    }
+
+    fn ask(&self, how: &[&str], package: &str) -> Result<String, DebianError> {
+        let mut command = self.command();
+        command.args(["-qq", "install", "--no-install-recommends"]);
+        command.args(how).arg(package);
+        let watch = Watch {
+            dir: self.root.join("lists/partial"),
+            name: package,
+            total_bytes: None,
+        };
+        let output = self.run(command, &watch)?;
+        if output.success {
+            Ok(output.stdout)
+        } else {
+            Err(output.error("apt-get install --simulate", &self.mirror.uri))
+        }
+    }
+
     /// Downloads packages into `dir`; their checksums are checked by apt against the signed lists.
     pub(crate) fn download(&self, packages: &[Package], dir: &Path) -> Result<(), DebianError> {
         let name = packages.first().map_or("", |package| &package.name);
+        let exact: Vec<String> = packages
+            .iter()
+            .map(|package| format!("{}={}", package.name, package.version))
+            .collect();
+        let total_bytes = packages.iter().map(|package| package.size_bytes).sum();
+        self.download_exactly(name, &exact, total_bytes, dir)
+    }
+
+    /// [`Apt::download`] for packages as apt writes them, `name=version`. `name` is what is told of.
+    pub(crate) fn download_exactly(
+        &self,
+        name: &str,
+        packages: &[String],
+        total_bytes: u64,
+        dir: &Path,
+    ) -> Result<(), DebianError> {
         let mut command = self.command();
-        command.current_dir(dir).arg("download");
-        command.args(
-            packages
-                .iter()
-                .map(|package| format!("{}={}", package.name, package.version)),
-        );
+        command.current_dir(dir).arg("download").args(packages);
         let watch = Watch {
             dir: dir.to_owned(),
             name,
-            total_bytes: Some(packages.iter().map(|package| package.size_bytes).sum()),
+            total_bytes: Some(total_bytes),
         };
         let output = self.run(command, &watch)?;
         if output.success {
@@ -225,18 +291,20 @@ impl<'a> Apt<'a> {
         let stdin = self.lock.share().map_err(DebianError::Root)?;
         command
             .stdin(stdin)
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = Running(command.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => DebianError::NoApt,
             _ => DebianError::Spawn { source },
         })?);
-        let stderr = child.0.stderr.take();
-        let reader = thread::spawn(move || stderr.map_or_else(String::new, read_text));
+        let (stdout, stderr) = (child.0.stdout.take(), child.0.stderr.take());
+        let stdout = thread::spawn(move || stdout.map_or_else(String::new, read_text));
+        let stderr = thread::spawn(move || stderr.map_or_else(String::new, read_text));
         let status = self.wait(&mut child, watch)?;
         Ok(Output {
             success: status.success(),
-            stderr: reader.join().unwrap_or_default(),
+            stdout: stdout.join().unwrap_or_default(),
+            stderr: stderr.join().unwrap_or_default(),
         })
     }
 
@@ -281,7 +349,7 @@ fn unreadable(path: PathBuf, source: io::Error) -> DebianError {
 }
 
 /// A child that doesn't outlive its owner.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -314,6 +382,7 @@ impl Watch<'_> {
 /// How a run ended.
 struct Output {
     success: bool,
+    stdout: String,
     stderr: String,
 }
 
@@ -341,7 +410,7 @@ impl Output {
 }
 
 /// Reads to the end, so that apt never blocks, but keeps only so much.
-fn read_text(pipe: impl Read) -> String {
+pub(crate) fn read_text(pipe: impl Read) -> String {
     let mut kept = Vec::new();
     let mut pipe = BufReader::new(pipe);
     // What can't be read is missing from a message, no more.

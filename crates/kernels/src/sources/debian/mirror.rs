@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::DebianError;
 
 /// Suite names that are Debian's on any machine. A Debian machine adds its own codename to them.
-const ROLES: [&str; 7] = [
+pub(super) const ROLES: [&str; 7] = [
     "stable",
     "oldstable",
     "oldoldstable",
@@ -36,15 +36,15 @@ pub(crate) struct Mirror {
 
 /// One entry of a sources file, whichever form it had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct SourceEntry {
-    enabled: bool,
-    types: Vec<String>,
-    uris: Vec<String>,
-    suites: Vec<String>,
-    components: Vec<String>,
-    architectures: Vec<String>,
-    signed_by: Option<String>,
-    check_valid_until: Option<String>,
+pub(super) struct SourceEntry {
+    pub(super) enabled: bool,
+    pub(super) types: Vec<String>,
+    pub(super) uris: Vec<String>,
+    pub(super) suites: Vec<String>,
+    pub(super) components: Vec<String>,
+    pub(super) architectures: Vec<String>,
+    pub(super) signed_by: Option<String>,
+    pub(super) check_valid_until: Option<String>,
 }
 
 impl Mirror {
@@ -73,12 +73,36 @@ impl Mirror {
         })
     }
 
+    /// The mirror of one entry.
+    pub(super) fn of_entry(entry: &SourceEntry) -> Self {
+        Self {
+            uri: entry.uris.first().cloned().unwrap_or_default(),
+            signed_by: entry.signed_by.clone(),
+            check_valid_until: entry.check_valid_until.clone(),
+        }
+    }
+
     /// A sources file for these suites. `targets` says which index files are wanted.
     pub(crate) fn stanza(&self, suites: &[String], targets: &str) -> String {
+        let entry = SourceEntry {
+            uris: vec![self.uri.clone()],
+            suites: suites.to_vec(),
+            signed_by: self.signed_by.clone(),
+            check_valid_until: self.check_valid_until.clone(),
+            ..SourceEntry::default()
+        };
+        entry.stanza(targets)
+    }
+}
+
+impl SourceEntry {
+    /// The entry for a sources file of ours: binary packages of `main` for amd64. `targets` says which index files
+    /// are wanted.
+    pub(super) fn stanza(&self, targets: &str) -> String {
         let mut text = format!(
             "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nArchitectures: amd64\nTargets: {targets}\nLanguages: none\n",
-            self.uri,
-            suites.join(" "),
+            self.uris.join(" "),
+            self.suites.join(" "),
         );
         // Writing to a String can't fail.
         if let Some(value) = &self.check_valid_until {
@@ -89,11 +113,9 @@ impl Mirror {
         }
         text
     }
-}
 
-impl SourceEntry {
-    /// Whether it is the main archive of Debian, not its security updates nor somebody else's packages.
-    fn is_debian(&self, codename: Option<&str>) -> bool {
+    /// Whether it offers binary packages of `main` for amd64 that can be fetched.
+    pub(super) fn offers_main(&self) -> bool {
         let has = |list: &[String], what: &str| list.iter().any(|item| item == what);
         self.enabled
             && has(&self.types, "deb")
@@ -103,6 +125,11 @@ impl SourceEntry {
                 .uris
                 .first()
                 .is_some_and(|uri| !uri.starts_with("cdrom:"))
+    }
+
+    /// Whether it is the main archive of Debian, not its security updates nor somebody else's packages.
+    fn is_debian(&self, codename: Option<&str>) -> bool {
+        self.offers_main()
             && self
                 .suites
                 .iter()
@@ -130,23 +157,28 @@ impl SourceEntry {
 /// The codename of a Debian machine, from os-release(5). Derivatives have their own, which Debian's mirrors
 /// don't know.
 fn debian_codename(root: &Path) -> Option<String> {
-    let text = fs::read_to_string(root.join("etc/os-release")).ok()?;
-    let value = |name: &str| {
-        text.lines().find_map(|line| {
-            Some(
-                line.strip_prefix(name)?
-                    .strip_prefix('=')?
-                    .trim_matches('"')
-                    .to_owned(),
-            )
-        })
-    };
-    (value("ID")? == "debian")
-        .then(|| value("VERSION_CODENAME"))
+    let text = os_release(root)?;
+    (os_release_value(&text, "ID")? == "debian")
+        .then(|| os_release_value(&text, "VERSION_CODENAME"))
         .flatten()
 }
 
-fn read_sources(etc_apt: &Path) -> Result<Vec<SourceEntry>, DebianError> {
+/// The text of os-release(5).
+pub(super) fn os_release(root: &Path) -> Option<String> {
+    let places = ["etc/os-release", "usr/lib/os-release"];
+    places
+        .iter()
+        .find_map(|place| fs::read_to_string(root.join(place)).ok())
+}
+
+pub(super) fn os_release_value(text: &str, name: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix('=')?;
+        Some(value.trim_matches(['"', '\'']).to_owned())
+    })
+}
+
+pub(super) fn read_sources(etc_apt: &Path) -> Result<Vec<SourceEntry>, DebianError> {
     let mut paths = vec![etc_apt.join("sources.list")];
     let parts = etc_apt.join("sources.list.d");
     if let Ok(entries) = fs::read_dir(&parts) {

@@ -1,8 +1,9 @@
 //! Prebuilt Debian kernels.
 
-mod apt;
-mod mirror;
+pub(crate) mod apt;
+pub(crate) mod mirror;
 mod packages;
+pub(crate) mod release_sources;
 mod version;
 
 pub(crate) use version::compare as compare_versions;
