@@ -76,6 +76,12 @@ starts them without a line. Nor do they have more memory together than the host 
 The line is first come, first served. Its files are in /tmp/ktstr-<uid>,
 or in KTSTR_LOCK_DIR; what a process held is free when it has died, so nothing needs cleaning.";
 
+const SETUP_HELP: &str = "\
+It installs, removes and exchanges no package of this machine, and needs no root: apt, with a folder of
+its own in the cache, fetches the packages and those libraries they need that are not installed here,
+from this machine's own sources. They are unpacked in the cache. QEMU is looked for in KTSTR_QEMU,
+then on PATH, then there.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 It completes the command as `cargo-ktstr`. For bash:
   cargo ktstr completions bash > ~/.local/share/bash-completion/completions/cargo-ktstr";
@@ -123,6 +129,13 @@ pub(crate) enum Command {
     },
     /// Say whether tests can run here, and what to do if not
     Doctor(DoctorArgs),
+    /// Fetch QEMU and busybox into the cache where this machine has none
+    #[command(after_help = SETUP_HELP)]
+    Setup {
+        /// Say what would be fetched, and fetch nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print a completion script for your shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {

@@ -16,6 +16,7 @@ mod packages;
 mod progress;
 mod record;
 mod session;
+mod setup;
 mod shell;
 mod shell_plan;
 mod signals;
@@ -46,6 +47,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Shell(args) => shell::run(&args),
         Command::Locks { json } => locks::run(json),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Setup { dry_run } => setup::run(dry_run),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), args::BINARY, &mut script);

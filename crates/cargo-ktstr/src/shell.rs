@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use ktstr_host::{ShellEnd, ShellError};
+use ktstr_kernels::Cache;
 use ktstr_report::{ExitCode as Code, Failure, FailureKind};
 use ktstr_wire::Stream;
 
@@ -29,7 +30,8 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
     let numa = args.numa().or_exit(Code::Usage)?;
     let includes = shell_plan::includes(&args.include).or_exit(Code::Usage)?;
     let mut settings = session::settings(&args.target)?;
-    let busybox = shell_plan::busybox().or_exit(Code::HostUnfit)?;
+    let cache = Cache::open(settings.cache.as_deref()).or_exit(Code::HostUnfit)?;
+    let busybox = shell_plan::busybox(&cache).or_exit(Code::HostUnfit)?;
     let window = if interactive {
         terminal::window_size()
     } else {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use ktstr_host::ShellPlan;
 use ktstr_host::initramfs::Include;
+use ktstr_kernels::Cache;
+use ktstr_kernels::tools;
 use ktstr_topology::NumaMemory;
 
 use crate::args::{IncludeArg, ShellArgs};
@@ -125,10 +127,10 @@ fn include(arg: &IncludeArg, taken: &[Include]) -> anyhow::Result<Include> {
 }
 
 /// The busybox to take.
-pub(crate) fn busybox() -> anyhow::Result<PathBuf> {
-    crate::files::static_busybox().context(
-        "the shell needs a statically linked busybox, and there is none in /bin, in /usr/bin or on PATH: \
-         install it with `apt install busybox-static`",
+pub(crate) fn busybox(cache: &Cache) -> anyhow::Result<PathBuf> {
+    tools::static_busybox(cache).context(
+        "the shell needs a statically linked busybox, and there is none in /bin, in /usr/bin, on PATH or in the \
+         cache: `cargo ktstr setup` fetches one where there is apt",
     )
 }
 

@@ -92,6 +92,11 @@ fn help_of_test() {
 }
 
 #[test]
+fn help_of_setup() {
+    assert_snapshot!(help(&["setup", "--help"]));
+}
+
+#[test]
 fn help_of_kernel() {
     assert_snapshot!(help(&["kernel", "--help"]));
 }
@@ -402,26 +407,67 @@ fn path_with(programs: &[&str]) -> TempDir {
 #[test]
 fn doctor_says_what_is_missing_and_how_to_get_it() {
     let cli = Cli::new();
+    let doctor = |programs: &[&str]| {
+        let path = path_with(programs);
+        let ran = cli
+            .command(&["doctor"])
+            .env("PATH", path.path())
+            .env_remove("CARGO")
+            .output()
+            .expect("it starts");
+        let ran = Ran::from(ran);
+        assert_eq!(ran.code, Some(6), "{}", ran.stderr);
+        ran.stdout
+    };
+    let expect = |printed: &str, lines: &[&str]| {
+        for line in lines {
+            assert!(printed.contains(line), "{line} is not in\n{printed}");
+        }
+    };
+    let without_apt = [
+        "`qemu-system-x86_64` was not found",
+        "→ install the system emulator for x86-64 with this system's package manager",
+        "→ cargo install cargo-nextest --locked",
+        "tests can't run here",
+    ];
+    expect(&doctor(&["cargo"]), &without_apt);
+    let with_apt = ["→ `cargo ktstr setup` fetches qemu-system-x86 into the cache"];
+    expect(&doctor(&["cargo", "apt-get"]), &with_apt);
+}
+
+#[test]
+fn fault_f9_setup_without_apt_says_what_to_install() {
+    let cli = Cli::new();
     let path = path_with(&["cargo"]);
     let ran = cli
-        .command(&["doctor"])
+        .command(&["setup"])
         .env("PATH", path.path())
         .env_remove("CARGO")
         .output()
         .expect("it starts");
     let ran = Ran::from(ran);
     assert_eq!(ran.code, Some(6), "{}", ran.stderr);
-    for line in [
-        "apt install qemu-system-x86",
-        "cargo install cargo-nextest --locked",
-        "tests can't run here",
-    ] {
-        assert!(
-            ran.stdout.contains(line),
-            "{line} is not in\n{}",
-            ran.stdout
-        );
-    }
+    assert!(
+        ran.stderr
+            .contains("install the system emulator for x86-64 with this system's package manager"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!cli.cache.path().join("tools").exists());
+}
+
+#[test]
+fn setup_does_not_fetch_over_a_choice_of_the_users() {
+    let cli = Cli::new();
+    let ran = cli
+        .command(&["setup"])
+        .env("KTSTR_QEMU", "/no/such/qemu")
+        .output()
+        .expect("it starts");
+    let ran = Ran::from(ran);
+    assert_eq!(ran.code, Some(6), "{}", ran.stderr);
+    let words = "qemu-system-x86_64: `/no/such/qemu` was not found; set KTSTR_QEMU to a working";
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub use ktstr_wire::{NestedTest, TestEnd, TimingSlack};
 pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;
 pub use scheduler::{SchedulerError, SchedulerPlan, SchedulerSource};
-pub use session::{Session, SessionError, Settings};
+pub use session::{Session, SessionError, Settings, look_in_cache};
 pub use shell::{ShellEnd, ShellError, ShellPlan};
 pub use sidecar::blank_sidecar;
 pub use vm_result::{DUMP_SCHEMA_VERSION, VmResult};

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use ktstr_kernels::Cache;
+use ktstr_kernels::tools;
 use ktstr_wire::{SchedulerJob, SchedulerStart, WatchdogJob};
 
 use crate::cargo_build::{self, BuildError};
@@ -74,18 +76,14 @@ pub enum SchedulerError {
     },
     /// Shell commands need a shell.
     #[error(
-        "scheduler `{name}` is switched on by a shell command, and {} is not there to run it in the guest: \
-         install busybox-static",
-        BUSYBOX
+        "scheduler `{name}` is switched on by a shell command, and there is no static busybox to run it in the guest: \
+         `cargo ktstr setup` fetches one where there is apt; elsewhere install one as /bin/busybox"
     )]
     NoShell {
         /// The scheduler.
         name: String,
     },
 }
-
-/// The static busybox of Debian and its relatives.
-const BUSYBOX: &str = "/bin/busybox";
 
 impl SchedulerPlan {
     /// Takes the program from this file, wherever it came from.
@@ -101,7 +99,7 @@ impl SchedulerPlan {
     }
 
     /// The file that the guest needs for it, built or found.
-    pub(crate) fn program(&self) -> Result<PathBuf, SchedulerError> {
+    pub(crate) fn program(&self, cache: &Cache) -> Result<PathBuf, SchedulerError> {
         match &self.source {
             SchedulerSource::Cargo {
                 binary,
@@ -113,10 +111,8 @@ impl SchedulerPlan {
                 path: path.clone(),
             }),
             // In a machine that is itself a host, it is where an outer host has put it.
-            SchedulerSource::Builtin { .. } => [BUSYBOX, SchedulerJob::SHELL]
-                .map(PathBuf::from)
-                .into_iter()
-                .find(|path| path.is_file())
+            SchedulerSource::Builtin { .. } => tools::static_busybox(cache)
+                .or_else(|| Some(PathBuf::from(SchedulerJob::SHELL)).filter(|path| path.is_file()))
                 .ok_or_else(|| SchedulerError::NoShell {
                     name: self.name.clone(),
                 }),
@@ -227,7 +223,7 @@ mod tests {
             source: SchedulerSource::Path("/no/such/scx".into()),
             ..plan(&[])
         }
-        .program()
+        .program(&Cache::open(Some(Path::new("/no/cache"))).expect("a cache"))
         .expect_err("missing");
         assert_eq!(
             error.to_string(),

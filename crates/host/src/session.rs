@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ktstr_kernels::tools::{self, Tool};
 use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
 use ktstr_machine::{
     BootKernel, Chosen, End, Engine, EngineKind, EngineOptions, InitrdPart, KillReason,
@@ -58,6 +59,7 @@ pub struct Session {
     pub(crate) kernel: Kernel,
     pub(crate) engine: Chosen,
     pub(crate) bases: BaseCache,
+    cache: Cache,
     image: Arc<LazyImage>,
     queue: Option<CpuQueue>,
 }
@@ -157,10 +159,19 @@ impl SetUpError {
     }
 }
 
+/// Lets the engine find the tools that were fetched into the cache.
+pub fn look_in_cache(options: &mut EngineOptions, cache: &Cache) {
+    if options.fetched_qemu.is_none() {
+        let qemu = tools::find(cache, Tool::Qemu);
+        options.fetched_qemu = qemu.map(|qemu| qemu.program());
+    }
+}
+
 impl Session {
     /// Resolves the kernel and chooses the engine.
-    pub fn open(settings: Settings, progress: &dyn Progress) -> Result<Self, SessionError> {
+    pub fn open(mut settings: Settings, progress: &dyn Progress) -> Result<Self, SessionError> {
         let cache = Cache::open(settings.cache.as_deref())?;
+        look_in_cache(&mut settings.engine_options, &cache);
         let engine = ktstr_machine::choose(settings.engine, &settings.engine_options)?;
         let kernel = ktstr_kernels::resolve(
             settings.kernel.as_ref(),
@@ -184,6 +195,7 @@ impl Session {
         Ok(Self {
             queue: CpuQueue::open(settings.lock_folder.as_deref(), settings.cpu_cap)?,
             bases: BaseCache::new(cache.root().join("initramfs")),
+            cache,
             image: Arc::new(LazyImage::new(kernel.vmlinux().to_owned())),
             settings,
             kernel,
@@ -464,7 +476,7 @@ impl Session {
                 release: self.kernel.release().to_owned(),
             }));
         }
-        let include = scheduler.include(scheduler.program()?);
+        let include = scheduler.include(scheduler.program(&self.cache)?);
         contents.programs.push(include.clone());
         Ok(Some(include))
     }

@@ -77,6 +77,8 @@ impl FromStr for EngineKind {
 pub struct EngineOptions {
     /// The QEMU binary for x86-64 machines, instead of `qemu-system-x86_64` on `PATH`.
     pub qemu: Option<PathBuf>,
+    /// One that was fetched into the cache: it is taken when none was named and the one on `PATH` can't be used.
+    pub fetched_qemu: Option<PathBuf>,
     /// The bit of APIC ids at which a microVM's LLC numbers begin, if it is higher than the CPUs of an LLC need:
     /// see [`Builder::llc_from_apic_id_bit`](ktstr_vmm::Builder::llc_from_apic_id_bit).
     pub apic_id_llc_bit: u32,
@@ -89,7 +91,7 @@ impl EngineOptions {
             qemu: env::var_os("KTSTR_QEMU")
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
-            apic_id_llc_bit: 0,
+            ..Self::default()
         }
     }
 }
@@ -109,8 +111,9 @@ pub enum EngineError {
     },
     /// QEMU is not installed.
     #[error(
-        "the `tcg` engine needs QEMU, and `{}` was not found: install it with `apt install \
-         qemu-system-x86` (Debian, Ubuntu), or set KTSTR_QEMU to the path of a qemu-system-x86_64",
+        "the `tcg` engine needs QEMU, and `{}` was not found: `cargo ktstr setup` fetches one into the cache where \
+         there is apt (Debian, Ubuntu); elsewhere install the system emulator for x86-64, or set KTSTR_QEMU to the \
+         path of a qemu-system-x86_64",
         qemu.display()
     )]
     QemuMissing {
@@ -129,6 +132,18 @@ pub enum EngineError {
         #[source]
         source: io::Error,
     },
+    /// QEMU ended with an error, such as that of the loader when a library is missing.
+    #[error(
+        "`{} --version` failed: {said}; check that KTSTR_QEMU or PATH names a working QEMU, or let `cargo ktstr \
+         setup` fetch one",
+        qemu.display()
+    )]
+    QemuBroken {
+        /// The binary that was started.
+        qemu: PathBuf,
+        /// The start of what it said.
+        said: String,
+    },
     /// The binary runs, but does not introduce itself as QEMU.
     #[error(
         "`{} --version` printed {output:?}, which is not a QEMU version: is it qemu-system-x86_64?",
@@ -142,7 +157,7 @@ pub enum EngineError {
     },
     /// QEMU lacks what the engine relies on.
     #[error(
-        "`{}` is QEMU {version}: 7.2 or newer is needed",
+        "`{}` is QEMU {version}: 7.2 or newer is needed; let `cargo ktstr setup` fetch one, or set KTSTR_QEMU",
         qemu.display()
     )]
     QemuTooOld {
@@ -243,9 +258,8 @@ pub struct Chosen {
 /// The engine for `kind`. `kvm` is one that a tiny guest has shown to run a kernel; `auto` is `kvm` where it is
 /// usable, else `tcg`. For `nested` it is the engine of the outer machine.
 pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Chosen, EngineError> {
-    let tcg = || -> Result<Box<dyn Engine>, EngineError> {
-        Ok(Box::new(TcgEngine::find(options.qemu.as_deref())?))
-    };
+    let tcg =
+        || -> Result<Box<dyn Engine>, EngineError> { Ok(Box::new(TcgEngine::find(options)?)) };
     let (engine, why): (Box<dyn Engine>, _) = match kind {
         EngineKind::Tcg | EngineKind::Nested => (tcg()?, None),
         EngineKind::Kvm => match KvmEngine::probe(options) {

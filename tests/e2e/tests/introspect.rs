@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use ktstr_introspect::kernel::{
     Kernel, PerCpu, Runqueues, SchedDomains, SchedExt, SchedExtState, Task, Tasks,
 };
 use ktstr_introspect::memory::{Evidence, PhysError, PhysRead};
+use ktstr_kernels::tools::{self, Tool};
 use ktstr_kernels::{Cache, KernelSpec, Lines, OptionState, ResolveOptions, resolve};
 use ktstr_machine::{
     BootKernel, EngineKind, EngineOptions, GuestMemory, InitrdPart, KillReason, Machine,
@@ -79,12 +79,8 @@ impl PhysRead for Memory {
 }
 
 fn initramfs() -> Vec<u8> {
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-        .into_iter()
-        .find(|path| Path::new(path).exists());
-    let busybox =
-        std::fs::read(busybox.expect("a static busybox, as `cargo xtask test` installs it"))
-            .unwrap();
+    let busybox = tools::static_busybox(&Cache::open(None).unwrap());
+    let busybox = std::fs::read(busybox.expect("`cargo ktstr setup` was run")).unwrap();
     let mut archive = Vec::new();
     let folders = ["bin", "dev", "proc", "sys"].map(|name| (name, 0o040_755, &b""[..]));
     let files = [
@@ -129,7 +125,12 @@ impl Guest {
         let mut spec = MachineSpec::new(topology, 512, boot);
         spec.initrd = vec![InitrdPart::Bytes(initramfs().into())];
         spec.cmdline = vec!["sched_verbose".to_owned()];
-        let tcg = choose(EngineKind::Tcg, &EngineOptions::from_env()).unwrap();
+        let fetched = tools::find(&Cache::open(None).unwrap(), Tool::Qemu);
+        let options = EngineOptions {
+            fetched_qemu: fetched.map(|qemu| qemu.program()),
+            ..EngineOptions::from_env()
+        };
+        let tcg = choose(EngineKind::Tcg, &options).unwrap();
         let machine = tcg.engine.launch(&spec, Box::new(|_| ())).unwrap();
         // While it boots.
         let image = KernelImage::from_vmlinux(&std::fs::read(kernel.vmlinux()).unwrap()).unwrap();

@@ -82,7 +82,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("e2e", &["ktstr", "ktstr-report", "ktstr-topology"]),
     ("layering", &[]),
     ("scx-ktstr", &[]),
-    ("xtask", &[]),
+    ("xtask", &["ktstr-kernels"]),
 ];
 
 /// What a crate's tests may use beyond [`ARROWS`].
@@ -98,6 +98,8 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
             "ktstr-wire",
         ],
     ),
+    // QEMU may be one that was fetched.
+    ("ktstr-machine", &["ktstr-kernels"]),
     // Its readers are tried on images of real kernels.
     ("ktstr-introspect", &["ktstr-kernels"]),
 ];

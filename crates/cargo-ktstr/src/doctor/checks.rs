@@ -9,6 +9,7 @@ use std::thread;
 use ktstr_machine::{EngineKind, EngineOptions};
 
 use super::Check;
+use crate::setup::State;
 use crate::{files, test};
 
 /// Memory that a test's machine takes when it declares none, with room for QEMU itself.
@@ -23,13 +24,11 @@ const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.pgp",
 ];
 
-pub(super) fn qemu() -> Check {
-    match ktstr_machine::choose(EngineKind::Tcg, &EngineOptions::from_env()) {
-        Ok(chosen) => Check::fine("QEMU", chosen.engine.describe()),
-        Err(error) => {
-            let advice = "apt install qemu-system-x86, or set KTSTR_QEMU";
-            Check::missing("QEMU", error.to_string(), advice)
-        }
+/// What machines run on where no KVM is usable.
+pub(super) fn qemu(state: State) -> Check {
+    match state {
+        State::There(found) => Check::fine("QEMU", found),
+        State::Lacking { why, remedy } => Check::missing("QEMU", why, remedy.advice()),
     }
 }
 
@@ -67,17 +66,14 @@ pub(super) fn nextest() -> Check {
     }
 }
 
-pub(super) fn busybox() -> Check {
-    match files::static_busybox() {
-        Some(path) => Check::fine(
-            "busybox",
-            format!("{} is static (for `shell`)", path.display()),
-        ),
-        None => Check::note(
-            "busybox",
-            "no static busybox, which `shell` needs; tests don't",
-            "apt install busybox-static",
-        ),
+/// The shell of machines; most tests do without.
+pub(super) fn busybox(state: State) -> Check {
+    match state {
+        State::There(found) => Check::fine("busybox", format!("{found} (for `shell`)")),
+        State::Lacking { why, remedy } => {
+            let found = format!("{why}, which `shell` needs; tests don't");
+            Check::note("busybox", found, remedy.advice())
+        }
     }
 }
 

@@ -6,12 +6,13 @@ mod kernels;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use ktstr_kernels::Cache;
 use ktstr_report::ExitCode as Code;
 use serde_json::json;
 
 use crate::args::DoctorArgs;
 use crate::edge::Refusal;
-use crate::{format, output};
+use crate::{format, output, setup};
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +98,13 @@ fn tests_can_run(checks: &[Check]) -> bool {
 
 fn all() -> Vec<Check> {
     let debian = checks::debian();
+    // One that can't be opened has nothing, and is a check of its own.
+    let cache = Cache::open(None).ok();
     let mut all = vec![
-        checks::qemu(),
+        checks::qemu(setup::qemu(cache.as_ref())),
         checks::kvm(),
         checks::nextest(),
-        checks::busybox(),
+        checks::busybox(setup::busybox(cache.as_ref())),
         checks::memory(),
         checks::cpus(),
     ];
@@ -169,7 +172,7 @@ mod tests {
     fn the_table_says_what_to_do_beneath_what_is_wrong() {
         let checks = [
             Check::fine("QEMU", "QEMU 7.2.22"),
-            Check::note("busybox", "none", "apt install busybox-static"),
+            Check::note("busybox", "none", "cargo ktstr setup"),
             Check::missing(
                 "cargo-nextest",
                 "not installed",
@@ -180,7 +183,7 @@ mod tests {
         insta::assert_snapshot!(plain, @r"
         fine     QEMU           QEMU 7.2.22
         note     busybox        none
-                                → apt install busybox-static
+                                → cargo ktstr setup
         missing  cargo-nextest  not installed
                                 → cargo install cargo-nextest --locked
 

@@ -19,7 +19,7 @@ use super::supervisor::{Shared, Streams, Supervisor};
 use super::topology::ram_regions;
 use super::tsc;
 use super::version::{OLDEST, Version};
-use crate::engine::{Engine, EngineError, LaunchError, OnEnd, TimingQuality};
+use crate::engine::{Engine, EngineError, EngineOptions, LaunchError, OnEnd, TimingQuality};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
@@ -29,6 +29,9 @@ use crate::spec::{MachineSpec, SpecError, open_input};
 const NAME: &str = "tcg";
 
 const DEFAULT_QEMU: &str = "qemu-system-x86_64";
+
+/// Most characters of a message of QEMU's that are repeated.
+const MAX_SAID_CHARS: usize = 200;
 
 /// `q35` takes 288 CPUs (hw/i386/pc_q35.c), but APIC ids from 255 on need an emulated IOMMU, which costs
 /// boot time and which no test has asked for.
@@ -40,17 +43,43 @@ const MAX_NODES: u32 = 128;
 /// How long the host's own scheduler may keep an emulation thread waiting on a busy host.
 const HOST_SLACK_MS: u64 = 50;
 
+/// How a QEMU was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Named,
+    OnPath,
+    InCache,
+}
+
 /// QEMU's software emulation.
 #[derive(Debug)]
 pub(crate) struct TcgEngine {
     qemu: PathBuf,
+    found: Found,
     version: Version,
 }
 
 impl TcgEngine {
-    /// Asks `qemu`, or the one on `PATH`, for its version.
-    pub(crate) fn find(qemu: Option<&Path>) -> Result<Self, EngineError> {
-        let qemu = qemu.unwrap_or(Path::new(DEFAULT_QEMU)).to_owned();
+    /// The QEMU that was named; else the one on `PATH`; else the one that was fetched.
+    pub(crate) fn find(options: &EngineOptions) -> Result<Self, EngineError> {
+        if let Some(named) = &options.qemu {
+            return Self::at(named, Found::Named);
+        }
+        let on_path = Self::at(Path::new(DEFAULT_QEMU), Found::OnPath);
+        match (on_path, &options.fetched_qemu) {
+            (Err(on_path), Some(fetched)) => match (Self::at(fetched, Found::InCache), on_path) {
+                (Ok(engine), _) => Ok(engine),
+                // There is nothing to mend on PATH.
+                (Err(fetched), EngineError::QemuMissing { .. }) => Err(fetched),
+                (Err(_), on_path) => Err(on_path),
+            },
+            (on_path, _) => on_path,
+        }
+    }
+
+    /// Asks a QEMU for its version.
+    fn at(qemu: &Path, found: Found) -> Result<Self, EngineError> {
+        let qemu = qemu.to_owned();
         let output = Command::new(&qemu)
             .arg("--version")
             .stdin(Stdio::null())
@@ -62,6 +91,15 @@ impl TcgEngine {
             }
             Err(source) => return Err(EngineError::QemuUnusable { qemu, source }),
         };
+        if !output.status.success() && output.stdout.is_empty() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.lines().next().unwrap_or_default();
+            let said = match said.trim() {
+                "" => output.status.to_string(),
+                said => said.chars().take(MAX_SAID_CHARS).collect(),
+            };
+            return Err(EngineError::QemuBroken { qemu, said });
+        }
         let printed = String::from_utf8_lossy(&output.stdout);
         let Ok(version) = printed.parse::<Version>() else {
             let output = printed.chars().take(80).collect();
@@ -71,7 +109,11 @@ impl TcgEngine {
             let version = version.to_string();
             return Err(EngineError::QemuTooOld { qemu, version });
         }
-        Ok(Self { qemu, version })
+        Ok(Self {
+            qemu,
+            found,
+            version,
+        })
     }
 
     /// Runs on the machine's thread: starts QEMU, reports its pid or the error, and sees it to its end.
@@ -119,7 +161,12 @@ impl Engine for TcgEngine {
         } else {
             "one emulation thread"
         };
-        format!("QEMU {}, {threads}", self.version)
+        let place = match self.found {
+            Found::Named => " of KTSTR_QEMU",
+            Found::OnPath => " on PATH",
+            Found::InCache => " of the cache",
+        };
+        format!("QEMU {}{place}, {threads}", self.version)
     }
 
     fn emulates_cpus(&self) -> bool {

@@ -12,6 +12,8 @@ mod running;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use ktstr_kernels::Cache;
+use ktstr_kernels::tools::{self, Tool};
 use ktstr_machine::{End, Engine, EngineKind, EngineOptions, Machine, MachineSpec, choose};
 use ktstr_topology::Topology;
 use tempfile::TempDir;
@@ -22,8 +24,17 @@ use guest::Program;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn tcg() -> Box<dyn Engine> {
-    let chosen = choose(EngineKind::Tcg, &EngineOptions::from_env());
-    chosen.expect("QEMU is installed").engine
+    let chosen = choose(EngineKind::Tcg, &options());
+    chosen.expect("`cargo ktstr setup` was run").engine
+}
+
+/// With the QEMU that was fetched, as whoever starts tests looks for it.
+fn options() -> EngineOptions {
+    let fetched = tools::find(&Cache::open(None).unwrap(), Tool::Qemu);
+    EngineOptions {
+        fetched_qemu: fetched.map(|qemu| qemu.program()),
+        ..EngineOptions::from_env()
+    }
 }
 
 /// A running guest, the calls of its `on_end`, and the folder with its program.

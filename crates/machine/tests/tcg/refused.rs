@@ -10,7 +10,7 @@ use ktstr_machine::{
 use ktstr_topology::{NumaMemory, Topology};
 
 use crate::guest::Program;
-use crate::{Guest, tcg};
+use crate::{Guest, options, tcg};
 
 fn with_qemu(path: &str) -> EngineError {
     let options = EngineOptions {
@@ -61,13 +61,13 @@ fn kvm_is_there_or_says_why_not() {
 
 #[test]
 fn the_outer_machine_of_nested_is_emulated() {
-    let chosen = choose(EngineKind::Nested, &EngineOptions::default()).unwrap();
+    let chosen = choose(EngineKind::Nested, &options()).unwrap();
     assert_eq!(chosen.engine.name(), "tcg");
 }
 
 #[test]
 fn auto_takes_kvm_where_it_is_usable_and_says_why() {
-    let options = EngineOptions::from_env();
+    let options = options();
     let kvm = choose(EngineKind::Kvm, &options);
     let auto = choose(EngineKind::Auto, &options).expect("QEMU is installed");
     let line = auto.announcement(auto.engine.name());

@@ -371,7 +371,7 @@ fn an_unknown_engine_says_which_there_are() {
 
 #[test]
 fn without_qemu_the_report_says_what_to_install() {
-    let words = ["/no/such/qemu", "apt install qemu-system-x86"];
+    let words = ["/no/such/qemu", "cargo ktstr setup"];
     refused(
         &[("KTSTR_QEMU", "/no/such/qemu")],
         FailureKind::Host,
