@@ -175,9 +175,12 @@ fn announcement(tool: Tool, state: &State, cache: &Path) -> String {
             why,
             remedy: Remedy::Fetch(tool),
         } => format!(
-            "{what}: {why}; to fetch {} with the libraries that this machine lacks, into {}: no package of the machine \
-             is installed, removed or exchanged",
+            "{what}: {why}; to fetch {}{} into {}: no package of the machine is installed, removed or exchanged",
             tool.package(),
+            match tool {
+                Tool::Qemu => ", with the libraries that are missing here,",
+                Tool::Busybox => "",
+            },
             cache.display()
         ),
         State::Lacking { why, remedy } => format!("{what}: {why}; {}", remedy.advice()),
@@ -250,9 +253,9 @@ mod tests {
         ];
         insta::assert_snapshot!(lines.join("\n"), @r"
         qemu-system-x86_64: QEMU 7.2.22 on PATH, one emulation thread
-        qemu-system-x86_64: `qemu-system-x86_64` was not found; to fetch qemu-system-x86 with the libraries that this machine lacks, into /home/u/.cache/ktstr: no package of the machine is installed, removed or exchanged
+        qemu-system-x86_64: `qemu-system-x86_64` was not found; to fetch qemu-system-x86, with the libraries that are missing here, into /home/u/.cache/ktstr: no package of the machine is installed, removed or exchanged
         qemu-system-x86_64: `qemu-system-x86_64` is QEMU 5.2.0, and 7.2 or newer is needed; install it
-        busybox: there is no static busybox; to fetch busybox-static with the libraries that this machine lacks, into /home/u/.cache/ktstr: no package of the machine is installed, removed or exchanged
+        busybox: there is no static busybox; to fetch busybox-static into /home/u/.cache/ktstr: no package of the machine is installed, removed or exchanged
         ");
     }
 

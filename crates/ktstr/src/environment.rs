@@ -52,6 +52,7 @@ fn settings(folders: &Folders) -> Result<Settings, SettingsError> {
         engine_options: EngineOptions {
             apic_id_llc_bit: parsed("KTSTR_APIC_ID_LLC_BIT")?.unwrap_or_default(),
             qemu,
+            ..EngineOptions::default()
         },
         cache: path("KTSTR_CACHE_DIR").map(|path| folders.own(&path)),
         cpu_cap: parsed("KTSTR_CPU_CAP")?.unwrap_or_default(),

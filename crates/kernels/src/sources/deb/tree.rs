@@ -106,7 +106,7 @@ pub(super) fn each_entry<R: Read, E: From<io::Error>>(
                     continue;
                 }
                 let file = File {
-                    is_executable: entry.header().mode()? & 0o100 != 0,
+                    is_executable: entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0),
                     contents: &mut entry,
                     limits,
                 };
