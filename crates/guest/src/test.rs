@@ -60,10 +60,13 @@ pub(crate) fn run(
         })
         .transpose()?;
     let end = match started {
-        Some(Start::Failed(result)) => TestEnd {
-            result,
-            error: None,
-        },
+        Some(Start::Failed(mut result)) => {
+            result.merge(checks::judge_live_machine(&case.assert, &job.topology));
+            TestEnd {
+                result,
+                error: None,
+            }
+        }
         Some(Start::Attached(scheduler)) => {
             run_body(job, &case, slack, interruption, Some(*scheduler), &link)?
         }
@@ -126,18 +129,54 @@ fn run_body(
             (AssertResult::default(), Some(chain))
         }
     };
-    let of_scheduler = of_scheduler.unwrap_or_default();
-    let passed = of_scheduler
-        .checks
-        .iter()
-        .all(|check| check.outcome == Outcome::Pass);
-    // A body that did not want to run is no test of the scheduler.
-    if result.skipped.is_none() || !passed {
-        result.merge(of_scheduler);
-    }
-    let skipped = result.skipped.is_some() && result.checks.is_empty();
-    if !skipped {
-        result.merge(checks::judge_live_machine(&case.assert, &job.topology));
-    }
+    let of_machine = checks::judge_live_machine(&case.assert, &job.topology);
+    add(&mut result, of_scheduler.into_iter().chain([of_machine]));
     Ok(TestEnd { result, error })
+}
+
+/// Adds what was judged beside the body. A body that did not want to run is no test of the scheduler or the kernel, and
+/// stays a skip, unless something was wrong with them all the same.
+fn add(result: &mut AssertResult, judged: impl IntoIterator<Item = AssertResult>) {
+    let is_skip = result.skipped.is_some() && result.checks.is_empty();
+    for mut judged in judged {
+        if is_skip {
+            judged.not_checked.clear();
+            judged.checks.retain(|check| check.outcome != Outcome::Pass);
+        }
+        result.merge(judged);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ktstr_report::CheckResult;
+
+    use super::*;
+
+    fn judged(value: f64) -> AssertResult {
+        let mut judged = AssertResult::default();
+        judged.push(CheckResult::at_most("kernel_log", value, 0.0, ""));
+        judged.push_not_checked("cpus_online", "turned off by the test");
+        judged
+    }
+
+    #[test]
+    fn fault_a7_a_skip_is_not_green_after_the_kernel_complained() {
+        let mut result = AssertResult::skip("not here");
+        add(&mut result, [judged(0.0)]);
+        assert_eq!(result, AssertResult::skip("not here"));
+        add(&mut result, [judged(1.0)]);
+        assert_eq!(result.outcome(), Outcome::Fail);
+        // What could not be read is no evidence that all is well.
+        let mut result = AssertResult::skip("not here");
+        add(&mut result, [judged(f64::NAN)]);
+        assert_eq!(result.outcome(), Outcome::Inconclusive);
+    }
+
+    #[test]
+    fn a_body_that_ran_has_all_that_was_judged() {
+        let mut result = AssertResult::default();
+        add(&mut result, [judged(0.0)]);
+        assert_eq!((result.checks.len(), result.not_checked.len()), (1, 1));
+    }
 }

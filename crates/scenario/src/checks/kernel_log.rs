@@ -18,17 +18,18 @@ const COMPLAINTS: &[&str] = &[
     "WARNING: CPU: ",
     "WARNING: at ",
     // kernel/locking/lockdep.c.
-    "WARNING: possible circular locking dependency detected",
-    "WARNING: possible recursive locking detected",
-    "WARNING: possible irq lock inversion dependency detected",
-    "WARNING: inconsistent lock state",
-    "WARNING: bad unlock balance detected",
-    "WARNING: bad contention detected",
-    "WARNING: held lock freed",
-    "WARNING: lock held when returning to user space",
-    "WARNING: Nested lock was not taken",
-    "WARNING: suspicious RCU usage",
-    "[ BUG: Invalid wait context ]",
+    "WARNING: possible circular locking dependency detected", // print_circular_bug_header()
+    "WARNING: possible recursive locking detected",           // print_deadlock_bug()
+    "WARNING: possible irq lock inversion dependency detected", // print_irq_inversion_bug()
+    "WARNING: inconsistent lock state",                       // print_usage_bug()
+    "WARNING: bad unlock balance detected",                   // print_unlock_imbalance_bug()
+    "WARNING: bad contention detected",                       // print_lock_contention_bug()
+    "WARNING: held lock freed",                               // print_freed_lock_bug()
+    "WARNING: lock held when returning to user space",        // lockdep_sys_exit()
+    "WARNING: Nested lock was not taken",                     // print_lock_nested_lock_not_held()
+    "WARNING: suspicious RCU usage",                          // lockdep_rcu_suspicious()
+    "[ BUG: Invalid wait context ]",                          // print_lock_invalid_wait_context()
+    "INFO: trying to register non-static key",                // assign_lock_key()
     // arch/x86/mm/fault.c (page faults, NULL pointers), kernel/sched/core.c (scheduling while atomic,
     // sleeping function called from invalid context), kernel/watchdog.c (soft lockup), kernel/workqueue.c
     // (workqueue lockup), mm/page_alloc.c, mm/slub.c, mm/kasan/report.c, kernel/kcsan/report.c,
@@ -37,11 +38,33 @@ const COMPLAINTS: &[&str] = &[
     // lib/bug.c, report_bug().
     "kernel BUG at ",
     "Kernel BUG at ",
-    // arch/x86/kernel/dumpstack.c, __die_header().
+    // arch/x86/kernel/dumpstack.c, __die_header(); up to 6.9 see `is_die_header`.
     "Oops: ",
-    // arch/x86/kernel/traps.c.
+    // arch/x86/kernel/traps.c: the names that it hands to die(), in do_error_trap() and the handlers of single
+    // traps. For user space it prints `traps: COMM[PID] trap NAME`.
+    "divide error: ",
+    "int3: ",
+    "overflow: ",
+    "bounds: ",
+    "invalid opcode: ",
+    "coprocessor segment overrun: ",
+    "invalid TSS: ",
+    "segment not present: ",
+    "stack segment: ",
     "general protection fault",
+    "spurious interrupt bug: ",
+    "fpu exception: ",
+    "simd exception: ",
+    "alignment check: ",
     "double fault: ",
+    "control protection fault",
+    "VE fault",
+    // arch/x86/kernel/head64.c and entry/entry_fred.c.
+    "PANIC: ",
+    // kernel/exit.c, make_task_dead().
+    "Fixing recursive fault but reboot is needed!",
+    // kernel/softirq.c, handle_softirqs().
+    "huh, entered softirq ",
     // kernel/panic.c, vpanic().
     "Kernel panic - not syncing",
     // kernel/watchdog.c before 6.5 (later kernels name the CPU first, see `is_hard_lockup`).
@@ -57,6 +80,21 @@ const COMPLAINTS: &[&str] = &[
 /// arch/x86/kernel/traps.c.
 const PREFIXES: &[&str] = &["watchdog: ", "NMI watchdog: ", "rcu: ", "traps: "];
 
+/// How WARN() and BUG() begin, whatever follows (`CUT_HERE` in include/asm-generic/bug.h).
+const CUT_HERE: &str = "------------[ cut here ]------------";
+
+/// Messages after that line among which the warning's own line is. With WARN()'s text and lines of other CPUs there are
+/// some between them.
+const CUT_HERE_MESSAGES: usize = 16;
+
+/// What is no fault of the kernel's, and still explains a test that failed.
+const NOTEWORTHY: &[&str] = &[
+    // kernel/sched/rt.c, sched_rt_runtime_exceeded().
+    "sched: RT throttling activated",
+    // kernel/sched/deadline.c, replenish_dl_entity().
+    "sched: DL replenish lagged too much",
+];
+
 /// Complaints that are quoted at most in the detail.
 const MAX_QUOTE_BYTES: usize = 200;
 
@@ -65,6 +103,11 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, log: &str) {
         return result.push_not_checked(CHECK.name, OFF);
     }
     let scan = scan(log);
+    for message in &scan.noteworthy {
+        result
+            .notes
+            .push(format!("the guest's kernel printed `{message}`"));
+    }
     let measured = Measured {
         value: float(scan.complaints.len() as u64),
         bound: 0.0,
@@ -102,6 +145,7 @@ struct Scan<'a> {
     /// Records that the kernel had to drop, by the holes in their numbers.
     lost: u64,
     complaints: Vec<&'a str>,
+    noteworthy: Vec<&'a str>,
 }
 
 /// Reads records as /dev/kmsg gives them (Documentation/ABI/testing/dev-kmsg): `level,number,time,flags;`
@@ -110,6 +154,7 @@ struct Scan<'a> {
 fn scan(log: &str) -> Scan<'_> {
     let mut scan = Scan::default();
     let mut next = 0;
+    let mut cut = None;
     for line in log
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with(' '))
@@ -123,12 +168,46 @@ fn scan(log: &str) -> Scan<'_> {
             scan.lost = scan.lost.saturating_add(head.number.saturating_sub(next));
             next = head.number.saturating_add(1);
         }
-        let from_kernel = head.is_none_or(|head| head.facility == 0);
-        if from_kernel && is_complaint(message) {
-            scan.complaints.push(message);
+        if head.is_none_or(|head| head.facility == 0) {
+            scan.take(message, &mut cut);
         }
     }
+    scan.complaints.extend(cut.map(|cut| cut.first));
     scan
+}
+
+/// A [`CUT_HERE`] whose complaint has not come yet.
+struct Cut<'a> {
+    /// What the kernel printed first after it; the line itself if that was all.
+    first: &'a str,
+    messages_left: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn take(&mut self, message: &'a str, cut: &mut Option<Cut<'a>>) {
+        if message.starts_with(CUT_HERE) {
+            self.complaints.extend(cut.take().map(|cut| cut.first));
+            *cut = Some(Cut {
+                first: message,
+                messages_left: CUT_HERE_MESSAGES,
+            });
+        } else if is_complaint(message) {
+            // The two lines are one complaint.
+            *cut = None;
+            self.complaints.push(message);
+        } else if let Some(open) = cut {
+            if open.messages_left == CUT_HERE_MESSAGES {
+                open.first = message;
+            }
+            open.messages_left -= 1;
+            if open.messages_left == 0 {
+                self.complaints.extend(cut.take().map(|cut| cut.first));
+            }
+        }
+        if NOTEWORTHY.iter().any(|start| message.starts_with(start)) {
+            self.noteworthy.push(message);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +235,9 @@ fn is_complaint(message: &str) -> bool {
     });
     COMPLAINTS.iter().any(|start| bare.starts_with(start))
         || is_placed_warning(bare)
+        || is_die_header(bare)
+        || is_slub_report(bare)
+        || is_lock_warning(bare)
         || is_hard_lockup(bare)
         || is_hung_task(bare)
         || is_rcu_stall(bare)
@@ -170,6 +252,35 @@ fn is_placed_warning(message: &str) -> bool {
             .map(|(_, line)| line);
         line.is_some_and(|line| line.parse::<u32>().is_ok()) && rest.contains(", CPU#")
     })
+}
+
+/// __die_header() in arch/x86/kernel/dumpstack.c, up to 6.9 without `Oops: ` before it: `NAME: 0000 [#1] SMP`.
+fn is_die_header(message: &str) -> bool {
+    let Some((before, after)) = message.split_once(" [#") else {
+        return false;
+    };
+    let code = before.rsplit_once(": ").map(|(_, code)| code);
+    let has_code = code
+        .is_some_and(|code| code.len() == 4 && code.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    has_code && after.starts_with(|digit: char| digit.is_ascii_digit())
+}
+
+/// slab_bug() in mm/slub.c: `BUG kmalloc-64 (Not tainted): Poison overwritten`.
+fn is_slub_report(message: &str) -> bool {
+    message.starts_with("BUG ") && message.contains("): ")
+}
+
+/// Warnings of kernel/locking/lockdep.c with a name in them: `WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order
+/// detected` of print_bad_irq_dependency(), `WARNING: COMM/PID still has locks held!` of print_held_locks_bug(),
+/// `WARNING: lock chain_key collision` of print_collision(). And csd_lock_wait_toolong() in kernel/smp.c.
+fn is_lock_warning(message: &str) -> bool {
+    let names = [
+        "-unsafe lock order detected",
+        " still has locks held!",
+        "chain_key collision",
+    ];
+    (message.starts_with("WARNING: ") && names.iter().any(|part| message.contains(part)))
+        || message.contains("non-responsive CSD lock")
 }
 
 /// kernel/watchdog.c: `CPU3: Watchdog detected hard LOCKUP on cpu 2`.
@@ -232,6 +343,57 @@ mod tests {
     }
 
     #[test]
+    fn fault_a8_lockdeps_and_the_traps_lines_are_complaints() {
+        for message in [
+            "WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected",
+            "WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected",
+            "WARNING: spin/77 still has locks held!",
+            "INFO: trying to register non-static key.",
+            "divide error: 0000 [#1] SMP NOPTI",
+            "traps: invalid opcode: 0000 [#1] SMP",
+            "stack segment: 0000 [#1] SMP",
+            "int3: 0000 [#1] SMP",
+            "a trap of tomorrow: 00f0 [#2] PREEMPT SMP",
+            "PANIC: early exception 0x0d IP 10:ffffffff81000000 error 0 cr2 0x0",
+            "BUG kmalloc-64 (Not tainted): Poison overwritten",
+            "smp: csd: Detected non-responsive CSD lock (#1) on CPU#0, waiting 5000000000 ns for CPU#01",
+        ] {
+            assert_eq!(complaints(&format!("4,0,1,-;{message}\n")), 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn fault_a8_what_follows_a_cut_is_a_complaint_whatever_it_says() {
+        let log = "4,0,1,-;------------[ cut here ]------------\n4,1,2,-;a warning of tomorrow\n6,2,3,-;x\n";
+        assert_eq!(scan(log).complaints, ["a warning of tomorrow"]);
+        let alone = "4,0,1,-;------------[ cut here ]------------\n";
+        assert_eq!(scan(alone).complaints, [CUT_HERE]);
+        // WARN() with a text of its own: one complaint, quoted by its own line.
+        let warn = "4,0,1,-;------------[ cut here ]------------\n4,1,2,-;the text\n\
+                    4,2,3,-;WARNING: CPU: 1 PID: 77 at kernel/sched/ext.c:1234 scx_foo+0x1/0x2\n";
+        assert_eq!(complaints(&warn.repeat(2)), 2);
+        assert!(scan(warn).complaints[0].starts_with("WARNING: CPU: 1"));
+        let twice = alone.repeat(2) + &"6,5,6,-;x\n".repeat(40);
+        assert_eq!(complaints(&twice), 2);
+    }
+
+    #[test]
+    fn fault_a8_throttling_is_a_note_and_no_complaint() {
+        let mut result = AssertResult::default();
+        let log =
+            "4,0,1,-;sched: RT throttling activated\n4,1,2,-;sched: DL replenish lagged too much\n";
+        judge(&mut result, true, log);
+        assert_eq!(result.outcome(), ktstr_report::Outcome::Pass);
+        assert_eq!(
+            result.notes,
+            [
+                "the guest's kernel printed `sched: RT throttling activated`",
+                "the guest's kernel printed `sched: DL replenish lagged too much`"
+            ]
+        );
+    }
+
+    #[test]
     fn benign_messages_are_not() {
         for message in [
             "Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
@@ -239,6 +401,9 @@ mod tests {
             "Run /init as init process",
             "INFO: NMI handler (perf_event_nmi_handler) took too long to run",
             "debug: BUG: in the midst",
+            "traps: worker[77] trap divide error ip:401000 sp:7ffd error:0 in worker[401000+1000]",
+            "rcu: RCU restricting CPUs from NR_CPUS=8192 to nr_cpu_ids=4.",
+            "node [#1] is there",
         ] {
             assert_eq!(complaints(&format!("4,0,1,-;{message}\n")), 0, "{message}");
         }
