@@ -11,6 +11,7 @@ use ktstr_wire::{FrameError, Message, Phase, Request, TestEnd};
 
 use crate::link::{self, EVENT_QUEUE, Event};
 use crate::observe::{Observation, Observer, ObserverSettings};
+use crate::order::Order;
 use crate::text::BoundedText;
 
 /// Frame errors kept for the report; the rest is only counted.
@@ -63,6 +64,8 @@ pub(crate) struct Record {
     pub(crate) frame_errors: Vec<FrameError>,
     /// Damage beyond what is kept.
     pub(crate) more_frame_errors: u64,
+    /// Whether the messages came in an order that makes sense.
+    pub(crate) order: Order,
     /// What the test printed.
     pub(crate) output: BoundedText,
     /// COM1.
@@ -89,6 +92,41 @@ impl Record {
     /// Whether PID 1 spoke.
     pub(crate) fn booted(&self) -> bool {
         self.release.is_some()
+    }
+
+    /// Keeps what a message says. Of what comes once the first stands.
+    pub(crate) fn keep(&mut self, message: Message) {
+        match message {
+            Message::Hello { release, .. } => {
+                self.release.get_or_insert(release);
+            }
+            Message::Phase(phase) => self.phase = Some(phase),
+            Message::Remark(remark) => self.remarks.push(remark),
+            Message::Output(_, bytes) => self.output.push(&bytes),
+            Message::SetupFailed(chain) => {
+                self.setup_failed.get_or_insert(chain);
+            }
+            Message::Result(end) => {
+                self.result.get_or_insert(end);
+            }
+            Message::Sidecar(json) => {
+                self.sidecar.get_or_insert(json);
+            }
+            Message::SchedulerAttached(ops) => {
+                self.scheduler_attached.get_or_insert(ops);
+            }
+            Message::SchedulerLog(bytes) => self.scheduler_log.push(&bytes),
+            Message::Scheduler(report) => {
+                self.scheduler.get_or_insert(*report);
+            }
+            Message::Exit(status) => self.exit = Some(status),
+            Message::FailureDump(json) => {
+                self.inner_dump.get_or_insert(json);
+            }
+            Message::Bye => self.said_bye = true,
+            // Nothing of it is left.
+            Message::Request(_) => {}
+        }
     }
 }
 
@@ -251,6 +289,7 @@ impl Driver<'_> {
 
     fn take_message(&mut self, message: Message, on_output: OnOutput<'_>) {
         let record = &mut self.record;
+        record.order.take(&message);
         match message {
             Message::Hello { release, .. } => {
                 self.first_message.get_or_insert_with(Instant::now);
@@ -273,16 +312,8 @@ impl Driver<'_> {
                 on_output(stream, &bytes);
                 record.output.push(&bytes);
             }
-            Message::SetupFailed(chain) => record.setup_failed = Some(chain),
-            Message::Result(end) => record.result = Some(end),
-            Message::Sidecar(json) => record.sidecar = Some(json),
-            Message::SchedulerAttached(ops) => record.scheduler_attached = Some(ops),
-            Message::SchedulerLog(bytes) => record.scheduler_log.push(&bytes),
-            Message::Scheduler(report) => record.scheduler = Some(*report),
-            Message::Exit(status) => record.exit = Some(status),
-            Message::FailureDump(json) => record.inner_dump = Some(json),
             Message::Request(what) => self.answer(what),
-            Message::Bye => record.said_bye = true,
+            message => record.keep(message),
         }
     }
 
@@ -345,7 +376,7 @@ impl Driver<'_> {
     }
 }
 
-fn empty_record() -> Record {
+pub(crate) fn empty_record() -> Record {
     Record {
         release: None,
         phase: None,
@@ -360,6 +391,7 @@ fn empty_record() -> Record {
         remarks: Vec::new(),
         frame_errors: Vec::new(),
         more_frame_errors: 0,
+        order: Order::default(),
         output: BoundedText::default(),
         console: String::new(),
         crash: String::new(),

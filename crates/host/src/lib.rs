@@ -16,6 +16,7 @@ pub mod initramfs;
 mod link;
 mod nested;
 mod observe;
+mod order;
 mod outcome;
 mod plan;
 mod scheduler;

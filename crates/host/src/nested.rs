@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ktstr_machine::MachineSpec;
-use ktstr_report::{EngineInfo, Sidecar, Timings};
+use ktstr_report::{EngineInfo, FailureKind, Outcome, Sidecar, Timings};
 use ktstr_topology::{NumaMemory, Topology};
 use ktstr_wire::{NestedTest, Task};
 
@@ -16,6 +16,7 @@ use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
 use crate::observe::Observation;
+use crate::outcome::{against_outer_machine, inconclusive};
 use crate::plan::{TestPlan, boot_limit};
 use crate::session::{Session, SetUpError};
 use crate::sidecar::{conclude, millis};
@@ -84,8 +85,12 @@ impl Session {
         let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));
         let observation = match inner {
             Some(Ok(inner)) => {
+                let against = against_outer_machine(&record);
                 let printed = record.output.into_text();
                 *sidecar = marked(inner, sidecar, &printed, &self.engine().describe());
+                if let Some(why) = against {
+                    distrust(sidecar, why);
+                }
                 Observation::of_inner_host(record.inner_dump)
             }
             Some(Err(error)) => {
@@ -136,6 +141,15 @@ pub(crate) fn nest(spec: &mut MachineSpec) {
     spec.nested_virtualization = true;
     // They protect nothing here, and cost every exit of the inner machine dearly.
     spec.cmdline.push("mitigations=off".to_owned());
+}
+
+/// Takes back what an inner host said of its test, but for a failure.
+fn distrust(sidecar: &mut Sidecar, why: String) {
+    if sidecar.outcome == Outcome::Fail {
+        sidecar.remarks.push(why);
+    } else {
+        (sidecar.outcome, sidecar.failure) = inconclusive(FailureKind::Harness, why, "");
+    }
 }
 
 /// The inner host's sidecar as ours.

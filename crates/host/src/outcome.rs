@@ -1,7 +1,12 @@
 //! What a test came to, from what its machine said and how it ended. A pure function of the record.
+//!
+//! A result frame alone is no pass. The guest must have come to its end after it, nothing on the link may be damaged or
+//! out of order, and a declared scheduler must have been attached.
 
 use ktstr_machine::{End, KillReason};
-use ktstr_report::{AssertResult, Failure, FailureKind, Outcome, Thresholds};
+use ktstr_report::{
+    AssertResult, Failure, FailureKind, Outcome, SchedulerEnd, SchedulerReport, Thresholds,
+};
 use ktstr_wire::{CRASH_MARK, Message, TestEnd};
 
 use crate::drive::{Limits, Record};
@@ -12,13 +17,19 @@ pub(crate) fn numbered(chain: &[String]) -> String {
     chain.iter().enumerate().map(line).collect()
 }
 
+/// What a record is held against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms<'a> {
+    pub(crate) limits: Limits,
+    pub(crate) thresholds: &'a Thresholds,
+    /// Whether the test runs under a scheduler that it declares.
+    pub(crate) has_scheduler: bool,
+}
+
 /// Judges a record. In order of precedence: a crash of the kernel, a crash of the test's process, the
-/// result that the guest sent, and, where there is none, how the machine ended.
-pub(crate) fn judge(
-    record: &Record,
-    limits: Limits,
-    thresholds: &Thresholds,
-) -> (Outcome, Option<Failure>, AssertResult) {
+/// result that the guest sent, and, where there is none, how the machine ended. A result that is no failure counts only
+/// if nothing speaks against it.
+pub(crate) fn judge(record: &Record, terms: Terms<'_>) -> (Outcome, Option<Failure>, AssertResult) {
     let sent = record.result.clone();
     let mut result = sent
         .as_ref()
@@ -28,7 +39,7 @@ pub(crate) fn judge(
     if let Some(observation) = &record.observation
         && result.skipped.is_none()
     {
-        result.merge(observation.judge(thresholds));
+        result.merge(observation.judge(terms.thresholds));
     }
     let (outcome, failure) = if let End::Panicked { .. } = &record.end {
         // The whole text is in the console's end.
@@ -40,11 +51,127 @@ pub(crate) fn judge(
         let summary = format!("the guest could not be made ready: {}", outermost(chain));
         fail(FailureKind::Harness, summary, &numbered(chain))
     } else if let Some(end) = &sent {
-        judge_end(end.error.as_deref(), &result)
+        let judged = judge_end(end.error.as_deref(), &result);
+        match against_result(record, &result, terms) {
+            Some(against) if judged.0 != Outcome::Fail => against,
+            Some((_, Some(against))) => {
+                result.notes.push(against.summary);
+                judged
+            }
+            _ => judged,
+        }
     } else {
-        without_result(record, limits)
+        without_result(record, terms.limits)
     };
     (outcome, failure, result)
+}
+
+/// What speaks against a result that was sent and is no failure by itself.
+fn against_result(
+    record: &Record,
+    result: &AssertResult,
+    terms: Terms<'_>,
+) -> Option<(Outcome, Option<Failure>)> {
+    if let Some((kind, summary)) = against_end(record) {
+        return Some(match kind {
+            FailureKind::Host => inconclusive(kind, summary, ""),
+            _ => fail(kind, summary, ""),
+        });
+    }
+    let unproven = || {
+        let passed = terms.has_scheduler && result.outcome() == Outcome::Pass;
+        passed.then(|| unproven(record)).flatten()
+    };
+    let summary = against_link(record).or_else(unproven)?;
+    Some(inconclusive(FailureKind::Harness, summary, ""))
+}
+
+/// How the machine ended, if that was not after the guest's last word, and whose fault it is.
+fn against_end(record: &Record) -> Option<(FailureKind, String)> {
+    if record.said_bye {
+        return None;
+    }
+    let kind = match &record.end {
+        End::Killed { .. } => FailureKind::Host,
+        End::Broken { .. } | End::FailedToStart { .. } => FailureKind::Harness,
+        _ => FailureKind::Guest,
+    };
+    let summary = format!(
+        "the guest sent its result and did not come to its end: {}",
+        record.end
+    );
+    Some((kind, summary))
+}
+
+/// What is wrong with the stream of frames: something was lost, or is not what a guest of ours sends.
+fn against_link(record: &Record) -> Option<String> {
+    if let Some(first) = record.frame_errors.first() {
+        let more = record.frame_errors.len() as u64 - 1 + record.more_frame_errors;
+        let more = match more {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        return Some(format!(
+            "the link was damaged, and what was lost is not known: {first}{more}"
+        ));
+    }
+    let fault = record.order.faults().first()?;
+    Some(format!("the guest's frames make no sense: {fault}"))
+}
+
+/// What is missing for a pass under a scheduler.
+fn unproven(record: &Record) -> Option<String> {
+    let Some(report) = &record.scheduler else {
+        return Some("the test passed, but there is no word of its scheduler".to_owned());
+    };
+    let is_named = record.scheduler_attached == report.ops;
+    if !is_named || !report.was_attached() || report.end != SchedulerEnd::Attached {
+        let sentence = report.sentence();
+        return Some(format!(
+            "the test passed, but {sentence}{}",
+            other_name(record, report)
+        ));
+    }
+    let checks = record.result.iter().flat_map(|end| &end.result.checks);
+    let passed: Vec<&str> = checks
+        .filter(|check| check.outcome == Outcome::Pass)
+        .map(|check| check.check.as_str())
+        .collect();
+    let missing = [SchedulerReport::ATTACHED, SchedulerReport::ALIVE]
+        .into_iter()
+        .find(|name| !passed.contains(name))?;
+    Some(format!("the test passed, but `{missing}` was not judged"))
+}
+
+fn other_name(record: &Record, report: &SchedulerReport) -> String {
+    let name = |ops: &Option<String>| ops.clone().unwrap_or_else(|| "nothing".to_owned());
+    if record.scheduler_attached == report.ops {
+        return String::new();
+    }
+    format!(
+        "; the kernel called it {} at first, and {} at last",
+        name(&record.scheduler_attached),
+        name(&report.ops)
+    )
+}
+
+/// What speaks against all that came out of the machine around an inner one.
+pub(crate) fn against_outer_machine(record: &Record) -> Option<String> {
+    let what = if let End::Panicked { .. } = &record.end {
+        record.end.to_string()
+    } else if let Some(crash) = crash_text(&record.crash) {
+        first_line(crash).to_owned()
+    } else if let Some(chain) = &record.setup_failed {
+        outermost(chain).to_owned()
+    } else if !record.said_bye {
+        format!(
+            "it sent the result and did not come to its end: {}",
+            record.end
+        )
+    } else {
+        against_link(record)?
+    };
+    Some(format!("the outer machine can't be relied on: {what}"))
 }
 
 /// Judges what a body came to: the error that it returned, or all checks.
@@ -126,7 +253,11 @@ pub(crate) fn fail(kind: FailureKind, summary: String, detail: &str) -> (Outcome
     (Outcome::Fail, Some(failure(kind, summary, detail)))
 }
 
-fn inconclusive(kind: FailureKind, summary: String, detail: &str) -> (Outcome, Option<Failure>) {
+pub(crate) fn inconclusive(
+    kind: FailureKind,
+    summary: String,
+    detail: &str,
+) -> (Outcome, Option<Failure>) {
     (Outcome::Inconclusive, Some(failure(kind, summary, detail)))
 }
 
@@ -147,4 +278,211 @@ fn first_line(text: &str) -> &str {
         .find(|line| !line.trim().is_empty())
         .unwrap_or("no reason was given")
         .trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ktstr_report::{CheckResult, KernelExit};
+    use ktstr_wire::Decoder;
+
+    use super::*;
+    use crate::drive::empty_record;
+
+    const TERMS: Terms<'_> = Terms {
+        limits: Limits {
+            boot: Duration::from_secs(1),
+            run: None,
+        },
+        thresholds: &Thresholds::DEFAULT,
+        has_scheduler: false,
+    };
+
+    fn hello() -> Message {
+        Message::Hello {
+            release: "7.3.4".to_owned(),
+            uptime_ns: 1,
+        }
+    }
+
+    fn result(checks: &[&str]) -> Message {
+        let mut end = TestEnd::default();
+        for name in checks {
+            end.result.push(CheckResult::at_most(*name, 0.0, 1.0, ""));
+        }
+        Message::Result(end)
+    }
+
+    fn record(messages: Vec<Message>) -> Record {
+        let mut record = Record {
+            end: End::Stopped(KillReason::Done),
+            ..empty_record()
+        };
+        for message in messages {
+            record.order.take(&message);
+            record.keep(message);
+        }
+        record
+    }
+
+    fn passed() -> Record {
+        record(vec![hello(), result(&["progress"]), Message::Bye])
+    }
+
+    fn judged(record: &Record, terms: Terms<'_>) -> (Outcome, String) {
+        let (outcome, failure, _) = judge(record, terms);
+        let summary = failure.map(|failure| failure.summary);
+        (outcome, summary.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_result_and_the_last_word_are_a_pass() {
+        assert_eq!(judged(&passed(), TERMS), (Outcome::Pass, String::new()));
+    }
+
+    #[test]
+    fn fault_a6_a_guest_that_ends_after_its_result_and_before_its_last_word_is_no_pass() {
+        for (end, outcome) in [
+            (End::Stopped(KillReason::Watchdog), Outcome::Fail),
+            (End::TripleFault { vcpu: 1, rip: None }, Outcome::Fail),
+            (End::Reset, Outcome::Fail),
+            (End::PoweredOff, Outcome::Fail),
+            (
+                End::Broken {
+                    message: "x".to_owned(),
+                },
+                Outcome::Fail,
+            ),
+            (End::Killed { signal: 9 }, Outcome::Inconclusive),
+        ] {
+            for sent in [
+                result(&["progress"]),
+                Message::Result(TestEnd {
+                    result: AssertResult::skip("not here"),
+                    error: None,
+                }),
+            ] {
+                let mut record = record(vec![hello(), sent]);
+                record.end = end.clone();
+                let (judged, summary) = judged(&record, TERMS);
+                assert_eq!(judged, outcome, "{end}");
+                let words = format!("the guest sent its result and did not come to its end: {end}");
+                assert_eq!(summary, words);
+            }
+        }
+    }
+
+    #[test]
+    fn fault_a6_damage_on_the_link_is_no_pass() {
+        let mut damaged = passed();
+        let mut decoder = Decoder::default();
+        decoder.push(b"noise");
+        damaged.frame_errors.extend(decoder.finish());
+        damaged.more_frame_errors = 2;
+        let (outcome, summary) = judged(&damaged, TERMS);
+        assert_eq!(outcome, Outcome::Inconclusive);
+        let words = "the link was damaged, and what was lost is not known: ";
+        assert!(
+            summary.starts_with(words) && summary.ends_with(" (and 2 more)"),
+            "{summary}"
+        );
+    }
+
+    #[test]
+    fn fault_a6_a_guest_that_contradicts_itself_is_no_pass() {
+        let failed = || {
+            let mut end = TestEnd::default();
+            end.result
+                .push(CheckResult::at_most("progress", 2.0, 1.0, ""));
+            Message::Result(end)
+        };
+        let pass = || result(&["progress"]);
+        let (outcome, summary) = judged(
+            &record(vec![hello(), pass(), failed(), Message::Bye]),
+            TERMS,
+        );
+        assert_eq!(outcome, Outcome::Inconclusive);
+        assert_eq!(
+            summary,
+            "the guest's frames make no sense: a result frame came after the result"
+        );
+        // The first result stands.
+        let (outcome, _) = judged(
+            &record(vec![hello(), failed(), pass(), Message::Bye]),
+            TERMS,
+        );
+        assert_eq!(outcome, Outcome::Fail);
+    }
+
+    #[test]
+    fn a_declared_scheduler_must_have_been_attached_for_a_pass() {
+        let report = |end| SchedulerReport {
+            name: "x".to_owned(),
+            ops: Some("x_1".to_owned()),
+            attach_ms: Some(1),
+            end,
+            exit: Some(KernelExit::default()),
+            ..SchedulerReport::default()
+        };
+        let terms = Terms {
+            has_scheduler: true,
+            ..TERMS
+        };
+        let run = |attached: &str, end, checks: &[&str]| {
+            let record = record(vec![
+                hello(),
+                Message::SchedulerAttached(attached.to_owned()),
+                Message::Scheduler(Box::new(report(end))),
+                result(checks),
+                Message::Bye,
+            ]);
+            judged(&record, terms)
+        };
+        let both = [SchedulerReport::ATTACHED, SchedulerReport::ALIVE];
+        let passed = run("x_1", SchedulerEnd::Attached, &both);
+        assert_eq!(passed, (Outcome::Pass, String::new()));
+        for (judged, words) in [
+            (
+                run("x_1", SchedulerEnd::Attached, &both[..1]),
+                "the test passed, but `scheduler_alive` was not judged",
+            ),
+            (
+                run("x_1", SchedulerEnd::FellBack, &both),
+                "the test passed, but scheduler `x` is no longer attached, though its process lives",
+            ),
+            (
+                run("y", SchedulerEnd::Attached, &both),
+                "the test passed, but scheduler `x` was attached to the end of the test; the kernel called it y \
+                 at first, and x_1 at last",
+            ),
+            (
+                judged(&self::passed(), terms),
+                "the test passed, but there is no word of its scheduler",
+            ),
+        ] {
+            assert_eq!(judged.0, Outcome::Inconclusive);
+            assert!(judged.1.starts_with(words), "{}", judged.1);
+        }
+    }
+
+    #[test]
+    fn fault_a6_an_outer_machine_that_panicked_or_did_not_end_is_not_relied_on() {
+        let sidecar = || Message::Sidecar(Vec::new());
+        let fine = record(vec![hello(), sidecar(), Message::Bye]);
+        assert_eq!(against_outer_machine(&fine), None);
+        let mut panicked = fine;
+        panicked.end = End::Panicked {
+            text: "Kernel panic - not syncing: x".to_owned(),
+        };
+        assert_eq!(
+            against_outer_machine(&panicked).as_deref(),
+            Some("the outer machine can't be relied on: the guest kernel panicked: x")
+        );
+        let mut hung = record(vec![hello(), sidecar()]);
+        hung.end = End::Stopped(KillReason::Watchdog);
+        assert!(against_outer_machine(&hung).is_some());
+        let twice = record(vec![hello(), sidecar(), sidecar(), Message::Bye]);
+        assert!(against_outer_machine(&twice).is_some());
+    }
 }

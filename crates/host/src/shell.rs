@@ -13,7 +13,7 @@ use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
 use crate::nested::{KVM_MODULES, nest};
-use crate::outcome::judge;
+use crate::outcome::{Terms, judge};
 use crate::plan::boot_limit;
 use crate::session::{Session, SetUpError};
 use crate::sidecar::{console_end, failure_of};
@@ -122,7 +122,12 @@ impl Session {
         // A person who turns the machine off has left the shell.
         let turned_off = plan.interactive && record.booted() && record.end == End::PoweredOff;
         let Some(status) = record.exit.or(turned_off.then_some(0)) else {
-            let (_, failure, _) = judge(&record, limits, &Thresholds::DEFAULT);
+            let terms = Terms {
+                limits,
+                thresholds: &Thresholds::DEFAULT,
+                has_scheduler: false,
+            };
+            let (_, failure, _) = judge(&record, terms);
             let failure = failure.unwrap_or_else(|| Failure {
                 kind: ktstr_report::FailureKind::Harness,
                 summary: "the machine ended before the command did".to_owned(),

@@ -10,7 +10,7 @@ use ktstr_topology::{NumaMemory, NumaSpec};
 use crate::causes::causes;
 use crate::drive::{Limits, Record};
 use crate::observe::Observation;
-use crate::outcome::{judge, numbered};
+use crate::outcome::{Terms, judge, numbered};
 use crate::plan::TestPlan;
 
 /// Lines of the console that a report keeps.
@@ -66,7 +66,12 @@ pub(crate) fn conclude(
     limits: Limits,
     thresholds: &Thresholds,
 ) -> Observation {
-    let (outcome, failure, result) = judge(&record, limits, thresholds);
+    let terms = Terms {
+        limits,
+        thresholds,
+        has_scheduler: sidecar.scheduler.is_some(),
+    };
+    let (outcome, failure, result) = judge(&record, terms);
     sidecar.outcome = outcome;
     sidecar.failure = failure;
     sidecar.result = result;

@@ -150,6 +150,11 @@ pub struct SchedulerReport {
 }
 
 impl SchedulerReport {
+    /// Name of the check that it was attached.
+    pub const ATTACHED: &str = "scheduler_attached";
+    /// Name of the check that it stayed so to the end of the test.
+    pub const ALIVE: &str = "scheduler_alive";
+
     /// Whether the kernel had it attached at any time.
     pub fn was_attached(&self) -> bool {
         self.attach_ms.is_some()

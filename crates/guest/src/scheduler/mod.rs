@@ -50,10 +50,6 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(5);
 /// How often sched_ext and the process are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Names of the checks that every test with a scheduler has.
-const ATTACHED: &str = "scheduler_attached";
-const ALIVE: &str = "scheduler_alive";
-
 /// A scheduler that was attached.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
@@ -144,7 +140,7 @@ pub(crate) fn start(
                 process.finish_log()?;
             }
             let mut result = AssertResult::default();
-            result.push(check(ATTACHED, false, report.sentence()));
+            result.push(check(SchedulerReport::ATTACHED, false, report.sentence()));
             limit.into_iter().for_each(|check| result.push(check));
             link.send(&Message::Scheduler(Box::new(report)))?;
             Ok(Start::Failed(result))
@@ -255,9 +251,9 @@ impl Scheduler {
         let name = &self.report.name;
         let attach_s = Duration::from_millis(self.report.attach_ms.unwrap_or(0)).as_secs_f64();
         let attached = format!("scheduler `{name}` was attached after {attach_s:.2} s");
-        result.push(check(ATTACHED, true, attached));
+        result.push(check(SchedulerReport::ATTACHED, true, attached));
         let held = self.report.end == SchedulerEnd::Attached;
-        result.push(check(ALIVE, held, self.report.sentence()));
+        result.push(check(SchedulerReport::ALIVE, held, self.report.sentence()));
         self.limit.into_iter().for_each(|check| result.push(check));
         self.link.send(&Message::Scheduler(Box::new(self.report)))?;
         Ok(result)

@@ -1,0 +1,122 @@
+//! Whether a guest's messages come in an order that a guest of ours sends.
+
+use ktstr_wire::Message;
+
+/// Faults that are kept. One is enough to trust nothing.
+const MAX_FAULTS: usize = 4;
+
+/// What came so far, and what could not come then. A guest that breaks the order was damaged, or is not ours.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    /// Kinds that came, as bits: each of [`ONCE`] may come once.
+    came: u32,
+    faults: Vec<String>,
+}
+
+/// Messages of which there is one.
+const ONCE: [&str; 9] = [
+    "hello",
+    "setup-failed",
+    "result",
+    "exit",
+    "sidecar",
+    "scheduler-attached",
+    "scheduler",
+    "failure-dump",
+    "bye",
+];
+
+impl Order {
+    /// Takes note of the next message.
+    pub(crate) fn take(&mut self, message: &Message) {
+        let name = message.kind_name();
+        let fault = if self.has("bye") {
+            Some("after the last frame")
+        } else if self.has("result") && !matches!(message, Message::Bye) {
+            Some("after the result")
+        } else if self.has(name) && ONCE.contains(&name) {
+            Some("a second time")
+        } else if !self.has("hello") && !matches!(message, Message::Hello { .. }) {
+            Some("before the first frame")
+        } else {
+            None
+        };
+        if let Some(when) = fault
+            && self.faults.len() < MAX_FAULTS
+        {
+            self.faults.push(format!("a {name} frame came {when}"));
+        }
+        if let Some(at) = ONCE.iter().position(|once| *once == name) {
+            self.came |= 1 << at;
+        }
+    }
+
+    /// What came out of order.
+    pub(crate) fn faults(&self) -> &[String] {
+        &self.faults
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let at = ONCE.iter().position(|once| *once == name);
+        at.is_some_and(|at| self.came & (1 << at) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ktstr_wire::{Phase, TestEnd};
+
+    use super::*;
+
+    fn hello() -> Message {
+        Message::Hello {
+            release: String::new(),
+            uptime_ns: 0,
+        }
+    }
+
+    fn faults(messages: &[Message]) -> Vec<String> {
+        let mut order = Order::default();
+        messages.iter().for_each(|message| order.take(message));
+        order.faults().to_vec()
+    }
+
+    #[test]
+    fn what_a_guest_sends_is_in_order() {
+        let result = || Message::Result(TestEnd::default());
+        let sent = [
+            hello(),
+            Message::Phase(Phase::Attaching),
+            Message::SchedulerLog(vec![]),
+            Message::SchedulerAttached("x".to_owned()),
+            Message::Phase(Phase::Body),
+            Message::Remark(String::new()),
+            Message::Phase(Phase::Detaching),
+            Message::Scheduler(Box::default()),
+            Message::Phase(Phase::Judging),
+            result(),
+            Message::Bye,
+        ];
+        assert_eq!(faults(&sent), [""; 0]);
+    }
+
+    #[test]
+    fn what_it_would_not_send_is_a_fault() {
+        let result = || Message::Result(TestEnd::default());
+        assert_eq!(
+            faults(&[hello(), result(), result(), Message::Bye, hello()]),
+            [
+                "a result frame came after the result",
+                "a hello frame came after the last frame"
+            ]
+        );
+        assert_eq!(
+            faults(&[result(), hello(), hello()]),
+            [
+                "a result frame came before the first frame",
+                "a hello frame came after the result",
+                "a hello frame came after the result",
+            ]
+        );
+    }
+}
