@@ -63,6 +63,7 @@ mod scheduler;
 /// | check | takes |
 /// |---|---|
 /// | `progress`, `isolation`, `cpus_online`, `kernel_log` | `true`, `off` |
+/// | `cpu_quota`, `cpu_share`, `affinity`, `nice_share`, `sched_policy`, `mem_binding`: that what the test declares holds | `true`, `off` |
 /// | `max_gap_ms` | a whole number, `off` |
 /// | `max_spread_pct` | a number, `off` |
 /// | `fail_on_rq_clock_stuck` | `true`, `off` |
@@ -141,6 +142,7 @@ pub use ktstr_macros::ktstr_test;
 /// | `topology` | `(numa_nodes, llcs, cores, threads)` of its tests, where they don't declare their own |
 /// | `sched_args` | arguments of its program |
 /// | `ops` | the name that the kernel has for it, or its beginning; if unset, that of `binary` without `scx_`, and any for a file |
+/// | `checks` | checks of declared properties that it ignores by design, such as `{ cpu_share = off, cpu_quota = off }`; a test's own setting wins |
 /// | `kernels` | releases that it is for, by their beginning, such as `["6.16", "7"]`; on others its tests are skipped |
 pub use ktstr_macros::declare_scheduler;
 
@@ -172,5 +174,5 @@ pub mod __private {
 
     pub use crate::entry::run;
     pub use crate::registry::{NumaEntry, TESTS, TestEntry, post_vm_result, topology};
-    pub use crate::scheduler::{SchedulerUse, topology_under};
+    pub use crate::scheduler::{SchedulerUse, assert_under, topology_under};
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ktstr_host::{SchedulerPlan, SchedulerSource};
+use ktstr_scenario::{Assert, PropertyCheck};
 use ktstr_topology::Topology;
 
 /// A scheduler to run tests under. Declare it with [`declare_scheduler!`](crate::declare_scheduler), or build it:
@@ -23,6 +24,7 @@ pub struct Scheduler {
     sched_args: &'static [&'static str],
     ops: Option<&'static str>,
     kernels: &'static [&'static str],
+    checks_off: &'static [PropertyCheck],
     manifest_dir: Option<&'static str>,
 }
 
@@ -47,6 +49,7 @@ impl Scheduler {
             sched_args: &[],
             ops: None,
             kernels: &[],
+            checks_off: &[],
             manifest_dir: None,
         }
     }
@@ -116,6 +119,14 @@ impl Scheduler {
         matches!(self.source, Some(Source::Discover(_)))
     }
 
+    /// Checks of declared properties that it ignores by design. They are off in its tests, and the report says by
+    /// whom; a test can turn them on.
+    #[must_use]
+    pub const fn checks_off(mut self, checks: &'static [PropertyCheck]) -> Self {
+        self.checks_off = checks;
+        self
+    }
+
     /// Folder of the crate that declares it: `env!("CARGO_MANIFEST_DIR")`. If unset, that of the test.
     #[must_use]
     pub const fn declared_in(mut self, manifest_dir: &'static str) -> Self {
@@ -152,6 +163,17 @@ pub const fn topology_under(scheduler: &Scheduler, declared: [Option<u32>; 4]) -
             panic!("the topology that the test and its scheduler declare together is impossible")
         }
     }
+}
+
+/// The checks of a test under `scheduler` that says nothing about them.
+pub const fn assert_under(scheduler: &Scheduler) -> Assert {
+    let mut assert = Assert::DEFAULT;
+    let mut at = 0;
+    while at < scheduler.checks_off.len() {
+        assert = assert.off_by_scheduler(scheduler.checks_off[at], scheduler.name);
+        at += 1;
+    }
+    assert
 }
 
 /// How one test uses a scheduler.
@@ -234,6 +256,15 @@ mod tests {
         const BARE: Scheduler = Scheduler::named("y").binary_path("y");
         let topology = topology_under(&BARE, [Some(2), None, None, None]);
         assert_eq!(topology, Topology::new(2, 2, 1, 1).expect("possible"));
+    }
+
+    #[test]
+    fn checks_that_a_scheduler_turns_off_can_be_turned_on_by_a_test() {
+        const PLAIN: Scheduler = Scheduler::named("plain").checks_off(&[PropertyCheck::CpuShare]);
+        let assert = assert_under(&PLAIN);
+        let off = Assert::DEFAULT.off_by_scheduler(PropertyCheck::CpuShare, "plain");
+        assert_eq!(assert, off);
+        assert_eq!(assert.cpu_share(true), Assert::DEFAULT);
     }
 
     #[test]

@@ -125,11 +125,17 @@ enum Bound {
 }
 
 /// Checks by name, as `Assert` spells them.
-const CHECKS: [(&str, Bound); 15] = [
+const CHECKS: [(&str, Bound); 21] = [
     ("progress", Bound::Switch),
     ("isolation", Bound::Switch),
     ("cpus_online", Bound::Switch),
     ("kernel_log", Bound::Switch),
+    ("cpu_quota", Bound::Switch),
+    ("cpu_share", Bound::Switch),
+    ("affinity", Bound::Switch),
+    ("nice_share", Bound::Switch),
+    ("sched_policy", Bound::Switch),
+    ("mem_binding", Bound::Switch),
     ("max_gap_ms", Bound::Whole),
     ("max_spread_pct", Bound::Number),
     ("max_p99_wake_latency_ns", Bound::Whole),

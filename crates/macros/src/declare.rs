@@ -10,7 +10,7 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Result, Token, Visibility, braced};
 
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 10] = [
     "name",
     "binary",
     "binary_path",
@@ -20,6 +20,20 @@ const FIELDS: [&str; 9] = [
     "sched_args",
     "ops",
     "kernels",
+    CHECKS,
+];
+
+/// The field with a form of its own.
+const CHECKS: &str = "checks";
+
+/// Checks that a scheduler can turn off, and the names of `PropertyCheck`.
+const PROPERTY_CHECKS: [(&str, &str); 6] = [
+    ("cpu_quota", "CpuQuota"),
+    ("cpu_share", "CpuShare"),
+    ("affinity", "Affinity"),
+    ("nice_share", "NiceShare"),
+    ("sched_policy", "SchedPolicy"),
+    ("mem_binding", "MemBinding"),
 ];
 
 struct Declaration {
@@ -31,14 +45,72 @@ struct Declaration {
 
 struct Field {
     name: Ident,
-    value: Expr,
+    value: Value,
+}
+
+enum Value {
+    Expr(Box<Expr>),
+    /// Names of `PropertyCheck` that are turned off.
+    ChecksOff(Vec<Ident>),
+}
+
+impl Field {
+    /// The value of any field but [`CHECKS`].
+    fn expr(&self) -> Result<&Expr> {
+        match &self.value {
+            Value::Expr(value) => Ok(value),
+            Value::ChecksOff(_) => Err(Error::new(self.name.span(), "takes a value")),
+        }
+    }
+}
+
+/// `{ cpu_share = off, cpu_quota = off }`.
+fn checks_off(input: ParseStream<'_>) -> Result<Vec<Ident>> {
+    let form = "`checks` takes checks that are off, in braces: `{ cpu_share = off }`";
+    if !input.peek(syn::token::Brace) {
+        return Err(input.error(form));
+    }
+    let content;
+    braced!(content in input);
+    let mut off: Vec<Ident> = Vec::new();
+    while !content.is_empty() {
+        let name: Ident = content.parse()?;
+        let known = PROPERTY_CHECKS.iter().find(|(check, _)| name == check);
+        let Some((_, variant)) = known else {
+            let names: Vec<&str> = PROPERTY_CHECKS.iter().map(|(check, _)| *check).collect();
+            let message = format!(
+                "a scheduler can't turn `{name}` off; it can turn off what it ignores by design: {}",
+                names.join(", ")
+            );
+            return Err(Error::new(name.span(), message));
+        };
+        content.parse::<Token![=]>()?;
+        let value: Ident = content
+            .parse()
+            .map_err(|error| Error::new(error.span(), form))?;
+        if value != "off" {
+            return Err(Error::new(value.span(), form));
+        }
+        if off.iter().any(|earlier| earlier == variant) {
+            return Err(Error::new(name.span(), format!("`{name}` is given twice")));
+        }
+        off.push(Ident::new(variant, name.span()));
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    Ok(off)
 }
 
 impl Parse for Field {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let name = input.parse()?;
+        let name: Ident = input.parse()?;
         input.parse::<Token![=]>()?;
-        let value = input.parse()?;
+        let value = if name == CHECKS {
+            Value::ChecksOff(checks_off(input)?)
+        } else {
+            Value::Expr(Box::new(input.parse()?))
+        };
         Ok(Self { name, value })
     }
 }
@@ -95,6 +167,13 @@ pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
             calls.extend(quote!(.#method(&[#(#texts),*])));
         }
     }
+    if let Some(Field {
+        value: Value::ChecksOff(off),
+        ..
+    }) = fields.get(CHECKS)
+    {
+        calls.extend(quote!(.checks_off(&[#(::ktstr::scenario::PropertyCheck::#off),*])));
+    }
     if let Some(ops) = text(fields, "ops")? {
         calls.extend(quote!(.ops(#ops)));
     }
@@ -126,11 +205,12 @@ fn source(declaration: &Declaration) -> Result<TokenStream> {
 }
 
 fn topology(field: &Field) -> Result<TokenStream> {
+    let value = field.expr()?;
     let wrong = || {
         let message = "`topology` takes four numbers: (numa_nodes, llcs, cores, threads)";
-        Error::new(field.value.span(), message)
+        Error::new(value.span(), message)
     };
-    let Expr::Tuple(tuple) = &field.value else {
+    let Expr::Tuple(tuple) = value else {
         return Err(wrong());
     };
     let mut counts = Vec::new();
@@ -147,7 +227,7 @@ fn topology(field: &Field) -> Result<TokenStream> {
         return Err(wrong());
     };
     Topology::new(numa_nodes, llcs, cores, threads)
-        .map_err(|error| Error::new(field.value.span(), error))?;
+        .map_err(|error| Error::new(value.span(), error))?;
     Ok(quote!(.topology(#numa_nodes, #llcs, #cores, #threads)))
 }
 
@@ -155,14 +235,16 @@ fn text(fields: &BTreeMap<String, Field>, name: &str) -> Result<Option<LitStr>> 
     fields
         .get(name)
         .map(|field| {
-            literal(&field.value).ok_or_else(|| wants(&field.value.span(), &field.name, "a text"))
+            let value = field.expr()?;
+            literal(value).ok_or_else(|| wants(&value.span(), &field.name, "a text"))
         })
         .transpose()
 }
 
 fn texts(field: &Field) -> Result<Vec<LitStr>> {
-    let wrong = || wants(&field.value.span(), &field.name, "a list of texts");
-    match &field.value {
+    let value = field.expr()?;
+    let wrong = || wants(&value.span(), &field.name, "a list of texts");
+    match value {
         Expr::Array(array) => array
             .elems
             .iter()
@@ -207,7 +289,8 @@ mod tests {
     fn a_declaration_becomes_a_static() {
         let code = expanded(
             "pub MINE, { name = \"mine\", binary = \"scx_mine\", topology = (1, 2, 4, 1), \
-             sched_args = [\"-v\"], kernels = [\"7.3\"], ops = \"m\" }",
+             sched_args = [\"-v\"], kernels = [\"7.3\"], ops = \"m\", \
+             checks = { cpu_share = off, cpu_quota = off } }",
         );
         assert!(
             code.starts_with(
@@ -221,6 +304,8 @@ mod tests {
             ".sched_args(&[\"-v\"])",
             ".kernels(&[\"7.3\"])",
             ".ops(\"m\")",
+            ".checks_off(&[::ktstr::scenario::PropertyCheck::CpuShare,\
+             ::ktstr::scenario::PropertyCheck::CpuQuota])",
             ".declared_in(::core::env!(\"CARGO_MANIFEST_DIR\"))",
         ] {
             assert!(code.contains(part), "no {part} in {code}");
@@ -255,6 +340,22 @@ mod tests {
                 "M, { name = \"x\", binary = \"x\", topology = (2, 3, 1, 1) }",
                 "multiple of",
                 "(2, 3, 1, 1)",
+            ),
+            (
+                "M, { name = \"x\", checks = { kernel_log = off } }",
+                "can't turn `kernel_log` off; it can turn off what it ignores by design: cpu_quota",
+                "kernel_log",
+            ),
+            (
+                "M, { name = \"x\", checks = { cpu_share = true } }",
+                "takes checks that are off",
+                "true",
+            ),
+            ("M, { name = \"x\", checks = off }", "in braces", "off"),
+            (
+                "M, { name = \"x\", checks = { affinity = off, affinity = off } }",
+                "given twice",
+                "affinity",
             ),
             (
                 "M, { name = \"x\", binary = \"x\", kernels = \"7.3\" }",

@@ -60,6 +60,10 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
         attributes.kaslr,
         &attributes.assert,
     );
+    let checks = match &attributes.under.scheduler {
+        Some(scheduler) => quote!(::ktstr::__private::assert_under(&#scheduler)),
+        None => quote!(::ktstr::Assert::DEFAULT),
+    };
     let (scheduler, expect) = (
         attributes.under.scheduler_tokens(),
         attributes.under.expect_tokens(),
@@ -82,7 +86,7 @@ fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -
             modules: &[#(#modules),*],
             host_only: #host_only,
             kaslr: #kaslr,
-            assert: ::ktstr::Assert::DEFAULT #assert,
+            assert: #checks #assert,
             body: #body,
         }
     }
@@ -357,6 +361,13 @@ mod tests {
             ),
             "{code}"
         );
+    }
+
+    #[test]
+    fn a_tests_own_setting_of_a_check_comes_after_its_schedulers() {
+        let code = expanded("scheduler = my::X, cpu_quota = true, affinity = off").replace(' ', "");
+        let calls = "assert_under(&my::X).cpu_quota(true).affinity(false)";
+        assert!(code.contains(calls), "{code}");
     }
 
     #[test]

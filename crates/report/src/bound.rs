@@ -20,3 +20,30 @@ impl<T: Copy> Bound<T> {
         }
     }
 }
+
+/// Whether a check without a bound is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Turned off by the test.
+    Off,
+    /// Turned off in the declaration of this scheduler, which ignores by design what it checks.
+    OffByScheduler(&'static str),
+}
+
+impl Switch {
+    /// On or off, as a test says.
+    pub const fn of_test(on: bool) -> Self {
+        if on { Self::On } else { Self::Off }
+    }
+
+    /// Why the check is not judged, if it is off.
+    pub fn why_off(&self) -> Option<String> {
+        match self {
+            Self::On => None,
+            Self::Off => Some("turned off by the test".to_owned()),
+            Self::OffByScheduler(name) => Some(format!("turned off by scheduler `{name}`")),
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! never less than what was on the screen. A [`RunStore`] keeps the sidecars of all runs, and a
 //! [`RunSummary`] says what a run came to.
 
+mod account;
 mod bound;
 mod check;
 mod exit_code;
@@ -20,7 +21,11 @@ mod thresholds;
 mod unstored;
 mod worker;
 
-pub use bound::Bound;
+pub use account::{
+    BandwidthSpan, CgroupAccount, CgroupLevel, MaskSpan, NodePages, PolicyAccount, PolicyKind,
+    Quota,
+};
+pub use bound::{Bound, Switch};
 pub use check::{AssertResult, CheckResult, NotChecked, Subject};
 pub use exit_code::ExitCode;
 pub use outcome::Outcome;

@@ -3,6 +3,8 @@
 use ktstr_topology::CpuSet;
 use serde::{Deserialize, Serialize};
 
+use crate::{CgroupAccount, MaskSpan, NodePages, PolicyAccount};
+
 /// How a worker ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +75,25 @@ pub struct WorkerReport {
     pub voluntary_switches: u64,
     /// Times it was preempted (getrusage `ru_nivcsw`).
     pub involuntary_switches: u64,
+    /// Niceness that was declared for it, -20 to 19.
+    #[serde(default)]
+    pub nice: i32,
+    /// Times its niceness was changed while it ran.
+    #[serde(default)]
+    pub nice_changes: u32,
+    /// The policy that was declared for it, and the one that it ended under.
+    #[serde(default)]
+    pub policy: Option<PolicyAccount>,
+    /// Where it was found under each of its masks. Those of the first changes only: see
+    /// [`Self::mask_changes`].
+    #[serde(default)]
+    pub masks: Vec<MaskSpan>,
+    /// Times its mask was set, before and while it ran.
+    #[serde(default)]
+    pub mask_changes: u32,
+    /// The NUMA nodes of the memory that it allocated and held to its end, if it was to tell.
+    #[serde(default)]
+    pub node_pages: Vec<NodePages>,
 }
 
 impl WorkerReport {
@@ -96,6 +117,12 @@ impl WorkerReport {
             wake_latency: WakeLatency::default(),
             voluntary_switches: 0,
             involuntary_switches: 0,
+            nice: 0,
+            nice_changes: 0,
+            policy: None,
+            masks: Vec::new(),
+            mask_changes: 0,
+            node_pages: Vec::new(),
         }
     }
 
@@ -126,4 +153,24 @@ pub struct CgroupReport {
     pub cpuset: Option<CpuSet>,
     /// Reports of its workers.
     pub workers: Vec<WorkerReport>,
+    /// What was declared of it and of those above it, and what they used. `None` for a report that was
+    /// made without.
+    #[serde(default)]
+    pub account: Option<CgroupAccount>,
+}
+
+impl CgroupReport {
+    /// A report without an account.
+    pub fn new(
+        name: impl Into<String>,
+        cpuset: Option<CpuSet>,
+        workers: Vec<WorkerReport>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            cpuset,
+            workers,
+            account: None,
+        }
+    }
 }

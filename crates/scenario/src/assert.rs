@@ -1,11 +1,12 @@
 //! Which checks a test wants, and their bounds.
 
-use ktstr_report::{Bound, Thresholds};
+use ktstr_report::{Bound, Switch, Thresholds};
 
 /// The checks of a test.
 ///
 /// [`Assert::DEFAULT`] has on what every test should hold to: `progress`, `isolation`, `max_gap_ms`,
-/// `max_spread_pct`, `cpus_online` and `kernel_log`. Each can be bounded anew or turned off; what is off
+/// `max_spread_pct`, `cpus_online` and `kernel_log`, and for each property that a test declares the check
+/// that it holds ([`PropertyCheck`]). Each can be given another bound or turned off; what is off
 /// is named as not judged in the report. The other checks are off until a test gives them a bound,
 /// since only the test knows its load. Every name here is an attribute of `#[ktstr_test]` and a check's
 /// name in the report.
@@ -16,6 +17,12 @@ pub struct Assert {
     pub(crate) isolation: bool,
     pub(crate) cpus_online: bool,
     pub(crate) kernel_log: bool,
+    pub(crate) cpu_quota: Switch,
+    pub(crate) cpu_share: Switch,
+    pub(crate) affinity: Switch,
+    pub(crate) nice_share: Switch,
+    pub(crate) sched_policy: Switch,
+    pub(crate) mem_binding: Switch,
     pub(crate) max_gap_ms: Bound<u64>,
     pub(crate) max_spread_pct: Bound<f64>,
     pub(crate) max_p99_wake_latency_ns: Option<u64>,
@@ -23,6 +30,24 @@ pub struct Assert {
     pub(crate) max_migration_ratio: Option<f64>,
     pub(crate) max_throughput_cv: Option<f64>,
     pub(crate) monitor: Thresholds,
+}
+
+/// Checks that a property holds which the test declares. A scheduler that ignores one by design turns it off in
+/// its declaration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PropertyCheck {
+    /// No cgroup used more CPU time than its quota (`cpu.max`) or that of one above it.
+    CpuQuota,
+    /// Cgroups that compete for CPUs got them by their weights (`cpu.weight`).
+    CpuShare,
+    /// No worker ran outside the CPUs that it was bound to.
+    Affinity,
+    /// Workers of a cgroup that compete for CPUs got them by their niceness.
+    NiceShare,
+    /// Each worker ended under the policy that was declared for it, and in its scheduling class.
+    SchedPolicy,
+    /// The workers' memory is on the NUMA nodes that were declared for it (`cpuset.mems`).
+    MemBinding,
 }
 
 impl Default for Assert {
@@ -46,6 +71,12 @@ impl Assert {
         isolation: true,
         cpus_online: true,
         kernel_log: true,
+        cpu_quota: Switch::On,
+        cpu_share: Switch::On,
+        affinity: Switch::On,
+        nice_share: Switch::On,
+        sched_policy: Switch::On,
+        mem_binding: Switch::On,
         max_gap_ms: Bound::Default(Self::DEFAULT_MAX_GAP_MS),
         max_spread_pct: Bound::Default(Self::DEFAULT_MAX_SPREAD_PCT),
         max_p99_wake_latency_ns: None,
@@ -76,6 +107,59 @@ impl Assert {
     /// Whether the guest's kernel must not have printed a warning, a bug, an oops, a lockup or a stall.
     pub const fn kernel_log(mut self, on: bool) -> Self {
         self.kernel_log = on;
+        self
+    }
+
+    /// Whether no cgroup may have used more CPU time than its quota, or that of one above it, allows. Judged
+    /// where a quota is declared that the workers could exceed.
+    pub const fn cpu_quota(mut self, on: bool) -> Self {
+        self.cpu_quota = Switch::of_test(on);
+        self
+    }
+
+    /// Whether cgroups must have got CPU time by their weights. Judged where one declares a weight, and all that
+    /// compete for the same CPUs always had enough workers that want them.
+    pub const fn cpu_share(mut self, on: bool) -> Self {
+        self.cpu_share = Switch::of_test(on);
+        self
+    }
+
+    /// Whether no worker may have run outside the CPUs that it was bound to at the time.
+    pub const fn affinity(mut self, on: bool) -> Self {
+        self.affinity = Switch::of_test(on);
+        self
+    }
+
+    /// Whether the workers of a cgroup must have got CPU time by their niceness. Judged where their niceness
+    /// differs, and they had their CPUs to themselves.
+    pub const fn nice_share(mut self, on: bool) -> Self {
+        self.nice_share = Switch::of_test(on);
+        self
+    }
+
+    /// Whether each worker must have ended under its declared policy, and in the scheduling class that it is due.
+    pub const fn sched_policy(mut self, on: bool) -> Self {
+        self.sched_policy = Switch::of_test(on);
+        self
+    }
+
+    /// Whether the workers' memory must be on the NUMA nodes that are declared for it.
+    pub const fn mem_binding(mut self, on: bool) -> Self {
+        self.mem_binding = Switch::of_test(on);
+        self
+    }
+
+    /// Turns `check` off in the name of a scheduler that ignores by design what it checks.
+    pub const fn off_by_scheduler(mut self, check: PropertyCheck, scheduler: &'static str) -> Self {
+        let off = Switch::OffByScheduler(scheduler);
+        match check {
+            PropertyCheck::CpuQuota => self.cpu_quota = off,
+            PropertyCheck::CpuShare => self.cpu_share = off,
+            PropertyCheck::Affinity => self.affinity = off,
+            PropertyCheck::NiceShare => self.nice_share = off,
+            PropertyCheck::SchedPolicy => self.sched_policy = off,
+            PropertyCheck::MemBinding => self.mem_binding = off,
+        }
         self
     }
 

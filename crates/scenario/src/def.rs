@@ -27,6 +27,7 @@ pub struct CgroupDef {
     pub(crate) affinity: AffinityIntent,
     pub(crate) cpuset: Option<CpusetSpec>,
     pub(crate) knobs: Vec<Knob>,
+    pub(crate) nice_levels: Vec<i32>,
 }
 
 impl CgroupDef {
@@ -40,6 +41,7 @@ impl CgroupDef {
             affinity: AffinityIntent::Inherit,
             cpuset: None,
             knobs: Vec::new(),
+            nice_levels: Vec::new(),
         }
     }
 
@@ -102,6 +104,12 @@ impl CgroupDef {
     /// Niceness of the workers, -20 to 19.
     pub fn nice(mut self, nice: i32) -> Self {
         self.spec.nice = nice;
+        self
+    }
+
+    /// Niceness of the workers in turn: with `[0, 5]` the first has 0, the second 5, the third 0.
+    pub fn nice_levels(mut self, levels: impl Into<Vec<i32>>) -> Self {
+        self.nice_levels = levels.into();
         self
     }
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_report::{AssertResult, CgroupReport};
+use ktstr_report::{AssertResult, CgroupAccount, CgroupReport};
 use ktstr_topology::CpuSet;
 
 use crate::cgroup::{CgroupError, CgroupGroup, CgroupKind, CgroupOps as _};
@@ -16,6 +16,12 @@ use crate::{CgroupDef, Ctx};
 
 /// How often the workers are looked after while load is held.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// CPU time that a worker may take to begin, on emulated CPUs and without optimisation.
+const START_CPU_TIME: Duration = Duration::from_millis(50);
+
+/// Longest that workers may take to begin for want of quota.
+const MAX_START_UNDER_QUOTA: Duration = Duration::from_secs(20);
 
 /// Why a scenario could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +71,10 @@ struct Running {
 /// Makes the cgroups and their workers, releases all workers together, holds the load for
 /// `ctx.duration`, stops them, and judges their reports by `ctx.assert`. The hold ends early when a
 /// worker dies or `ctx.interruption` is called for. The cgroups are gone afterwards.
+///
+/// For the stop the quotas of the cgroups and of those above them are lifted, and what is frozen is let go:
+/// throttled and frozen workers can't be told to stop. What was used is read before; the limits of cgroups that
+/// are not these are put back after.
 pub fn execute_defs(ctx: &Ctx, defs: Vec<CgroupDef>) -> Result<AssertResult, ScenarioError> {
     if defs.is_empty() {
         return Err(ScenarioError::NoDefs);
@@ -77,13 +87,31 @@ pub fn execute_defs(ctx: &Ctx, defs: Vec<CgroupDef>) -> Result<AssertResult, Sce
         running.push(prepare(ctx, &def, &mut group, &gate)?);
     }
     gate.open();
-    let mut notes = wait_running(&running);
+    let mut notes = wait_running(&running, ctx)?;
+    let window = ctx.cgroups.begin_account();
     notes.extend(hold(&mut running, ctx));
-    let cgroups = collect(running);
+    let accounts: Vec<CgroupAccount> = running
+        .iter()
+        .map(|cgroup| window.account(&cgroup.name))
+        .collect::<Result<_, _>>()?;
+    for cgroup in &running {
+        cgroup.workload.request_stop();
+    }
+    let names: Vec<&str> = running.iter().map(|cgroup| cgroup.name.as_str()).collect();
+    // What can't be lifted shows as workers that don't stop.
+    let (lifted, problem) = ctx.cgroups.lift_limits(&names);
+    notes.extend(
+        problem
+            .err()
+            .map(|error| format!("lifting the limits for the stop: {error}")),
+    );
+    let cgroups = collect(running, accounts);
+    let removed = group.remove_all();
+    lifted.restore()?;
+    removed?;
     let mut result = judge_workers(&ctx.assert, &ctx.timing, &cgroups);
     result.cgroups = cgroups;
     result.notes.extend(notes);
-    group.remove_all()?;
     Ok(result)
 }
 
@@ -106,6 +134,7 @@ fn prepare(
         workers,
         clone_mode: def.clone_mode,
         slack: ctx.timing.stretch(Duration::ZERO),
+        tell_memory: ctx.cgroups.declared_mems(name).is_some(),
     };
     let mut workload = WorkloadHandle::spawn_behind(config, gate).map_err(of_workload)?;
     let tids = workload.worker_tids();
@@ -124,6 +153,10 @@ fn prepare(
         if let Some(cpus) = cpus {
             workload.set_affinity(index, cpus).map_err(of_workload)?;
         }
+    }
+    let levels = def.nice_levels.iter().cycle();
+    for (index, &nice) in (0..workers).zip(levels) {
+        workload.set_nice(index, nice).map_err(of_workload)?;
     }
     workload.configure().map_err(of_workload)?;
     Ok(Running {
@@ -157,22 +190,40 @@ fn make_cgroup(
     Ok(())
 }
 
-/// A remark for each cgroup whose workers did not all get to run in time.
-fn wait_running(running: &[Running]) -> Vec<String> {
-    let time = running.iter().map(|cgroup| cgroup.workload.ready_time());
-    let deadline = Instant::now() + time.max().unwrap_or_default();
-    running
-        .iter()
-        .filter_map(|cgroup| {
-            let missing = cgroup.workload.wait_running_by(deadline);
-            (missing > 0).then(|| {
-                format!(
-                    "{missing} workers of cgroup `{}` had not begun when the deadline for it came",
-                    cgroup.name
-                )
-            })
+/// A remark for each cgroup whose workers did not all get to run in time. Frozen ones are not waited for.
+fn wait_running(running: &[Running], ctx: &Ctx) -> Result<Vec<String>, CgroupError> {
+    let mut time = Duration::ZERO;
+    let mut awaited = Vec::new();
+    for cgroup in running {
+        let held = ctx.cgroups.held(&cgroup.name)?;
+        let workers = cgroup.workload.worker_tids().len();
+        time = time.max(cgroup.workload.ready_time() + start_time(held.quota_cpus, workers));
+        if !held.frozen {
+            awaited.push(cgroup);
+        }
+    }
+    let deadline = Instant::now() + time;
+    let late = awaited.into_iter().filter_map(|cgroup| {
+        let missing = cgroup.workload.wait_running_by(deadline);
+        (missing > 0).then(|| {
+            format!(
+                "{missing} workers of cgroup `{}` had not begun when the deadline for it came",
+                cgroup.name
+            )
         })
-        .collect()
+    });
+    Ok(late.collect())
+}
+
+/// How much longer workers may take to begin because a quota holds them back.
+fn start_time(quota_cpus: Option<f64>, workers: usize) -> Duration {
+    let Some(cpus) = quota_cpus else {
+        return Duration::ZERO;
+    };
+    let cpu_time = START_CPU_TIME.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
+    Duration::try_from_secs_f64(cpu_time.as_secs_f64() / cpus)
+        .unwrap_or(MAX_START_UNDER_QUOTA)
+        .min(MAX_START_UNDER_QUOTA)
 }
 
 /// Holds the load; a remark if it ended early.
@@ -202,18 +253,18 @@ fn hold(running: &mut [Running], ctx: &Ctx) -> Option<String> {
     }
 }
 
-fn collect(running: Vec<Running>) -> Vec<CgroupReport> {
-    for cgroup in &running {
-        cgroup.workload.request_stop();
-    }
+/// The reports of workers that were told to stop.
+fn collect(running: Vec<Running>, accounts: Vec<CgroupAccount>) -> Vec<CgroupReport> {
     let time = running.iter().map(|cgroup| cgroup.workload.report_time());
     let deadline = Instant::now() + time.max().unwrap_or_default();
     running
         .into_iter()
-        .map(|cgroup| CgroupReport {
+        .zip(accounts)
+        .map(|(cgroup, account)| CgroupReport {
             name: cgroup.name,
             cpuset: Some(cgroup.cpuset),
             workers: cgroup.workload.collect_by(deadline),
+            account: Some(account),
         })
         .collect()
 }

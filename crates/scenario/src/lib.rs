@@ -20,8 +20,10 @@ mod interruption;
 pub mod scenarios;
 pub mod workload;
 
-pub use assert::Assert;
-pub use cgroup::{CgroupError, CgroupGroup, CgroupManager, CgroupOps, CpuMax, Limit};
+pub use assert::{Assert, PropertyCheck};
+pub use cgroup::{
+    CgroupError, CgroupGroup, CgroupKind, CgroupManager, CgroupOps, CpuMax, Knob, Limit,
+};
 pub use cpuset_spec::{CpusetSpec, CpusetSpecError};
 pub use ctx::{Ctx, Timing};
 pub use def::CgroupDef;
@@ -29,8 +31,9 @@ pub use execute::{ScenarioError, execute_defs};
 pub use host::{Host, HostError};
 pub use interruption::Interruption;
 pub use ktstr_report::{
-    AssertResult, Bound, CgroupReport, CheckResult, NotChecked, Outcome, Subject, WakeLatency,
-    WorkerExit, WorkerReport,
+    AssertResult, BandwidthSpan, Bound, CgroupAccount, CgroupLevel, CgroupReport, CheckResult,
+    MaskSpan, NodePages, NotChecked, Outcome, PolicyAccount, PolicyKind, Quota, Subject, Switch,
+    WakeLatency, WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use workload::{

@@ -3,8 +3,8 @@
 
 use ktstr_scenario::checks::{judge_machine, judge_workers};
 use ktstr_scenario::{
-    Assert, AssertResult, CgroupReport, CheckResult, CpuSet, Outcome, Timing, Topology, WorkerExit,
-    WorkerReport,
+    Assert, AssertResult, CgroupReport, CheckResult, CpuSet, Outcome, PolicyAccount, PolicyKind,
+    Timing, Topology, WorkerExit, WorkerReport,
 };
 
 const MS: u64 = 1_000_000;
@@ -22,16 +22,19 @@ fn good(pid: i32) -> WorkerReport {
         cpu_time_ns: 1000 * MS,
         max_gap_ns: MS,
         cpus_used: cpus("0"),
+        policy: Some(PolicyAccount {
+            kind: PolicyKind::Weighted,
+            declared: "SCHED_OTHER, nice 0".to_owned(),
+            seen: Some("SCHED_OTHER, nice 0".to_owned()),
+            ext_due: Some(false),
+            ext_seen: Some(false),
+        }),
         ..WorkerReport::sentinel(pid, "SpinWait", WorkerExit::Completed)
     }
 }
 
 fn cgroup(name: &str, cpuset: &str, workers: Vec<WorkerReport>) -> CgroupReport {
-    CgroupReport {
-        name: name.to_owned(),
-        cpuset: Some(cpus(cpuset)),
-        workers,
-    }
+    CgroupReport::new(name, Some(cpus(cpuset)), workers)
 }
 
 fn judge(assert: Assert, cgroups: &[CgroupReport]) -> AssertResult {
@@ -65,7 +68,13 @@ fn good_workers_pass_every_default_check() {
     let judged: Vec<&str> = result.checks.iter().map(|c| c.check.as_str()).collect();
     assert_eq!(
         judged,
-        ["progress", "isolation", "max_gap_ms", "max_spread_pct"]
+        [
+            "progress",
+            "isolation",
+            "max_gap_ms",
+            "max_spread_pct",
+            "sched_policy"
+        ]
     );
     assert_eq!(result.outcome(), Outcome::Pass, "{result:#?}");
 }
@@ -77,6 +86,12 @@ fn every_check_that_is_off_is_named_as_not_judged() {
         .isolation(false)
         .cpus_online(false)
         .kernel_log(false)
+        .cpu_quota(false)
+        .cpu_share(false)
+        .affinity(false)
+        .nice_share(false)
+        .sched_policy(false)
+        .mem_binding(false)
         .no_max_gap_ms()
         .no_max_spread_pct();
     let workers = judge(off, &[cgroup("a", "0", vec![good(1), good(2)])]);
@@ -86,6 +101,12 @@ fn every_check_that_is_off_is_named_as_not_judged() {
         (&workers, "isolation"),
         (&workers, "max_gap_ms"),
         (&workers, "max_spread_pct"),
+        (&workers, "cpu_quota"),
+        (&workers, "cpu_share"),
+        (&workers, "affinity"),
+        (&workers, "nice_share"),
+        (&workers, "sched_policy"),
+        (&workers, "mem_binding"),
         (&machine, "cpus_online"),
         (&machine, "kernel_log"),
     ] {

@@ -9,6 +9,8 @@ declare_scheduler!(SCX_KTSTR, {
     name = "ktstr",
     binary = "scx_ktstr",
     topology = (1, 2, 2, 1),
+    // It knows nothing of cgroups. A test that declares a weight or a quota is told that they are not checked.
+    checks = { cpu_share = off, cpu_quota = off },
 });
 
 /// On the declared machine: two LLCs of two cores.

@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     UnfairSlices,
     /// All workers pile up in the local queue of one CPU
     LeakDsq,
+    /// Workers get the same, whatever their niceness
+    FlatWeights,
     /// This process crashes
     Crash,
     /// The scheduler is detached, and this process stays
@@ -66,6 +68,7 @@ impl Fault {
             Self::Error => 5,
             Self::UnfairSlices => 6,
             Self::LeakDsq => 7,
+            Self::FlatWeights => 8,
             Self::Crash | Self::Detach | Self::NeverLoad => 0,
         }
     }

@@ -15,6 +15,7 @@ declare_scheduler!(KTSTR, {
     name = "ktstr",
     binary = "scx_ktstr",
     topology = (1, 2, 2, 1),
+    checks = { cpu_share = off, cpu_quota = off },
 });
 
 // Shorter than the kernel's own 30 s, which a test that stalls would take.

@@ -26,6 +26,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/vmm/src/memory.rs",
     "crates/vmm/src/realtime.rs",
     "schedulers/scx-ktstr/src/skeleton.rs",
+    "tests/e2e/tests/declared/raw_syscalls.rs",
     "tests/e2e/tests/faults/raw_syscalls.rs",
     "tests/e2e/tests/faults/victims.rs",
     "tests/e2e/tests/faults/victims/virtio.rs",

@@ -204,11 +204,7 @@ fn passed(check: &str) -> CheckResult {
 }
 
 fn cgroup(name: &str, cpus: &str, workers: Vec<WorkerReport>) -> CgroupReport {
-    CgroupReport {
-        name: name.to_owned(),
-        cpuset: Some(cpus.parse().unwrap()),
-        workers,
-    }
+    CgroupReport::new(name, Some(cpus.parse().unwrap()), workers)
 }
 
 fn worker(pid: i32) -> WorkerReport {

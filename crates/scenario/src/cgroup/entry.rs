@@ -197,6 +197,12 @@ fn missing_hint(source: &io::Error) -> &'static str {
     }
 }
 
+/// The error with its cause, for where only a text goes on.
+pub(super) fn with_cause(error: &CgroupError) -> String {
+    let cause = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
 /// One cgroup directory.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ktstr_topology::CpuSet;
 
+use super::account::Ledger;
 use super::entry::Entry;
 use super::{CgroupError, CpuMax, Knob, Limit, name, removal, tasks};
 
@@ -131,6 +132,7 @@ pub struct CgroupManager {
     workload_root: String,
     write_timeout: Duration,
     nodes: Arc<Mutex<BTreeMap<String, Node>>>,
+    ledger: Ledger,
 }
 
 impl CgroupManager {
@@ -145,6 +147,7 @@ impl CgroupManager {
             workload_root: workload_root.to_owned(),
             write_timeout: WRITE_TIMEOUT,
             nodes: Arc::default(),
+            ledger: Ledger::default(),
         })
     }
 
@@ -180,6 +183,42 @@ impl CgroupManager {
             CgroupKind::Domain => self.workload_root.clone(),
             CgroupKind::Threaded => format!("{}.threads", self.workload_root.replace('/', ".")),
         }
+    }
+
+    pub(super) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Every cgroup that there is, and the workload roots, by name.
+    pub(super) fn levels(&self) -> Vec<(String, Entry)> {
+        let nodes = self.nodes();
+        let mut levels: BTreeMap<String, Entry> = BTreeMap::new();
+        for (name, node) in nodes.iter() {
+            let root = self.root_name(node.kind);
+            let dir = self.mount.join(&root);
+            levels.insert(name.clone(), self.entry(dir.join(name)));
+            levels.insert(root_label(&root), self.entry(dir));
+        }
+        levels.into_iter().collect()
+    }
+
+    /// Name of the workload root of `name` among the [`Self::levels`].
+    pub(super) fn root_of(&self, name: &str) -> Result<String, CgroupError> {
+        let (_, kind) = self.known(name)?;
+        Ok(root_label(&self.root_name(kind)))
+    }
+
+    /// The workload root, the cgroups above `name`, and `name` itself.
+    pub(super) fn lineage(&self, name: &str) -> Result<Vec<Entry>, CgroupError> {
+        let (entry, kind) = self.known(name)?;
+        let root = self.mount.join(self.root_name(kind));
+        let above = name::ancestors(name).map(|above| self.entry(root.join(above)));
+        let above: Vec<Entry> = above.collect();
+        Ok([self.entry(root)]
+            .into_iter()
+            .chain(above)
+            .chain([entry])
+            .collect())
     }
 
     fn known(&self, name: &str) -> Result<(Entry, CgroupKind), CgroupError> {
@@ -282,6 +321,7 @@ impl CgroupManager {
             }
             removal::remove(&entry, &self.mount_entry(), kind)?;
             self.nodes().remove(above);
+            self.ledger.forget(above);
         }
         Ok(())
     }
@@ -305,6 +345,11 @@ impl CgroupManager {
             }),
         }
     }
+}
+
+/// A workload root's name in accounts. No name of a test's cgroup begins with a slash.
+fn root_label(root: &str) -> String {
+    format!("/{root}")
 }
 
 const fn controllers(kind: CgroupKind) -> &'static [&'static str] {
@@ -346,6 +391,7 @@ impl CgroupOps for CgroupManager {
         let (entry, kind) = self.known_leaf(name, "be removed")?;
         removal::remove(&entry, &self.mount_entry(), kind)?;
         self.nodes().remove(name);
+        self.ledger.forget(name);
         self.remove_implied(name)
     }
 
@@ -357,7 +403,9 @@ impl CgroupOps for CgroupManager {
                 file: knob.file(),
             });
         }
-        entry.write(knob.file(), &knob.value())
+        entry.write(knob.file(), &knob.value())?;
+        self.ledger.record(name, &entry, knob);
+        Ok(())
     }
 
     fn move_tasks(&self, name: &str, pids: &[i32]) -> Result<(), CgroupError> {

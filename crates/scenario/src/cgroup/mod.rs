@@ -5,6 +5,7 @@
 //! stays in the real root, which is the only place that may hold processes next to controlled children,
 //! and the only one whose threads may be placed in a threaded tree while ordinary cgroups exist.
 
+mod account;
 mod entry;
 mod group;
 mod knob;
@@ -13,6 +14,7 @@ mod name;
 mod removal;
 mod tasks;
 
+pub use account::{AccountWindow, LiftedLimits};
 pub use entry::CgroupError;
 pub use group::CgroupGroup;
 pub use knob::{CpuMax, Knob, Limit};

@@ -4,6 +4,7 @@ use ktstr_report::{AssertResult, CgroupReport};
 use ktstr_topology::CpuSet;
 
 use super::OFF;
+use super::restraint::moved;
 use super::verdict::{Check, Measured, float, plural};
 use super::view::{Placed, completed};
 
@@ -16,7 +17,16 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport
     if !on {
         return result.push_not_checked(CHECK.name, OFF);
     }
+    let unjudged: Vec<String> = cgroups.iter().filter_map(moved).collect();
+    let all_unjudged = !unjudged.is_empty() && unjudged.len() == cgroups.len();
+    for why in unjudged {
+        result.push_not_checked(CHECK.name, why);
+    }
+    if all_unjudged {
+        return;
+    }
     let judged: Vec<(Placed<'_>, &CpuSet)> = completed(cgroups)
+        .filter(|placed| moved(placed.cgroup).is_none())
         .filter(|placed| !placed.worker.cpus_used.is_empty())
         .filter_map(|placed| Some((placed, placed.cgroup.cpuset.as_ref()?)))
         .collect();

@@ -3,6 +3,7 @@
 use ktstr_report::{AssertResult, CgroupReport, Subject, WorkerReport};
 
 use super::OFF;
+use super::restraint::{frozen, rationed, uneven_weights};
 use super::verdict::{Check, Measured};
 use super::view::{Peers, peers};
 use crate::{Bound, Timing, WorkType};
@@ -125,6 +126,18 @@ fn equal_shares_are_due(group: &Peers<'_>, cgroups: &[CgroupReport]) -> Result<(
         return Err(format!(
             "workers of {work_type} in cgroup `{name}` sleep of themselves, so their time off the CPU is not \
              the scheduler's doing"
+        ));
+    }
+    let declared = frozen(group.cgroup)
+        .or_else(|| rationed(group.cgroup, cgroups).map(|ration| ration.clause))
+        .or_else(|| uneven_weights(group.cgroup, cgroups));
+    if let Some(why) = declared {
+        return Err(why);
+    }
+    let nice = group.workers.iter().map(|worker| worker.nice);
+    if nice.clone().min() != nice.max() {
+        return Err(format!(
+            "workers of cgroup `{name}` have different nice levels"
         ));
     }
     let Some(cpus) = group.cgroup.cpuset.as_ref().filter(|cpus| !cpus.is_empty()) else {

@@ -1,9 +1,13 @@
 //! `progress`: every worker did work, and stopped when told.
+//!
+//! Whether it did work is not judged where a quota leaves each worker less than 100 ms of CPU time, or its cgroup
+//! was frozen; whether it stopped is.
 
 use ktstr_report::{AssertResult, CgroupReport, WorkerExit};
 use nix::sys::signal::Signal;
 
 use super::OFF;
+use super::restraint::{frozen, rationed};
 use super::verdict::{Check, Measured, float, plural};
 use super::view::{Placed, all};
 
@@ -12,6 +16,9 @@ const CHECK: Check = Check {
     unit: "workers",
 };
 
+/// Less CPU time than this, in ns, may pass without work: it takes some to begin.
+const MIN_CPU_TIME_NS: f64 = 100e6;
+
 pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport]) {
     if !on {
         return result.push_not_checked(CHECK.name, OFF);
@@ -19,8 +26,16 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport
     let workers: Vec<Placed<'_>> = all(cgroups).collect();
     let stuck: Vec<&Placed<'_>> = workers
         .iter()
-        .filter(|placed| !progressed(placed))
+        .filter(|placed| {
+            let idled = placed.worker.completed() && may_idle(placed, cgroups);
+            !progressed(placed) && !idled
+        })
         .collect();
+    for cgroup in cgroups {
+        if let Some(why) = frozen(cgroup).or_else(|| meagre(cgroup, cgroups)) {
+            result.push_not_checked(CHECK.name, format!("whether they did work: {why}"));
+        }
+    }
     if workers.is_empty() {
         return CHECK.inconclusive(result, Some(0.0), "there were no workers");
     }
@@ -53,6 +68,23 @@ fn all_well(workers: &[Placed<'_>]) -> String {
         plural(workers.len(), "worker"),
         slowest.unwrap_or(0)
     )
+}
+
+/// Whether what the test declares may leave `placed` without work.
+fn may_idle(placed: &Placed<'_>, cgroups: &[CgroupReport]) -> bool {
+    frozen(placed.cgroup).is_some() || meagre(placed.cgroup, cgroups).is_some()
+}
+
+/// Says so, if a quota leaves each worker of `cgroup` too little to judge by.
+fn meagre(cgroup: &CgroupReport, cgroups: &[CgroupReport]) -> Option<String> {
+    let ration = rationed(cgroup, cgroups)?;
+    let each_ms = ration.cpu_time_each_ns / 1e6;
+    (ration.cpu_time_each_ns < MIN_CPU_TIME_NS).then(|| {
+        format!(
+            "{}, which is {each_ms:.0} ms for each worker",
+            ration.clause
+        )
+    })
 }
 
 fn progressed(placed: &Placed<'_>) -> bool {

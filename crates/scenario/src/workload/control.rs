@@ -32,7 +32,7 @@ impl WorkerControl<'_> {
     /// called every few microseconds to milliseconds of work; the time between two calls is what
     /// `max_gap_ms` judges.
     pub fn iteration(&mut self, units: u64) -> bool {
-        let done = self.telemetry.iteration(units);
+        let done = self.telemetry.iteration(units, &self.slot.mask_epoch);
         self.slot.iterations.store(done, Ordering::Relaxed);
         !self.stopping()
     }

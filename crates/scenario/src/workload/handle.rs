@@ -1,6 +1,7 @@
 //! A workload, as the harness holds it.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::process::Process;
 use super::sched_policy::{SchedPolicy, check_range};
 use super::seat::{Board, DONE, RUNNING};
 use super::spawn;
-use super::syscalls::{futex_wait, sched_setaffinity};
+use super::syscalls::{futex_wait, sched_setaffinity, set_nice};
 use super::telemetry::now_ns;
 use super::worker::CloneMode;
 use super::{WorkType, WorkloadError};
@@ -65,6 +66,8 @@ pub struct WorkloadConfig {
     pub clone_mode: CloneMode,
     /// Added to the deadlines for beginning and for stopping (5 s each, for all workers together).
     pub slack: Duration,
+    /// Whether each worker allocates memory (64 pages) and tells where that is, for the check `mem_binding`.
+    pub tell_memory: bool,
 }
 
 impl WorkloadConfig {
@@ -75,6 +78,7 @@ impl WorkloadConfig {
             workers,
             clone_mode: CloneMode::Fork,
             slack: Duration::ZERO,
+            tell_memory: false,
         }
     }
 
@@ -110,6 +114,16 @@ pub struct WorkloadHandle {
     pub(super) gate: Gate,
     pub(super) bodies: Vec<Body>,
     pub(super) configured: bool,
+    pub(super) declared: Mutex<Vec<DeclaredWorker>>,
+}
+
+/// What was declared for one worker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DeclaredWorker {
+    nice: i32,
+    nice_changes: u32,
+    /// Its mask after each change.
+    masks: Vec<Option<CpuSet>>,
 }
 
 impl WorkloadHandle {
@@ -125,7 +139,12 @@ impl WorkloadHandle {
     pub fn spawn_behind(config: WorkloadConfig, gate: &Gate) -> Result<Self, WorkloadError> {
         config.check()?;
         let board = Board::new(config.workers).map_err(WorkloadError::SharedMemory)?;
+        let declared = DeclaredWorker {
+            nice: config.spec.nice,
+            ..DeclaredWorker::default()
+        };
         let mut handle = Self {
+            declared: Mutex::new(vec![declared; config.workers]),
             config,
             board,
             gate: gate.clone(),
@@ -138,12 +157,13 @@ impl WorkloadHandle {
 
     /// Gives the workers their policy and niceness: after they were placed, before they are released.
     pub fn configure(&mut self) -> Result<(), WorkloadError> {
-        let WorkSpec {
-            sched_policy, nice, ..
-        } = self.config.spec;
-        if !self.configured && (sched_policy != SchedPolicy::Normal || nice != 0) {
-            for tid in self.worker_tids() {
-                sched_policy.apply(tid, nice)?;
+        let policy = self.config.spec.sched_policy;
+        if !self.configured {
+            let workers = self.worker_tids().into_iter().zip(self.declared().clone());
+            for (tid, DeclaredWorker { nice, .. }) in workers {
+                if policy != SchedPolicy::Normal || nice != 0 {
+                    policy.apply(tid, nice)?;
+                }
             }
         }
         self.configured = true;
@@ -186,20 +206,56 @@ impl WorkloadHandle {
             .collect()
     }
 
-    /// Binds worker `index` to `cpus`.
+    /// Binds worker `index` to `cpus`, also while it runs.
     pub fn set_affinity(&self, index: usize, cpus: &CpuSet) -> Result<(), WorkloadError> {
-        let tids = self.worker_tids();
-        let Some(&tid) = tids.get(index) else {
-            return Err(WorkloadError::NoSuchWorker {
-                index,
-                workers: tids.len(),
-            });
-        };
-        sched_setaffinity(tid, cpus).map_err(|source| WorkloadError::Affinity {
+        let tid = self.tid(index)?;
+        // Held throughout, so that masks are recorded in the order in which the kernel gets them.
+        let mut declared = self.declared();
+        let epoch = &self.board.slots[index].mask_epoch;
+        epoch.fetch_add(1, Ordering::AcqRel);
+        let set = sched_setaffinity(tid, cpus);
+        epoch.fetch_add(1, Ordering::AcqRel);
+        let masks = &mut declared[index].masks;
+        let before = masks.last().cloned().flatten();
+        masks.push(if set.is_ok() {
+            Some(cpus.clone())
+        } else {
+            before
+        });
+        set.map_err(|source| WorkloadError::Affinity {
             tid,
             cpus: cpus.to_string(),
             source,
         })
+    }
+
+    /// Gives worker `index` a niceness of its own, -20 to 19. Before the workers are released it takes the
+    /// place of that in the [`WorkSpec`].
+    pub fn set_nice(&self, index: usize, nice: i32) -> Result<(), WorkloadError> {
+        check_range("the niceness", i64::from(nice), -20, 19)?;
+        let tid = self.tid(index)?;
+        let mut declared = self.declared();
+        if self.configured {
+            set_nice(tid, nice).map_err(|source| WorkloadError::Policy {
+                tid,
+                policy: format!("{} with nice {nice}", self.config.spec.sched_policy),
+                source,
+            })?;
+        }
+        declared[index].nice = nice;
+        declared[index].nice_changes += u32::from(self.gate.is_open());
+        Ok(())
+    }
+
+    fn tid(&self, index: usize) -> Result<i32, WorkloadError> {
+        let tids = self.worker_tids();
+        let workers = tids.len();
+        let tid = tids.get(index).copied();
+        tid.ok_or(WorkloadError::NoSuchWorker { index, workers })
+    }
+
+    fn declared(&self) -> MutexGuard<'_, Vec<DeclaredWorker>> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pids to be written to `cgroup.procs`. An error for workers that are threads.
@@ -273,7 +329,7 @@ impl WorkloadHandle {
         let reports = reports
             .map(
                 |(index, (tid, ended))| match (self.board.report(index), ended) {
-                    (Ok(report), _) => report,
+                    (Ok(report), _) => self.with_declared(index, report),
                     (Err(_), None) => WorkerReport::sentinel(tid, name, WorkerExit::TimedOut),
                     (Err(why), Some(WorkerExit::Exited(0))) => {
                         WorkerReport::sentinel(tid, name, WorkerExit::WaitFailed(why))
@@ -284,6 +340,26 @@ impl WorkloadHandle {
             .collect();
         self.sweep();
         reports
+    }
+
+    /// Adds to a worker's report what was declared for it.
+    fn with_declared(&self, index: usize, mut report: WorkerReport) -> WorkerReport {
+        let all = self.declared();
+        let declared = &all[index];
+        report.nice = declared.nice;
+        report.nice_changes = declared.nice_changes;
+        report.mask_changes = u32::try_from(declared.masks.len()).unwrap_or(u32::MAX);
+        for span in &mut report.masks {
+            let set = (span.changes as usize).checked_sub(1);
+            let mask = set.and_then(|set| declared.masks.get(set));
+            span.mask = mask.cloned().flatten();
+        }
+        if let Some(policy) = &mut report.policy {
+            let spec = &self.config.spec;
+            policy.kind = spec.sched_policy.kind();
+            policy.declared = spec.sched_policy.describe(declared.nice);
+        }
+        report
     }
 
     fn all_ended(&mut self) -> bool {

@@ -18,6 +18,7 @@ mod spawn;
 mod spin;
 mod syscalls;
 mod telemetry;
+mod witness;
 mod work_type;
 mod worker;
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use ktstr_report::PolicyKind;
+
 use super::WorkloadError;
 use super::syscalls::{SchedAttr, sched_setattr};
 
@@ -55,6 +57,45 @@ impl SchedPolicy {
             policy: format!("{self} with nice {nice}"),
             source,
         })
+    }
+
+    /// The policy that the kernel says a task has, with its niceness if it has one; as an error the number of
+    /// one that isn't known here.
+    pub(super) fn of_attr(attr: SchedAttr) -> Result<(Self, i32), u32> {
+        let priority = u8::try_from(attr.priority).unwrap_or(u8::MAX);
+        let policy = match i32::try_from(attr.policy).unwrap_or(i32::MAX) {
+            libc::SCHED_OTHER => Self::Normal,
+            libc::SCHED_BATCH => Self::Batch,
+            libc::SCHED_IDLE => Self::Idle,
+            libc::SCHED_FIFO => Self::Fifo(priority),
+            libc::SCHED_RR => Self::RoundRobin(priority),
+            libc::SCHED_DEADLINE => Self::Deadline {
+                runtime: Duration::from_nanos(attr.runtime_ns),
+                deadline: Duration::from_nanos(attr.deadline_ns),
+                period: Duration::from_nanos(attr.period_ns),
+            },
+            _ if attr.policy == SCHED_EXT => Self::Ext,
+            _ => return Err(attr.policy),
+        };
+        Ok((policy, attr.nice))
+    }
+
+    /// What it shares CPU time by.
+    pub(super) const fn kind(self) -> PolicyKind {
+        match self {
+            Self::Normal | Self::Batch | Self::Ext => PolicyKind::Weighted,
+            Self::Idle => PolicyKind::Idle,
+            Self::Fifo(_) | Self::RoundRobin(_) => PolicyKind::RealTime,
+            Self::Deadline { .. } => PolicyKind::Deadline,
+        }
+    }
+
+    /// Policy and parameters: `SCHED_FIFO 50`, `SCHED_OTHER, nice 5`.
+    pub(super) fn describe(self, nice: i32) -> String {
+        match self.kind() {
+            PolicyKind::Weighted | PolicyKind::Idle => format!("{self}, nice {nice}"),
+            PolicyKind::RealTime | PolicyKind::Deadline => self.to_string(),
+        }
     }
 
     fn attr(self, nice: i32) -> SchedAttr {

@@ -106,4 +106,6 @@ pub(super) struct Seat {
     pub(super) link: Link,
     pub(super) work_type: WorkType,
     pub(super) comm: String,
+    /// Whether it is to allocate memory and tell where that is.
+    pub(super) tell_memory: bool,
 }

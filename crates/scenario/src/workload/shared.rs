@@ -22,8 +22,9 @@ pub(super) unsafe trait Shareable {}
 // SAFETY: an atomic; zero is a value.
 unsafe impl Shareable for AtomicU32 {}
 
-/// What a worker's report may take: 256 bytes of figures, a list of CPUs, a panic's message.
-pub(super) const REPORT_CAPACITY: usize = 16 * 1024;
+/// What a worker's report may take: 256 bytes of figures, lists of CPUs (one for each mask that it had), a
+/// panic's message.
+pub(super) const REPORT_CAPACITY: usize = 64 * 1024;
 
 /// One worker's part of the shared memory. Alone on its cache lines, two at a time, since processors
 /// prefetch them in pairs.
@@ -35,6 +36,8 @@ pub(super) struct Slot {
     pub(super) tid: AtomicI32,
     /// Iterations so far.
     pub(super) iterations: AtomicU64,
+    /// Twice the number of changes of its mask; odd while one is under way.
+    pub(super) mask_epoch: AtomicU32,
     /// Whose turn it is, for work types that hand over by futex. Used in a group's first slot.
     pub(super) turn: AtomicU32,
     /// When the turn was handed over, in CLOCK_MONOTONIC ns. Used in a group's first slot.

@@ -46,6 +46,7 @@ fn seat(handle: &WorkloadHandle, first: usize, index: usize, link: Link) -> Seat
             .comm
             .clone()
             .unwrap_or_else(|| spec.work_type.name().to_owned()),
+        tell_memory: handle.config.tell_memory,
     }
 }
 

@@ -1,7 +1,8 @@
 //! System calls that have no safe wrapper among the dependencies.
 #![expect(
     unsafe_code,
-    reason = "futex, fork, sched_setattr and sched_setaffinity beyond 1024 CPUs are raw calls"
+    reason = "futex, fork, sched_setattr, sched_getattr, setpriority, move_pages and sched_setaffinity beyond \
+              1024 CPUs are raw calls"
 )]
 
 use std::io;
@@ -78,6 +79,64 @@ pub(super) fn sched_setattr(tid: i32, attr: SchedAttr) -> io::Result<()> {
     // SAFETY: `attr` is the kernel's structure, its size field says how large it is, and it lives through
     // the call.
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0_u32) })
+}
+
+/// Policy and parameters of the calling thread (sched_getattr(2)).
+pub(super) fn sched_getattr() -> io::Result<SchedAttr> {
+    let size = u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(u32::MAX);
+    let mut attr = libc::sched_attr {
+        size,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: `attr` has the size that is passed and lives through the call; the kernel writes no more.
+    check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0_u32) })?;
+    Ok(SchedAttr {
+        policy: attr.sched_policy,
+        nice: attr.sched_nice,
+        priority: attr.sched_priority,
+        runtime_ns: attr.sched_runtime,
+        deadline_ns: attr.sched_deadline,
+        period_ns: attr.sched_period,
+    })
+}
+
+/// Sets the niceness of task `tid` (setpriority(2) takes thread ids on Linux).
+pub(super) fn set_nice(tid: i32, nice: i32) -> io::Result<()> {
+    let who = libc::id_t::try_from(tid).map_err(io::Error::other)?;
+    // SAFETY: the call takes no pointers.
+    check(c_long::from(unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, who, nice)
+    }))
+}
+
+/// The NUMA node of each page of `memory` (move_pages(2) without nodes to move to); `None` for a page that is
+/// not there.
+pub(super) fn page_nodes(memory: &[u8], page_bytes: usize) -> io::Result<Vec<Option<u32>>> {
+    let pages: Vec<*const u8> = memory.chunks(page_bytes).map(<[u8]>::as_ptr).collect();
+    let mut nodes: Vec<c_int> = vec![-1; pages.len()];
+    // SAFETY: `pages` and `nodes` have as many elements as are passed and live through the call, which reads
+    // the one and writes the other. Without a list of nodes nothing is moved.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            pages.len(),
+            pages.as_ptr(),
+            ptr::null::<c_int>(),
+            nodes.as_mut_ptr(),
+            0,
+        )
+    })?;
+    Ok(nodes
+        .into_iter()
+        .map(|node| u32::try_from(node).ok())
+        .collect())
 }
 
 /// Sets the CPUs that task `tid` may use. nix's set ends at CPU 1023; this one at the machine's.

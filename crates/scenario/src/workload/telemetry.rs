@@ -1,14 +1,18 @@
 //! What a worker measures of itself.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use ktstr_report::{WorkerExit, WorkerReport};
+use ktstr_report::{MaskSpan, WorkerExit, WorkerReport};
 use ktstr_topology::CpuSet;
 use nix::sched::sched_getcpu;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 
 use super::histogram::Histogram;
+
+/// Masks of a worker that are told apart in its report.
+const MAX_MASKS: usize = 16;
 
 /// CLOCK_MONOTONIC, one and the same for all processes of a machine.
 pub(super) fn now_ns() -> u64 {
@@ -83,6 +87,7 @@ pub(super) struct Telemetry {
     max_gap_at_ns: u64,
     migrations: u64,
     cpus_used: CpuSet,
+    masks: Vec<MaskSpan>,
     wakes: Histogram,
 }
 
@@ -102,15 +107,16 @@ impl Telemetry {
             max_gap_at_ns: 0,
             migrations: 0,
             cpus_used: CpuSet::from_range(cpu..cpu + 1),
+            masks: Vec::new(),
             wakes: Histogram::new(),
         }
     }
 
     /// Records the end of an iteration; the number of them so far.
-    pub(super) fn iteration(&mut self, units: u64) -> u64 {
+    pub(super) fn iteration(&mut self, units: u64, mask_epoch: &AtomicU32) -> u64 {
         self.iterations += 1;
         self.work_units = self.work_units.saturating_add(units);
-        self.look(now_ns());
+        self.look(now_ns(), mask_epoch);
         self.iterations
     }
 
@@ -123,8 +129,13 @@ impl Telemetry {
         self.wakes.record(latency_ns);
     }
 
-    fn look(&mut self, now_ns: u64) {
+    fn look(&mut self, now_ns: u64, mask_epoch: &AtomicU32) {
+        let epoch = mask_epoch.load(Ordering::Acquire);
         let cpu = current_cpu();
+        // Seen under one mask only if none was set meanwhile.
+        if epoch.is_multiple_of(2) && mask_epoch.load(Ordering::Acquire) == epoch {
+            self.found_on(cpu, epoch / 2);
+        }
         if cpu != self.last_cpu {
             self.migrations += 1;
             self.last_cpu = cpu;
@@ -139,10 +150,31 @@ impl Telemetry {
         self.last_ns = now_ns;
     }
 
+    fn found_on(&mut self, cpu: u32, changes: u32) {
+        if self.masks.last().is_none_or(|span| span.changes != changes) {
+            if self.masks.len() == MAX_MASKS {
+                return;
+            }
+            self.masks.push(MaskSpan {
+                changes,
+                ..MaskSpan::default()
+            });
+        }
+        if let Some(span) = self.masks.last_mut() {
+            span.cpus_used.insert(cpu);
+        }
+    }
+
     /// The report, with the last gap: from the last iteration to now.
-    pub(super) fn finish(mut self, tid: i32, work_type: &str, exit: WorkerExit) -> WorkerReport {
+    pub(super) fn finish(
+        mut self,
+        tid: i32,
+        work_type: &str,
+        exit: WorkerExit,
+        mask_epoch: &AtomicU32,
+    ) -> WorkerReport {
         let end_ns = now_ns();
-        self.look(end_ns);
+        self.look(end_ns, mask_epoch);
         let (before, after) = (self.at_start, Account::take());
         let delta = |pick: fn((u64, u64)) -> u64| {
             let (before, after) = (before.schedstat?, after.schedstat?);
@@ -170,6 +202,8 @@ impl Telemetry {
             involuntary_switches: after
                 .involuntary_switches
                 .saturating_sub(before.involuntary_switches),
+            masks: self.masks,
+            ..WorkerReport::sentinel(0, "", WorkerExit::Completed)
         }
     }
 }
@@ -194,15 +228,29 @@ mod tests {
     fn time_left_out_is_no_gap() {
         let mut telemetry = Telemetry::begin(now_ns() - 5_000_000_000);
         telemetry.resume_at(now_ns());
-        telemetry.iteration(1);
+        telemetry.iteration(1, &AtomicU32::new(0));
         assert!(telemetry.max_gap_ns < 5_000_000_000);
     }
 
     #[test]
     fn the_time_after_the_last_iteration_counts() {
         let telemetry = Telemetry::begin(now_ns() - 5_000_000_000);
-        let report = telemetry.finish(1, "SpinWait", WorkerExit::Completed);
+        let report = telemetry.finish(1, "SpinWait", WorkerExit::Completed, &AtomicU32::new(0));
         assert!(report.max_gap_ns >= 5_000_000_000);
         assert!(report.wall_time_ns >= 5_000_000_000);
+    }
+
+    #[test]
+    fn cpus_are_told_apart_by_mask_and_not_while_one_is_set() {
+        let mut telemetry = Telemetry::begin(now_ns());
+        for epoch in [0, 0, 1, 2, 4] {
+            telemetry.iteration(1, &AtomicU32::new(epoch));
+        }
+        let changes: Vec<u32> = telemetry.masks.iter().map(|span| span.changes).collect();
+        assert_eq!(changes, [0, 1, 2]);
+        for epoch in 3..100 {
+            telemetry.iteration(1, &AtomicU32::new(epoch * 2));
+        }
+        assert_eq!(telemetry.masks.len(), MAX_MASKS);
     }
 }

@@ -91,6 +91,12 @@ impl WorkType {
         self.facts().sleeps
     }
 
+    /// Whether its workers want a CPU at every moment, so that what they get is the scheduler's doing alone.
+    /// Those that yield don't.
+    pub const fn always_runnable(&self) -> bool {
+        matches!(self, Self::SpinWait)
+    }
+
     pub(super) const fn facts(&self) -> Facts {
         match self {
             Self::SpinWait => spin::SPIN_WAIT,

@@ -15,6 +15,7 @@ use nix::unistd::{Pid, getpid, getppid, gettid, setpgid};
 use super::WorkerControl;
 use super::seat::{DONE, RUNNING, Seat, WAITING};
 use super::telemetry::{Telemetry, now_ns};
+use super::witness::{self, MemoryWitness};
 
 /// Longest part of a panic's message that goes into a report.
 const MAX_MESSAGE_BYTES: usize = 512;
@@ -87,6 +88,7 @@ pub(super) fn run(seat: Seat) {
     if !seat.gate.pass(board.stop()) {
         return;
     }
+    let memory = seat.tell_memory.then(MemoryWitness::allocate);
     let telemetry = Telemetry::begin(now_ns());
     board.set_stage(seat.index, RUNNING);
     let member = seat.index - seat.group.start;
@@ -103,7 +105,11 @@ pub(super) fn run(seat: Seat) {
         Ok(()) => WorkerExit::Completed,
         Err(payload) => WorkerExit::Panicked(message(payload.as_ref())),
     };
-    let report = control.telemetry.finish(tid, seat.work_type.name(), exit);
+    let epoch = &slot.mask_epoch;
+    let name = seat.work_type.name();
+    let mut report = control.telemetry.finish(tid, name, exit, epoch);
+    report.policy = Some(witness::policy());
+    report.node_pages = memory.map(|memory| memory.node_pages()).unwrap_or_default();
     board.put_report(seat.index, &report);
     board.set_stage(seat.index, DONE);
 }

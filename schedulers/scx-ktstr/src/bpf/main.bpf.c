@@ -2,9 +2,10 @@
 /*
  * scx_ktstr: a plain sched_ext scheduler to test the harness with, and faults that a test can switch on.
  *
- * Each LLC has a DSQ ordered by vtime, weighted by cgroup; a CPU takes from its own LLC's, then from the
+ * Each LLC has a DSQ ordered by vtime, weighted by niceness; a CPU takes from its own LLC's, then from the
  * others'. Tasks bound to one CPU have a DSQ of that CPU, so that nobody searches past them. A task that
- * wakes to an idle CPU goes there directly.
+ * wakes to an idle CPU goes there directly. Weights and quotas of cgroups are ignored: whoever declares this
+ * scheduler turns the checks cpu_share and cpu_quota off.
  *
  * Faults act on workers only, which are tasks in any cgroup but the root: they begin with the test's load,
  * and never take what runs the test itself.
@@ -281,6 +282,10 @@ void BPF_PROG(ktstr_stopping, struct task_struct *p, bool runnable)
 	if (fault == FAULT_UNFAIR_SLICES && (p->pid & 1) && is_worker(p)) {
 		fault_seen = true;
 		charge *= 16;
+	}
+	if (fault == FAULT_FLAT_WEIGHTS && is_worker(p)) {
+		fault_seen = true;
+		charge = used;
 	}
 	set_vtime(p, p->scx.dsq_vtime + charge);
 }

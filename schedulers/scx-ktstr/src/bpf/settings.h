@@ -29,6 +29,8 @@ enum fault {
 	FAULT_UNFAIR_SLICES = 6,
 	/* All workers pile up in the local DSQ of the first CPU that they are allowed on, which grows. */
 	FAULT_LEAK_DSQ = 7,
+	/* Workers are charged alike, whatever their weight. */
+	FAULT_FLAT_WEIGHTS = 8,
 };
 
 #endif

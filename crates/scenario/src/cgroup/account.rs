@@ -1,0 +1,489 @@
+//! What was declared of cgroups, and what they use while load is held on them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ktstr_report::{BandwidthSpan, CgroupAccount, CgroupLevel, Quota};
+use ktstr_topology::CpuSet;
+
+use super::entry::Entry;
+use super::{CgroupError, CgroupManager, CpuMax, Knob, name};
+
+/// Most changes that are remembered. A test that makes more has its limits not judged.
+const MAX_CHANGES: usize = 10_000;
+
+/// Settings of one cgroup that the checks ask for, as they were last declared.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Declared {
+    cpu_max: Option<CpuMax>,
+    cpu_weight: Option<u32>,
+    cpuset_mems: Option<CpuSet>,
+    frozen: bool,
+}
+
+/// One write to a control file that the checks ask for.
+#[derive(Clone, Debug)]
+struct Change {
+    at: Instant,
+    cgroup: String,
+    file: &'static str,
+    quota: Option<Quota>,
+    froze: bool,
+    /// CPU time of the cgroup right after the write.
+    cpu_time_ns: Option<u64>,
+}
+
+/// All that was declared so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    declared: BTreeMap<String, Declared>,
+    changes: Vec<Change>,
+    overflowed: bool,
+}
+
+impl Ledger {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn declared(&self, cgroup: &str) -> Declared {
+        self.inner()
+            .declared
+            .get(cgroup)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Forgets a cgroup that is gone. What was changed stays known.
+    pub(super) fn forget(&self, cgroup: &str) {
+        self.inner().declared.remove(cgroup);
+    }
+
+    /// Records a write that the kernel took.
+    pub(super) fn record(&self, cgroup: &str, entry: &Entry, knob: &Knob) {
+        let mut inner = self.inner();
+        let declared = inner.declared.entry(cgroup.to_owned()).or_default();
+        let mut cpu_time_ns = None;
+        match knob {
+            Knob::CpuMax(max) => {
+                declared.cpu_max = Some(*max);
+                cpu_time_ns = read_cpu_time(entry).ok();
+            }
+            Knob::CpuWeight(weight) => declared.cpu_weight = Some(*weight),
+            Knob::Mems(nodes) => {
+                declared.cpuset_mems = Some(nodes.clone()).filter(|n| !n.is_empty());
+            }
+            Knob::Freeze(on) => declared.frozen = *on,
+            Knob::Cpus(_) => {}
+            _ => return,
+        }
+        if inner.changes.len() >= MAX_CHANGES {
+            inner.overflowed = true;
+            return;
+        }
+        inner.changes.push(Change {
+            at: Instant::now(),
+            cgroup: cgroup.to_owned(),
+            file: knob.file(),
+            quota: match knob {
+                Knob::CpuMax(max) => max.quota(),
+                _ => None,
+            },
+            froze: *knob == Knob::Freeze(true),
+            cpu_time_ns,
+        });
+    }
+}
+
+impl CpuMax {
+    /// The limit, if it is one.
+    pub(super) fn quota(self) -> Option<Quota> {
+        const PERIOD_NS: u64 = 100_000_000;
+        let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        match self {
+            Self::Max => None,
+            Self::Pct(pct) => Some(Quota {
+                quota_ns: u64::from(pct) * PERIOD_NS / 100,
+                period_ns: PERIOD_NS,
+            }),
+            Self::Quota { quota, period } => Some(Quota {
+                quota_ns: ns(quota),
+                period_ns: ns(period).max(1),
+            }),
+        }
+    }
+}
+
+/// A look at one cgroup when an account was begun.
+#[derive(Clone, Debug)]
+struct Start {
+    at: Instant,
+    entry: Entry,
+    declared: Declared,
+    cpu_time_ns: Result<u64, String>,
+}
+
+/// Keeps account of cgroups from [`CgroupManager::begin_account`] on.
+#[derive(Debug)]
+pub struct AccountWindow {
+    cgroups: CgroupManager,
+    starts: BTreeMap<String, Start>,
+    first_change: usize,
+}
+
+impl CgroupManager {
+    /// Begins to keep account of all cgroups that there are, and of those above them: what they use, and what
+    /// is changed. To be called when the workers have begun.
+    pub fn begin_account(&self) -> AccountWindow {
+        let first_change = self.ledger().inner().changes.len();
+        let starts = self
+            .levels()
+            .into_iter()
+            .map(|(name, entry)| {
+                let start = Start {
+                    declared: self.ledger().declared(&name),
+                    cpu_time_ns: read_cpu_time(&entry),
+                    at: Instant::now(),
+                    entry,
+                };
+                (name, start)
+            })
+            .collect();
+        AccountWindow {
+            cgroups: self.clone(),
+            starts,
+            first_change,
+        }
+    }
+}
+
+impl AccountWindow {
+    /// The account of the cgroup `name` until now. To be taken before its limits are lifted and its workers
+    /// told to stop.
+    pub fn account(&self, name: &str) -> Result<CgroupAccount, CgroupError> {
+        let root = self.cgroups.root_of(name)?;
+        let above = name::ancestors(name).map(str::to_owned);
+        let names = [root].into_iter().chain(above).chain([name.to_owned()]);
+        Ok(CgroupAccount {
+            levels: names.map(|name| self.level(name)).collect(),
+        })
+    }
+
+    fn level(&self, name: String) -> CgroupLevel {
+        let Some(start) = self.starts.get(&name) else {
+            return CgroupLevel {
+                trouble: Some(format!("cgroup `{name}` was made after the load had begun")),
+                name,
+                ..CgroupLevel::default()
+            };
+        };
+        let inner = self.cgroups.ledger().inner();
+        let changes: Vec<Change> = inner.changes[self.first_change.min(inner.changes.len())..]
+            .iter()
+            .filter(|change| change.cgroup == name)
+            .cloned()
+            .collect();
+        let overflowed = inner.overflowed;
+        drop(inner);
+        let declared = self.cgroups.ledger().declared(&name);
+        let mut changed: Vec<String> = Vec::new();
+        for change in &changes {
+            if !changed.iter().any(|file| file == change.file) {
+                changed.push(change.file.to_owned());
+            }
+        }
+        let foreign = foreign_quota(&start.entry, declared.cpu_max)
+            .or_else(|| foreign_weight(&start.entry, declared.cpu_weight));
+        let (spans, trouble) = match (overflowed, foreign) {
+            (true, _) => (
+                Vec::new(),
+                Some("its limits were changed too often".to_owned()),
+            ),
+            (_, Some(foreign)) => (Vec::new(), Some(format!("{foreign} of cgroup `{name}`"))),
+            (false, None) => match spans(start, &changes) {
+                Ok(spans) => (spans, None),
+                Err(why) => (Vec::new(), Some(why)),
+            },
+        };
+        CgroupLevel {
+            name,
+            cpu_weight: declared.cpu_weight,
+            cpuset_mems: declared.cpuset_mems,
+            spans,
+            frozen: start.declared.frozen || changes.iter().any(|change| change.froze),
+            changed,
+            trouble,
+        }
+    }
+}
+
+fn spans(start: &Start, changes: &[Change]) -> Result<Vec<BandwidthSpan>, String> {
+    let mut spans = Vec::new();
+    let mut from = (start.at, start.cpu_time_ns.clone()?);
+    let mut quota = start.declared.cpu_max.and_then(CpuMax::quota);
+    let bandwidth = changes.iter().filter(|change| change.file == "cpu.max");
+    let mut close = |at: Instant, cpu_time_ns: u64, quota| {
+        let wall = at.saturating_duration_since(from.0);
+        spans.push(BandwidthSpan {
+            wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX),
+            cpu_time_ns: cpu_time_ns.saturating_sub(from.1),
+            quota,
+        });
+        from = (at, cpu_time_ns);
+    };
+    for change in bandwidth {
+        let unread = || "its cpu.stat could not be read when cpu.max was changed".to_owned();
+        close(change.at, change.cpu_time_ns.ok_or_else(unread)?, quota);
+        quota = change.quota;
+    }
+    let cpu_time_ns = read_cpu_time(&start.entry)?;
+    close(Instant::now(), cpu_time_ns, quota);
+    Ok(spans)
+}
+
+/// `usage_usec` of `cpu.stat`, which the kernel keeps for every cgroup, whatever controllers it has
+/// (kernel/cgroup/rstat.c), and for tasks of all classes.
+fn read_cpu_time(entry: &Entry) -> Result<u64, String> {
+    const FILE: &str = "cpu.stat";
+    let text = entry
+        .read(FILE)
+        .map_err(|error| super::entry::with_cause(&error))?;
+    let usage_us = text
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec "))
+        .and_then(|number| number.trim().parse::<u64>().ok());
+    usage_us
+        .map(|us| us.saturating_mul(1000))
+        .ok_or_else(|| format!("{} has no usage_usec", entry.path(FILE).display()))
+}
+
+/// What `cpu.max` holds, as a clause, if it is not what was declared: someone else wrote it.
+fn foreign_quota(entry: &Entry, declared: Option<CpuMax>) -> Option<String> {
+    let text = entry.read("cpu.max").ok()?;
+    let declared = declared.unwrap_or(CpuMax::Max).quota();
+    let held = parse_cpu_max(&text);
+    (held != Some(declared)).then(|| {
+        let text = text.trim();
+        format!("the harness did not write the `{text}` in cpu.max")
+    })
+}
+
+fn foreign_weight(entry: &Entry, declared: Option<u32>) -> Option<String> {
+    let text = entry.read("cpu.weight").ok()?;
+    let text = text.trim();
+    (text.parse() != Ok(declared.unwrap_or(100)))
+        .then(|| format!("the harness did not write the `{text}` in cpu.weight"))
+}
+
+/// The limit that `cpu.max` holds; the outer `None` for what is no such text.
+fn parse_cpu_max(text: &str) -> Option<Option<Quota>> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    let us = |number: &str| number.parse::<u64>().ok()?.checked_mul(1000);
+    let period_ns = us(period).filter(|&period| period > 0)?;
+    if quota == "max" {
+        return Some(None);
+    }
+    let quota_ns = us(quota)?;
+    Some(Some(Quota {
+        quota_ns,
+        period_ns,
+    }))
+}
+
+/// What keeps the tasks of a cgroup from running, by its own control files and those above it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Held {
+    /// The narrowest quota, in CPUs.
+    pub(crate) quota_cpus: Option<f64>,
+    /// Its tasks are stopped.
+    pub(crate) frozen: bool,
+}
+
+/// Limits that were lifted, to be put back.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct LiftedLimits {
+    undo: Vec<(Entry, &'static str, String)>,
+}
+
+impl CgroupManager {
+    pub(crate) fn held(&self, name: &str) -> Result<Held, CgroupError> {
+        let mut held = Held::default();
+        for entry in self.lineage(name)? {
+            let quota = entry.read("cpu.max").ok();
+            let quota = quota.as_deref().and_then(parse_cpu_max).flatten();
+            if let Some(cpus) = quota.map(|quota| quota.cpus()) {
+                held.quota_cpus = Some(held.quota_cpus.map_or(cpus, |other| other.min(cpus)));
+            }
+            held.frozen |= is_frozen(&entry);
+        }
+        Ok(held)
+    }
+
+    /// The innermost `cpuset.mems` that was declared for `name` or one above it.
+    pub(crate) fn declared_mems(&self, name: &str) -> Option<CpuSet> {
+        let above: Vec<&str> = name::ancestors(name).collect();
+        [name]
+            .into_iter()
+            .chain(above.into_iter().rev())
+            .find_map(|name| self.ledger().declared(name).cpuset_mems)
+    }
+
+    /// Lifts what keeps the tasks of these cgroups from running: `cpu.max` and `cgroup.freeze` of each, and of
+    /// those above it up to the workload root. Tasks that are throttled or frozen can't be told to stop. The
+    /// first error is returned with what was lifted all the same.
+    pub fn lift_limits(&self, names: &[&str]) -> (LiftedLimits, Result<(), CgroupError>) {
+        let mut lifted = LiftedLimits::default();
+        let mut first = Ok(());
+        for name in names {
+            match self.lineage(name) {
+                Err(error) => first = first.and(Err(error)),
+                Ok(entries) => {
+                    for entry in entries {
+                        first = first.and(lifted.lift(&entry));
+                    }
+                }
+            }
+        }
+        (lifted, first)
+    }
+}
+
+impl LiftedLimits {
+    fn lift(&mut self, entry: &Entry) -> Result<(), CgroupError> {
+        if is_frozen(entry) {
+            entry.write("cgroup.freeze", "0")?;
+            self.undo
+                .push((entry.clone(), "cgroup.freeze", "1".to_owned()));
+        }
+        // No cpu controller here: no limit either.
+        let Ok(held) = entry.read("cpu.max") else {
+            return Ok(());
+        };
+        if parse_cpu_max(&held).flatten().is_some() {
+            entry.write("cpu.max", "max")?;
+            self.undo
+                .push((entry.clone(), "cpu.max", held.trim().to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Puts the limits back, where the cgroup is still there. Returns the first error, after having tried
+    /// all.
+    pub fn restore(self) -> Result<(), CgroupError> {
+        let mut first = Ok(());
+        for (entry, file, value) in self.undo.into_iter().rev() {
+            if entry.dir.exists() {
+                first = first.and(entry.write(file, &value));
+            }
+        }
+        first
+    }
+}
+
+fn is_frozen(entry: &Entry) -> bool {
+    entry
+        .read("cgroup.freeze")
+        .is_ok_and(|text| text.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn entry(name: &str) -> (Entry, std::path::PathBuf) {
+        let dir = std::env::temp_dir().join(format!("ktstr-account-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("writable");
+        let entry = Entry {
+            dir: dir.clone(),
+            write_timeout: Duration::from_secs(2),
+        };
+        (entry, dir)
+    }
+
+    #[test]
+    fn cpu_max_is_read_as_the_kernel_writes_it() {
+        let quota = |quota_ns, period_ns| {
+            Some(Some(Quota {
+                quota_ns,
+                period_ns,
+            }))
+        };
+        assert_eq!(parse_cpu_max("max 100000\n"), Some(None));
+        assert_eq!(
+            parse_cpu_max("20000 100000\n"),
+            quota(20_000_000, 100_000_000)
+        );
+        for text in ["", "max", "20000 0", "x 100000", "1 99999999999999999999"] {
+            assert_eq!(parse_cpu_max(text), None, "{text:?}");
+        }
+        assert_eq!(Some(CpuMax::Pct(20).quota()), parse_cpu_max("20000 100000"));
+    }
+
+    #[test]
+    fn spans_end_where_the_quota_was_changed() {
+        let (entry, dir) = entry("spans");
+        let stat = |us: u64| fs::write(dir.join("cpu.stat"), format!("usage_usec {us}\n"));
+        stat(900).expect("writable");
+        let at = Instant::now();
+        let start = Start {
+            at,
+            declared: Declared::default(),
+            cpu_time_ns: Ok(100_000),
+            entry,
+        };
+        let quota = CpuMax::Pct(5).quota();
+        let change = |after_ms, us| Change {
+            at: at + Duration::from_millis(after_ms),
+            cgroup: "a".to_owned(),
+            file: "cpu.max",
+            quota,
+            froze: false,
+            cpu_time_ns: us,
+        };
+        let found = spans(&start, &[change(0, Some(400_000))]).expect("figures");
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].cpu_time_ns, found[0].quota), (300_000, None));
+        assert_eq!((found[1].cpu_time_ns, found[1].quota), (500_000, quota));
+        assert!(spans(&start, &[change(0, None)]).is_err());
+        fs::remove_file(dir.join("cpu.stat")).expect("removable");
+        assert!(spans(&start, &[]).is_err());
+        let _ = fs::remove_dir(dir);
+    }
+
+    #[test]
+    fn what_the_harness_did_not_write_is_named() {
+        let (entry, dir) = entry("foreign");
+        fs::write(dir.join("cpu.max"), "20000 100000\n").expect("writable");
+        assert_eq!(foreign_quota(&entry, Some(CpuMax::Pct(20))), None);
+        let told = foreign_quota(&entry, None).expect("foreign");
+        assert!(told.contains("`20000 100000` in cpu.max"), "{told}");
+        let _ = fs::remove_dir_all(dir);
+    }
+
+    #[test]
+    fn limits_are_lifted_and_put_back() {
+        let (entry, dir) = entry("lift");
+        let read = |file: &str| fs::read_to_string(dir.join(file)).expect("readable");
+        fs::write(dir.join("cpu.max"), "5000 100000").expect("writable");
+        fs::write(dir.join("cgroup.freeze"), "1").expect("writable");
+        let mut lifted = LiftedLimits::default();
+        lifted.lift(&entry).expect("writable");
+        // A plain file keeps what the new text does not cover; the kernel's does not.
+        assert!(read("cpu.max").starts_with("max"));
+        assert_eq!(read("cgroup.freeze"), "0");
+        lifted.restore().expect("writable");
+        assert_eq!(read("cpu.max"), "5000 100000");
+        assert_eq!(read("cgroup.freeze"), "1");
+        let _ = fs::remove_dir_all(dir);
+    }
+}

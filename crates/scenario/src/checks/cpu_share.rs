@@ -1,0 +1,289 @@
+//! `cpu_share`: cgroups that compete for the same CPUs got them by their weights.
+//!
+//! Each group of cgroups with the same CPUs is judged by itself. At every level of the hierarchy the CPUs are
+//! shared out by weight, and what a cgroup has too few workers to use goes to the others. The figure is the part
+//! of the CPU time that went to the wrong cgroups.
+
+use std::collections::BTreeMap;
+
+use ktstr_report::{AssertResult, CgroupLevel, CgroupReport, PolicyKind, Subject, Switch};
+
+use super::entitlement::{Claim, misallocated_pct, share_out};
+use super::verdict::{Check, Measured, float};
+use super::{NO_ACCOUNT, NONE_DECLARED};
+use crate::{Timing, WorkType};
+
+const CHECK: Check = Check {
+    name: "cpu_share",
+    unit: "% of the CPU time",
+};
+
+/// Part of the CPU time that may go to the wrong ones, in percent. Load is balanced by moving whole tasks, and
+/// only now and then.
+pub(super) const TOLERANCE_PCT: f64 = 15.0;
+
+/// Shorter loads are not judged: tasks have first to be spread over the CPUs.
+pub(super) const MIN_LOAD_NS: u64 = 1_000_000_000;
+
+/// Most that an engine may add to the tolerance, in percentage points.
+const MAX_ENGINE_PCT: f64 = 15.0;
+
+/// What may go to the wrong ones, in percent: an engine whose CPUs stand still charges whoever is running, half
+/// of the time the wrong one. The reason if that is too much to judge by.
+pub(super) fn bound_pct(timing: &Timing, load_ns: u64) -> Result<f64, String> {
+    let engine_pct = float(timing.gap_slack_ms) * 1e6 * 50.0 / float(load_ns);
+    if load_ns < MIN_LOAD_NS {
+        Err("the load was shorter than 1 s".to_owned())
+    } else if engine_pct > MAX_ENGINE_PCT {
+        Err(format!(
+            "the load was too short for shares to even out: {}",
+            timing.why
+        ))
+    } else {
+        Ok(TOLERANCE_PCT + engine_pct)
+    }
+}
+
+struct Rivals<'a> {
+    cgroups: Vec<&'a CgroupReport>,
+    cpus: usize,
+}
+
+pub(super) fn judge(
+    result: &mut AssertResult,
+    switch: Switch,
+    timing: &Timing,
+    cgroups: &[CgroupReport],
+) {
+    if let Some(why) = switch.why_off() {
+        return result.push_not_checked(CHECK.name, why);
+    }
+    if cgroups.iter().all(|cgroup| cgroup.account.is_none()) {
+        return result.push_not_checked(CHECK.name, NO_ACCOUNT);
+    }
+    let declares = |cgroup: &CgroupReport| levels(cgroup).any(|level| level.cpu_weight.is_some());
+    if !cgroups.iter().any(declares) {
+        return result.push_not_checked(CHECK.name, NONE_DECLARED);
+    }
+    let mut judged = Vec::new();
+    for rivals in rivals(cgroups) {
+        if !rivals.cgroups.iter().any(|cgroup| declares(cgroup)) {
+            continue;
+        }
+        match rivals
+            .comparable(cgroups)
+            .and_then(|()| rivals.figures(timing))
+        {
+            Ok(figures) => judged.push((rivals, figures)),
+            Err(Why::NotJudged(why)) => result.push_not_checked(CHECK.name, why),
+            Err(Why::NoFigures(why)) => CHECK.inconclusive(result, None, why),
+        }
+    }
+    let worst = judged
+        .iter()
+        .max_by(|(_, a), (_, b)| a.measured.value.total_cmp(&b.measured.value));
+    if let Some((rivals, figures)) = worst {
+        rivals.conclude(result, figures);
+    }
+}
+
+enum Why {
+    NotJudged(String),
+    NoFigures(String),
+}
+
+struct Figures {
+    /// CPUs that each got, and was entitled to.
+    got: Vec<f64>,
+    entitled: Vec<f64>,
+    measured: Measured,
+}
+
+fn levels(cgroup: &CgroupReport) -> impl Iterator<Item = &CgroupLevel> {
+    cgroup.account.iter().flat_map(|account| &account.levels)
+}
+
+/// Cgroups by the CPUs that they have.
+fn rivals(cgroups: &[CgroupReport]) -> Vec<Rivals<'_>> {
+    let mut rivals: BTreeMap<String, Rivals<'_>> = BTreeMap::new();
+    for cgroup in cgroups {
+        let cpus = cgroup.cpuset.clone().unwrap_or_default();
+        let group = rivals.entry(cpus.to_string()).or_insert_with(|| Rivals {
+            cgroups: Vec::new(),
+            cpus: cpus.len(),
+        });
+        group.cgroups.push(cgroup);
+    }
+    rivals.into_values().collect()
+}
+
+impl Rivals<'_> {
+    /// Whether weights alone decide what each gets.
+    fn comparable(&self, cgroups: &[CgroupReport]) -> Result<(), Why> {
+        let why = self.obstacle(cgroups);
+        why.map_or(Ok(()), |why| Err(Why::NotJudged(why)))
+    }
+
+    fn obstacle(&self, cgroups: &[CgroupReport]) -> Option<String> {
+        let first = self.cgroups.first()?;
+        let Some(cpus) = first.cpuset.as_ref().filter(|cpus| !cpus.is_empty()) else {
+            return Some(format!("the CPUs of cgroup `{}` are not known", first.name));
+        };
+        let overlapping = cgroups.iter().find(|other| match &other.cpuset {
+            Some(theirs) => theirs != cpus && !theirs.intersection(cpus).is_empty(),
+            None => true,
+        });
+        if let Some(other) = overlapping {
+            return Some(format!(
+                "cgroup `{}` shares some of its CPUs with cgroup `{}` but not all",
+                first.name, other.name
+            ));
+        }
+        let workers: usize = self.cgroups.iter().map(|cgroup| cgroup.workers.len()).sum();
+        if self.cgroups.len() < 2 || workers <= cpus.len() {
+            return Some(format!(
+                "nobody competes for the CPUs of cgroup `{}`",
+                first.name
+            ));
+        }
+        self.cgroups.iter().find_map(|cgroup| obstacle(cgroup))
+    }
+
+    fn figures(&self, timing: &Timing) -> Result<Figures, Why> {
+        let mut got = Vec::new();
+        let mut load_ns = u64::MAX;
+        for cgroup in &self.cgroups {
+            let own = cgroup.account.as_ref().and_then(|account| account.own());
+            let trouble = levels(cgroup).find_map(|level| level.trouble.clone());
+            let own = own.filter(|own| own.wall_ns() > 0 && trouble.is_none());
+            let Some(own) = own else {
+                let why = trouble
+                    .unwrap_or_else(|| format!("there is no account of cgroup `{}`", cgroup.name));
+                return Err(Why::NoFigures(why));
+            };
+            got.push(float(own.cpu_time_ns()) / float(own.wall_ns()));
+            load_ns = load_ns.min(own.wall_ns());
+        }
+        let bound = bound_pct(timing, load_ns).map_err(Why::NotJudged)?;
+        let total: f64 = got.iter().sum();
+        if total <= 0.0 {
+            return Err(Why::NoFigures("the cgroups got no CPU time".to_owned()));
+        }
+        let mut entitled = vec![0.0; got.len()];
+        let members: Vec<usize> = (0..got.len()).collect();
+        self.entitle(total, &members, 0, &mut entitled);
+        Ok(Figures {
+            measured: Measured {
+                value: misallocated_pct(&got, &entitled),
+                bound,
+            },
+            got,
+            entitled,
+        })
+    }
+
+    /// Shares `total` out among the cgroups at `depth` that `members` are in or below.
+    fn entitle(&self, total: f64, members: &[usize], depth: usize, entitled: &mut [f64]) {
+        let mut children: Vec<(&CgroupLevel, Vec<usize>)> = Vec::new();
+        for &member in members {
+            let Some(level) = levels(self.cgroups[member]).nth(depth) else {
+                // The innermost: cgroup v2 has no tasks beside child cgroups.
+                entitled[member] = total;
+                return;
+            };
+            match children
+                .iter_mut()
+                .find(|(known, _)| known.name == level.name)
+            {
+                Some((_, below)) => below.push(member),
+                None => children.push((level, vec![member])),
+            }
+        }
+        let claims: Vec<Claim> = children
+            .iter()
+            .map(|(level, below)| Claim {
+                weight: f64::from(level.weight()),
+                cap: self.cap(below),
+            })
+            .collect();
+        for (share, (_, below)) in share_out(total, &claims).into_iter().zip(&children) {
+            self.entitle(share, below, depth + 1, entitled);
+        }
+    }
+
+    /// Most CPUs that these can use.
+    fn cap(&self, members: &[usize]) -> f64 {
+        let workers = members
+            .iter()
+            .map(|&member| self.cgroups[member].workers.len());
+        float(workers.sum::<usize>().min(self.cpus) as u64)
+    }
+
+    fn conclude(&self, result: &mut AssertResult, figures: &Figures) {
+        let total: f64 = figures.got.iter().sum();
+        let shares = self.cgroups.iter().enumerate().map(|(at, cgroup)| {
+            format!(
+                "`{}` got {:.1} % ({:.1} % due)",
+                cgroup.name,
+                figures.got[at] * 100.0 / total,
+                figures.entitled[at] * 100.0 / total
+            )
+        });
+        let detail = format!(
+            "of the CPU time on {} CPUs {}; {:.1} % went to the wrong ones, and the bound is {:.1} %",
+            self.cpus,
+            shares.collect::<Vec<_>>().join(", "),
+            figures.measured.value,
+            figures.measured.bound
+        );
+        let short = |at: usize| figures.entitled[at] - figures.got[at];
+        let loser = (0..self.cgroups.len()).max_by(|&a, &b| short(a).total_cmp(&short(b)));
+        let subject = Subject {
+            cgroup: loser.map(|loser| self.cgroups[loser].name.clone()),
+            ..Subject::default()
+        };
+        let holds = figures.measured.value <= figures.measured.bound;
+        CHECK.conclude(result, holds, figures.measured, subject, detail);
+    }
+}
+
+/// Why more than the weight of `cgroup` decides what it gets.
+fn obstacle(cgroup: &CgroupReport) -> Option<String> {
+    let name = &cgroup.name;
+    for level in levels(cgroup) {
+        if level.narrowest_quota().is_some() {
+            return Some(format!("cgroup `{}` has a quota", level.name));
+        }
+        if level.frozen {
+            return Some(format!("cgroup `{}` was frozen for a time", level.name));
+        }
+        let changed = level.changed.iter().find(|file| file.starts_with("cpu"));
+        if let Some(file) = changed {
+            return Some(format!(
+                "{file} of cgroup `{}` was changed under the load",
+                level.name
+            ));
+        }
+    }
+    cgroup.workers.iter().find_map(|worker| {
+        let work_type = WorkType::from_name(&worker.work_type);
+        if !work_type.is_some_and(|kind| kind.always_runnable()) {
+            let kind = &worker.work_type;
+            return Some(format!(
+                "workers of {kind} in cgroup `{name}` don't want a CPU all the time"
+            ));
+        }
+        if !worker.completed() {
+            return Some(format!(
+                "worker {} of cgroup `{name}` did not last",
+                worker.pid
+            ));
+        }
+        if worker.masks.iter().any(|span| span.mask.is_some()) {
+            return Some(format!("workers of cgroup `{name}` are bound to CPUs"));
+        }
+        let kind = worker.policy.as_ref().map(|policy| policy.kind);
+        matches!(kind, Some(PolicyKind::RealTime | PolicyKind::Deadline))
+            .then(|| format!("workers of cgroup `{name}` are real-time tasks"))
+    })
+}

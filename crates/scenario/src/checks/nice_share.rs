@@ -1,0 +1,180 @@
+//! `nice_share`: the workers of a cgroup that compete for CPUs got them by their niceness.
+//!
+//! Weights are the kernel's; tolerance and figure are those of `cpu_share`.
+
+use ktstr_report::{AssertResult, CgroupReport, PolicyKind, Subject, Switch, WorkerReport};
+
+use super::NONE_DECLARED;
+use super::cpu_share::bound_pct;
+use super::entitlement::{Claim, misallocated_pct, nice_weight, share_out};
+use super::restraint::{frozen, rationed};
+use super::verdict::{Check, Measured, float};
+use crate::{Timing, WorkType};
+
+const CHECK: Check = Check {
+    name: "nice_share",
+    unit: "% of the CPU time",
+};
+
+struct Shares<'a> {
+    cgroup: &'a CgroupReport,
+    got: Vec<f64>,
+    entitled: Vec<f64>,
+    measured: Measured,
+}
+
+pub(super) fn judge(
+    result: &mut AssertResult,
+    switch: Switch,
+    timing: &Timing,
+    cgroups: &[CgroupReport],
+) {
+    if let Some(why) = switch.why_off() {
+        return result.push_not_checked(CHECK.name, why);
+    }
+    let declaring: Vec<&CgroupReport> = cgroups.iter().filter(|cgroup| differ(cgroup)).collect();
+    if declaring.is_empty() {
+        return result.push_not_checked(CHECK.name, NONE_DECLARED);
+    }
+    let mut judged = Vec::new();
+    for cgroup in declaring {
+        match obstacle(cgroup, cgroups).map_or(Ok(()), Err) {
+            Err(why) => result.push_not_checked(CHECK.name, why),
+            Ok(()) => match shares(cgroup, timing) {
+                Ok(shares) => judged.push(shares),
+                Err(why) => result.push_not_checked(CHECK.name, why),
+            },
+        }
+    }
+    let worst = judged
+        .iter()
+        .max_by(|a, b| a.measured.value.total_cmp(&b.measured.value));
+    if let Some(worst) = worst {
+        conclude(result, worst);
+    }
+}
+
+/// Whether the workers have different nice levels.
+fn differ(cgroup: &CgroupReport) -> bool {
+    let mut levels = cgroup.workers.iter().map(|worker| worker.nice);
+    let first = levels.next();
+    levels.any(|nice| Some(nice) != first)
+}
+
+/// Why more than niceness decides what the workers get.
+fn obstacle(cgroup: &CgroupReport, cgroups: &[CgroupReport]) -> Option<String> {
+    let name = &cgroup.name;
+    let Some(cpus) = cgroup.cpuset.as_ref().filter(|cpus| !cpus.is_empty()) else {
+        return Some(format!("the CPUs of cgroup `{name}` are not known"));
+    };
+    let rival = cgroups.iter().find(|other| {
+        let theirs = other.cpuset.as_ref();
+        !std::ptr::eq(*other, cgroup)
+            && theirs.is_none_or(|theirs| !theirs.intersection(cpus).is_empty())
+    });
+    if let Some(rival) = rival {
+        return Some(format!(
+            "cgroup `{name}` competes for its CPUs with cgroup `{}`",
+            rival.name
+        ));
+    }
+    if cgroup.workers.len() <= cpus.len() {
+        return Some(format!("nobody competes for the CPUs of cgroup `{name}`"));
+    }
+    if let Some(why) =
+        frozen(cgroup).or_else(|| rationed(cgroup, cgroups).map(|ration| ration.clause))
+    {
+        return Some(why);
+    }
+    cgroup
+        .workers
+        .iter()
+        .find_map(|worker| worker_obstacle(name, worker))
+}
+
+fn worker_obstacle(name: &str, worker: &WorkerReport) -> Option<String> {
+    let pid = worker.pid;
+    if !WorkType::from_name(&worker.work_type).is_some_and(|kind| kind.always_runnable()) {
+        let kind = &worker.work_type;
+        return Some(format!(
+            "workers of {kind} in cgroup `{name}` don't want a CPU all the time"
+        ));
+    }
+    if !worker.completed() {
+        return Some(format!("worker {pid} of cgroup `{name}` did not last"));
+    }
+    if worker.nice_changes > 0 {
+        return Some(format!(
+            "the niceness of worker {pid} was changed under the load"
+        ));
+    }
+    if worker.masks.iter().any(|span| span.mask.is_some()) {
+        return Some(format!("workers of cgroup `{name}` are bound to CPUs"));
+    }
+    let kind = worker.policy.as_ref().map(|policy| policy.kind);
+    matches!(kind, Some(kind) if kind != PolicyKind::Weighted)
+        .then(|| format!("niceness is not what the policy of workers of cgroup `{name}` goes by"))
+}
+
+fn shares<'a>(cgroup: &'a CgroupReport, timing: &Timing) -> Result<Shares<'a>, String> {
+    let workers = &cgroup.workers;
+    let load_ns = workers.iter().map(|worker| worker.wall_time_ns).min();
+    let bound = bound_pct(timing, load_ns.unwrap_or(0))?;
+    let rate = |worker: &WorkerReport| float(worker.cpu_time_ns) / float(worker.wall_time_ns);
+    let got: Vec<f64> = workers.iter().map(rate).collect();
+    let total: f64 = got.iter().sum();
+    let claims: Vec<Claim> = workers
+        .iter()
+        .map(|worker| Claim {
+            weight: nice_weight(worker.nice),
+            cap: 1.0,
+        })
+        .collect();
+    let entitled = share_out(total, &claims);
+    if total <= 0.0 {
+        return Err(format!(
+            "the workers of cgroup `{}` got no CPU time",
+            cgroup.name
+        ));
+    }
+    Ok(Shares {
+        cgroup,
+        measured: Measured {
+            value: misallocated_pct(&got, &entitled),
+            bound,
+        },
+        got,
+        entitled,
+    })
+}
+
+fn conclude(result: &mut AssertResult, shares: &Shares<'_>) {
+    let short = |at: usize| shares.entitled[at] - shares.got[at];
+    let workers = &shares.cgroup.workers;
+    let loser = (0..workers.len()).max_by(|&a, &b| short(a).total_cmp(&short(b)));
+    let name = &shares.cgroup.name;
+    let loser_is = loser.map(|at| {
+        format!(
+            "; worker {} (nice {}) got {:.1} % of a CPU and was due {:.1} %",
+            workers[at].pid,
+            workers[at].nice,
+            shares.got[at] * 100.0,
+            shares.entitled[at] * 100.0
+        )
+    });
+    let detail = format!(
+        "of the CPU time that the {} workers of cgroup `{name}` got, {:.1} % went to the wrong ones by their \
+         niceness, and the bound is {:.1} %{}",
+        workers.len(),
+        shares.measured.value,
+        shares.measured.bound,
+        loser_is.unwrap_or_default()
+    );
+    let subject = Subject {
+        cgroup: Some(name.clone()),
+        worker: loser.map(|at| workers[at].pid),
+        cpu: None,
+    };
+    let holds = shares.measured.value <= shares.measured.bound;
+    CHECK.conclude(result, holds, shares.measured, subject, detail);
+}
