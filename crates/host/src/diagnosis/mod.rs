@@ -7,7 +7,7 @@
 mod log;
 mod stall;
 
-use ktstr_monitor::state::{CpuState, ScxState};
+use ktstr_monitor::state::CpuState;
 use ktstr_report::{Outcome, SchedulerEnd, SchedulerReport, Sidecar};
 
 use crate::observe::Moment;
@@ -17,15 +17,12 @@ use crate::observe::Moment;
 pub(crate) struct Scene<'a> {
     /// CPUs by number; empty if they could not be read.
     pub(crate) cpus: &'a [CpuState],
-    /// sched_ext, if it could be read.
-    pub(crate) sched_ext: Option<&'a ScxState>,
 }
 
 impl<'a> From<&'a Moment> for Scene<'a> {
     fn from(moment: &'a Moment) -> Self {
         Self {
             cpus: moment.kernel.cpus.as_deref().unwrap_or_default(),
-            sched_ext: moment.kernel.sched_ext.as_ref().ok(),
         }
     }
 }
@@ -46,11 +43,14 @@ pub(crate) fn cause(sidecar: &Sidecar, scenes: &[Scene<'_>]) -> String {
     let found = match scheduler.end {
         SchedulerEnd::NeverLoaded => not_loaded(scheduler, release),
         SchedulerEnd::Stalled => stall::cause(scheduler, scenes),
-        SchedulerEnd::Died => died(scheduler, scenes),
+        SchedulerEnd::Died => died(scheduler),
         _ => None,
     };
     let mut cause = match (found, scheduler.end) {
-        (Some(found), _) => found,
+        (Some(found), _) => match disabled_before(scheduler) {
+            Some(before) => format!("{found}, after the kernel had disabled it: {before}"),
+            None => found,
+        },
         // The failure that ended the machine is the first line of its own.
         (None, SchedulerEnd::Unknown) => return String::new(),
         (None, _) => scheduler.sentence(),
@@ -70,33 +70,24 @@ fn not_loaded(scheduler: &SchedulerReport, release: Option<&str>) -> Option<Stri
     ))
 }
 
-fn died(scheduler: &SchedulerReport, scenes: &[Scene<'_>]) -> Option<String> {
+fn died(scheduler: &SchedulerReport) -> Option<String> {
     let name = &scheduler.name;
-    let mut text = match log::panic(&scheduler.log) {
-        Some(panic) => format!("scheduler `{name}` panicked: {panic}"),
+    match log::panic(&scheduler.log) {
+        Some(panic) => Some(format!("scheduler `{name}` panicked: {panic}")),
         None => {
             let error = log::last_error(&scheduler.log)?;
-            format!("scheduler `{name}` died: {error}")
+            Some(format!("scheduler `{name}` died: {error}"))
         }
-    };
-    if let Some(before) = disabled_before(scenes) {
-        text.push_str(", after the kernel had disabled it: ");
-        text.push_str(&before);
     }
-    Some(text)
 }
 
-/// Why the kernel disabled the scheduler before its process ended, where it was not the process that asked for it.
-fn disabled_before(scenes: &[Scene<'_>]) -> Option<String> {
-    let exits = scenes
-        .iter()
-        .filter_map(|scene| scene.sched_ext?.exit.as_ref());
-    let exit = exits
-        .into_iter()
-        .find(|exit| exit.kind != "SCX_EXIT_UNREG")?;
+/// Why the kernel disabled the scheduler before what ended it, where that was neither an error nor its own process.
+fn disabled_before(scheduler: &SchedulerReport) -> Option<&str> {
+    let exits = scheduler.exits.iter().take_while(|exit| !exit.is_error());
+    let exit = exits.into_iter().find(|exit| !exit.is_from_user_space())?;
     Some(match exit.message.as_str() {
-        "" => exit.reason.clone(),
-        message => message.to_owned(),
+        "" => &exit.reason,
+        message => message,
     })
 }
 
