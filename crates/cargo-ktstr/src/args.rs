@@ -93,6 +93,10 @@ Examples:
 
 Only the key goes to standard output.";
 
+const RUNS_HELP: &str = "\
+Runs are in target/ktstr/runs of the workspace, or in KTSTR_RUNS_DIR: a folder for each, whose
+name begins with the time in UTC. Nothing removes them but `cargo ktstr runs clean`.";
+
 const CLEAN_EXAMPLES: &str = "\
 Examples:
   cargo ktstr kernel clean --keep 2         all but the two that were stored last
@@ -117,6 +121,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// Fetch, list and remove kernels
     Kernel(KernelArgs),
+    /// List and remove the results of earlier runs
+    Runs(RunsArgs),
     /// Open a shell in a machine, or run one command there
     #[command(after_help = SHELL_EXAMPLES)]
     Shell(ShellArgs),
@@ -216,6 +222,30 @@ pub(crate) struct CleanArgs {
     /// Remove those that were given as files (--kernel PATH), and those that are damaged
     #[arg(long, group = "which")]
     pub(crate) given: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    #[command(subcommand)]
+    pub(crate) command: RunsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// List the runs, oldest first, with what their tests came to
+    #[command(after_help = RUNS_HELP)]
+    List {
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove all runs but the newest
+    #[command(after_help = RUNS_HELP)]
+    Clean {
+        /// Keep the N newest runs; one that goes on is kept whatever N is
+        #[arg(long, value_name = "N")]
+        keep: usize,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ mod output;
 mod packages;
 mod progress;
 mod record;
+mod runs;
 mod session;
 mod setup;
 mod shell;
@@ -44,6 +45,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
     match command {
         Command::Test(args) => test::run(&args),
         Command::Kernel(args) => kernel::run(&args),
+        Command::Runs(args) => runs::run(&args.command),
         Command::Shell(args) => shell::run(&args),
         Command::Locks { json } => locks::run(json),
         Command::Doctor(args) => doctor::run(&args),

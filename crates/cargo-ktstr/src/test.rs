@@ -21,7 +21,7 @@ use crate::nextest_args::NextestArgs;
 use crate::progress::Talk;
 use crate::record::{self, Scratch};
 use crate::verdict::{Run, Verdict, verdict};
-use crate::{output, packages, session, signals};
+use crate::{output, packages, runs, session, signals};
 
 /// What to say when nextest isn't there.
 pub(crate) const NEXTEST_ADVICE: &str = "cargo install cargo-nextest --locked";
@@ -42,8 +42,10 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
     announce(&session)?;
 
     let target = metadata.as_ref().map(|known| &*known.target_directory);
-    let store = store(target)?;
+    let store = runs::in_target(target)?;
     let run_id = RunId::generate(SystemTime::now());
+    // So that `runs clean` leaves it alone. A folder that can't be made is told of by each test.
+    let _held = store.hold_run(&run_id).ok();
     let scratch = scratch();
     let mut nextest = Command::new(&cargo);
     nextest
@@ -73,7 +75,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
     if run.signal.is_none() {
         summary.others = record::others(ran.as_deref().unwrap_or_default(), &summary);
     }
-    conclude(&verdict(run, &summary), &summary, &store.run_dir(&run_id))
+    conclude(&verdict(run, &summary), &summary, &store, &run_id)
 }
 
 /// What cargo says of the workspace. Tests that were built elsewhere need none.
@@ -207,13 +209,6 @@ fn announce(session: &Session) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The store of the workspace, or without one that of the working folder.
-fn store(target: Option<&Path>) -> Result<RunStore, Refusal> {
-    let store = RunStore::for_target_dir(target.unwrap_or(Path::new("target")));
-    let root = std::path::absolute(store.root()).or_exit(Code::HostUnfit)?;
-    Ok(RunStore::new(root))
-}
-
 fn run_and_wait(nextest: &mut Command) -> Result<ExitStatus, Refusal> {
     signals::stay_for_child()
         .context("can't prepare for signals")
@@ -283,17 +278,28 @@ fn reasons(unstored: &StoredRun) -> Vec<String> {
         .collect()
 }
 
-fn conclude(verdict: &Verdict, summary: &RunSummary, folder: &Path) -> Result<ExitCode, Refusal> {
+fn conclude(
+    verdict: &Verdict,
+    summary: &RunSummary,
+    store: &RunStore,
+    run_id: &RunId,
+) -> Result<ExitCode, Refusal> {
     let palette = Palette::for_stream(io::stdout().is_terminal());
     let is_worth_it = !summary.tests.is_empty()
         || !summary.unreadable.is_empty()
         || !summary.others.failed.is_empty();
     if is_worth_it {
         let text = Renderer::new(palette).summary(summary);
-        output::print(&format!("\n{text}results in {}\n", folder.display()))?;
+        output::print(&format!(
+            "\n{text}results in {}\n",
+            store.run_dir(run_id).display()
+        ))?;
     }
     if let Some(remark) = &verdict.remark {
         output::say(remark);
+    }
+    if let Some(advice) = runs::advice(store) {
+        output::say(&advice);
     }
     Ok(verdict.code.into())
 }

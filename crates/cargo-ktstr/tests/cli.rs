@@ -112,6 +112,11 @@ fn help_of_kernel_clean() {
 }
 
 #[test]
+fn help_of_runs_clean() {
+    assert_snapshot!(help(&["runs", "clean", "--help"]));
+}
+
+#[test]
 fn help_of_shell() {
     assert_snapshot!(help(&["shell", "--help"]));
 }

@@ -9,6 +9,7 @@ mod account;
 mod bound;
 mod check;
 mod exit_code;
+mod file_names;
 mod outcome;
 mod render;
 mod run_id;
@@ -36,7 +37,7 @@ pub use sidecar::{
     BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, SCHEMA_VERSION, Sidecar, Timings,
 };
 pub use sidecar_file::SidecarError;
-pub use store::{RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};
+pub use store::{HeldRun, RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};
 pub use summary::{OtherTest, Others, RunSummary, TestSummary, Totals};
 pub use thresholds::Thresholds;
 pub use unstored::UNSTORED_DIR_ENV;

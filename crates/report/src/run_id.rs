@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Names the run that a test process belongs to. `cargo ktstr test` sets it for all of its test processes.
 pub const RUN_ID_ENV: &str = "KTSTR_RUN_ID";
@@ -49,6 +49,26 @@ impl RunId {
                 .get_or_init(|| Self::generate(SystemTime::now()))
                 .clone()),
         }
+    }
+
+    /// When the run began, to the millisecond, if the id says so as those of [`Self::generate`] do.
+    pub fn started(&self) -> Option<SystemTime> {
+        // `20260102T030405.678Z`.
+        let text = self.0.get(..20)?;
+        let number = |range: std::ops::Range<usize>| -> Option<u64> {
+            let digits = text.get(range)?;
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| digits.parse().ok())?
+        };
+        let separators = [8, 15, 19].map(|at| text.as_bytes()[at]);
+        if separators != *b"T.Z" {
+            return None;
+        }
+        let days = days_since_1970(number(0..4)?, number(4..6)?, number(6..8)?)?;
+        let seconds = number(9..11)? * 3600 + number(11..13)? * 60 + number(13..15)?;
+        let since_epoch =
+            Duration::from_secs(days * 86_400 + seconds) + Duration::from_millis(number(16..19)?);
+        UNIX_EPOCH.checked_add(since_epoch)
     }
 
     /// The id as text.
@@ -96,10 +116,22 @@ fn compact_utc(now: SystemTime) -> String {
     )
 }
 
+const DAYS_FROM_0000_03_01: u64 = 719_468;
+
+/// The reverse of [`civil_date`], for dates from 1970 on.
+fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = year - u64::from(month <= 2);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
+    Some(days - DAYS_FROM_0000_03_01)
+}
+
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years are
 /// counted from March, so that the leap day is the last of the year.
 fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
-    const DAYS_FROM_0000_03_01: u64 = 719_468;
     const DAYS_IN_400_YEARS: u64 = 146_097;
     let days = days_since_1970 + DAYS_FROM_0000_03_01;
     let era = days / DAYS_IN_400_YEARS;
@@ -120,8 +152,6 @@ fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -132,6 +162,28 @@ mod tests {
         assert_eq!(text(1_767_322_800_001), "20260102T030000.001Z");
         assert_eq!(text(1_798_761_599_999), "20261231T235959.999Z");
         assert_eq!(text(4_107_542_400_000), "21000301T000000.000Z");
+    }
+
+    #[test]
+    fn an_id_says_when_its_run_began() {
+        for millis in [
+            0,
+            951_782_400_000,
+            1_767_322_800_001,
+            1_798_761_599_999,
+            4_107_542_400_000,
+        ] {
+            let moment = UNIX_EPOCH + Duration::from_millis(millis);
+            assert_eq!(RunId::generate(moment).started(), Some(moment));
+        }
+        for other in [
+            "ci-4711",
+            "20260102T030405.678",
+            "20261302T030405.678Z",
+            "2026010aT030405.678Z",
+        ] {
+            assert_eq!(other.parse::<RunId>().unwrap().started(), None, "{other}");
+        }
     }
 
     #[test]

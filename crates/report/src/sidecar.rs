@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
+use crate::file_names;
 use crate::{AssertResult, Expected, Outcome, SchedulerReport};
 
 /// Version of the sidecar's layout. A reader refuses a larger one; fields are only ever added under the
 /// same number.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// What the name of a failure dump ends with.
-pub(crate) const DUMP_EXTENSION: &str = "dump.json";
 
 /// The kernel that a test ran on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +150,7 @@ pub struct Sidecar {
 impl Sidecar {
     /// Where the failure dump of the test is whose sidecar is at `path`.
     pub fn dump_path(path: &Path) -> PathBuf {
-        path.with_extension(DUMP_EXTENSION)
+        file_names::dump(path)
     }
 
     /// The command that runs only this test again, on the same kernel and engine.

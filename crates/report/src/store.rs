@@ -2,12 +2,13 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::sidecar::DUMP_EXTENSION;
+use crate::file_names;
 use crate::{RunId, Sidecar, SidecarError};
 
 /// Overrides where runs are kept.
@@ -16,10 +17,8 @@ pub const RUNS_DIR_ENV: &str = "KTSTR_RUNS_DIR";
 /// Runs of one test within one run; far above what a test runner's retries come to.
 const MAX_ATTEMPTS: u32 = 10_000;
 
-/// Room for an attempt's suffix within the 255 bytes that Linux file systems allow a name.
-const MAX_STEM_LEN: usize = 200;
-
-const EXTENSION: &str = "json";
+/// Prefix of a run's folder that is being removed, which makes it none.
+const REMOVED: &str = ".removing-";
 
 /// All runs under one folder: `<root>/<run id>/<test>.json`. Safe for many processes at once.
 #[derive(Clone, Debug)]
@@ -78,6 +77,14 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// A run can't be removed.
+    #[error("can't remove the run {}", dir.display())]
+    Remove {
+        /// Folder of the run.
+        dir: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// There is no such run.
     #[error("there is no run `{id}` in {}", root.display())]
     NoSuchRun {
@@ -117,7 +124,7 @@ impl RunStore {
     }
 
     /// Writes `sidecar` into the folder of its run and says where it is. The file appears whole or not at
-    /// all. If the run has a file for this test already, the new one gets the next number: `test.2.json`.
+    /// all. If the run has a file for this test already, the new one gets the next number: `test+2.json`.
     pub fn write(&self, sidecar: &Sidecar) -> Result<PathBuf, StoreError> {
         let dir = self.run_dir(&sidecar.run_id.parse()?);
         write_new(&dir, sidecar).map_err(|source| StoreError::Write {
@@ -150,6 +157,74 @@ impl RunStore {
             }),
             Ok(runs) => Ok(runs),
         }
+    }
+
+    /// Says that a run goes on, until what is returned is dropped, so that [`Self::remove_run`] leaves it alone. Makes its
+    /// folder; one that is still empty then is removed.
+    pub fn hold_run(&self, id: &RunId) -> io::Result<HeldRun> {
+        let dir = self.run_dir(id);
+        fs::create_dir_all(&dir)?;
+        let folder = File::open(&dir)?;
+        folder.lock_shared()?;
+        Ok(HeldRun {
+            dir,
+            _folder: folder,
+        })
+    }
+
+    /// Removes a run, unless it goes on: says whether it has.
+    pub fn remove_run(&self, id: &RunId) -> Result<bool, StoreError> {
+        let dir = self.run_dir(id);
+        let remove = || -> io::Result<bool> {
+            let folder = File::open(&dir)?;
+            match folder.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Out of the list first, so that no half of it is ever taken for a run.
+            let hidden = self.root.join(format!("{REMOVED}{id}"));
+            fs::rename(&dir, &hidden)?;
+            fs::remove_dir_all(&hidden)?;
+            Ok(true)
+        };
+        remove().map_err(|source| StoreError::Remove {
+            dir: dir.clone(),
+            source,
+        })
+    }
+
+    /// Removes what an earlier [`Self::remove_run`] could not remove to its end.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        for entry in entries {
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(REMOVED.as_bytes())
+            {
+                let dir = entry.path();
+                fs::remove_dir_all(&dir).map_err(|source| StoreError::Remove { dir, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a run takes on the disk, in bytes; what can't be looked at counts nothing.
+    pub fn run_bytes(&self, id: &RunId) -> u64 {
+        disk_bytes(&self.run_dir(id))
+    }
+
+    /// What the store takes on the disk, in bytes.
+    pub fn bytes(&self) -> u64 {
+        disk_bytes(&self.root)
+    }
+
+    /// When a run began, as its id says, else when something was last written to it.
+    pub fn started(&self, id: &RunId) -> SystemTime {
+        let written = || self.run_dir(id).metadata()?.modified();
+        id.started()
+            .unwrap_or_else(|| written().unwrap_or(UNIX_EPOCH))
     }
 
     /// The newest run, if there is one.
@@ -191,18 +266,37 @@ impl RunStore {
     }
 }
 
+/// A run that goes on.
+#[derive(Debug)]
+pub struct HeldRun {
+    dir: PathBuf,
+    /// Its lock goes with the process, however that ends.
+    _folder: File,
+}
+
+impl Drop for HeldRun {
+    fn drop(&mut self) {
+        // Only what is empty can be removed so.
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+fn disk_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => disk_bytes(&entry.path()),
+        // Of 512 bytes each (stat(2)).
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
 fn sidecar_paths(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        // Hidden files are being written, or were when their writer was killed.
-        let is_dump = path
-            .to_str()
-            .is_some_and(|path| path.ends_with(DUMP_EXTENSION));
-        if !hidden && !is_dump && path.extension().is_some_and(|found| found == EXTENSION) {
+        if file_names::is_sidecar(&path) {
             paths.push(path);
         }
     }
@@ -217,12 +311,8 @@ fn write_new(dir: &Path, sidecar: &Sidecar) -> io::Result<PathBuf> {
         .tempfile_in(dir)?;
     file.write_all(&sidecar.to_json()?)?;
 
-    let stem = file_stem(&sidecar.test);
     for attempt in 1..=MAX_ATTEMPTS {
-        let path = match attempt {
-            1 => dir.join(format!("{stem}.{EXTENSION}")),
-            _ => dir.join(format!("{stem}.{attempt}.{EXTENSION}")),
-        };
+        let path = dir.join(file_names::sidecar(&sidecar.test, attempt));
         match file.persist_noclobber(&path) {
             Ok(_) => return Ok(path),
             Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => {
@@ -235,24 +325,6 @@ fn write_new(dir: &Path, sidecar: &Sidecar) -> io::Result<PathBuf> {
         io::ErrorKind::AlreadyExists,
         format!("the run has {MAX_ATTEMPTS} sidecars of this test already"),
     ))
-}
-
-/// The test's name as a file name: readable, and without a character that a file system, a shell or an
-/// artifact store minds.
-fn file_stem(test: &str) -> String {
-    let mut stem: String = test
-        .replace("::", ".")
-        .chars()
-        .map(|c| match c {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '.' => c,
-            _ => '_',
-        })
-        .take(MAX_STEM_LEN)
-        .collect();
-    if stem.is_empty() || stem.starts_with('.') {
-        stem.insert(0, '_');
-    }
-    stem
 }
 
 #[cfg(test)]
@@ -270,14 +342,5 @@ mod tests {
         assert_eq!(root(None), Path::new("/t/ktstr/runs"));
         assert_eq!(root(Some("")), Path::new("/t/ktstr/runs"));
         assert_eq!(root(Some("/elsewhere")), Path::new("/elsewhere"));
-    }
-
-    #[test]
-    fn every_test_name_is_one_plain_file_name() {
-        assert_eq!(file_stem("steady::two_llcs"), "steady.two_llcs");
-        assert_eq!(file_stem("gauntlet/a/1 2"), "gauntlet_a_1_2");
-        assert_eq!(file_stem("../../etc/passwd"), "_.._.._etc_passwd");
-        assert_eq!(file_stem(""), "_");
-        assert!(file_stem(&"ä".repeat(5000)).len() <= MAX_STEM_LEN);
     }
 }

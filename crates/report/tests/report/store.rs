@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::thread;
 
-use ktstr_report::{RunId, RunStore, SCHEMA_VERSION, Sidecar, SidecarError, StoreError};
+use ktstr_report::{
+    RunId, RunStore, RunSummary, SCHEMA_VERSION, Sidecar, SidecarError, StoreError,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -44,10 +46,65 @@ fn the_same_test_again_gets_the_next_number() {
     let first = store.write(&sidecar).unwrap();
     sidecar.started_unix_ms += 1;
     let second = store.write(&sidecar).unwrap();
-    assert!(first.ends_with("a.json") && second.ends_with("a.2.json"));
+    assert!(first.ends_with("a.json") && second.ends_with("a+2.json"));
     let run = store.latest_run().unwrap().unwrap();
     let paths: Vec<_> = run.sidecars.iter().map(|stored| &stored.path).collect();
     assert_eq!(paths, [&first, &second], "in the order of their starts");
+}
+
+#[test]
+fn fault_e6_a_test_whose_name_ends_in_dump_has_its_row() {
+    let (_dir, store) = store();
+    let tests = ["a", "a::dump", "core_dump", "dump", "a.dump", "a+dump"];
+    let written = tests.map(|test| store.write(&samples::pass(test)).unwrap());
+    for sidecar in written {
+        fs::write(Sidecar::dump_path(&sidecar), "{}").unwrap();
+    }
+    let run = store.latest_run().unwrap().unwrap();
+    assert!(run.unreadable.is_empty(), "{:?}", run.unreadable);
+    let summary = RunSummary::of_run(&run);
+    let rows: HashSet<&str> = summary.tests.iter().map(|row| row.test.as_str()).collect();
+    assert_eq!(rows, HashSet::from(tests));
+    assert_eq!(fs::read_dir(&run.dir).unwrap().count(), 2 * tests.len());
+}
+
+#[test]
+fn fault_e6_a_second_attempt_is_not_another_tests_first() {
+    let (_dir, store) = store();
+    for test in ["a", "a::2", "a", "a::2"] {
+        let sidecar = store.write(&samples::pass(test)).unwrap();
+        let dump = Sidecar::dump_path(&sidecar);
+        assert!(!dump.exists(), "{}", dump.display());
+        fs::write(dump, "{}").unwrap();
+    }
+    let run = store.latest_run().unwrap().unwrap();
+    let summary = RunSummary::of_run(&run);
+    let attempts: Vec<_> = summary.tests.iter().map(|row| row.attempts).collect();
+    assert_eq!(attempts, [2, 2]);
+}
+
+#[test]
+fn a_run_that_goes_on_is_not_removed() {
+    let (_dir, store) = store();
+    let id = samples::RUN.parse().unwrap();
+    let held = store.hold_run(&id).unwrap();
+    store.write(&samples::pass("a")).unwrap();
+    assert!(store.run_bytes(&id) > 0 && store.bytes() >= store.run_bytes(&id));
+    assert!(!store.remove_run(&id).unwrap());
+    drop(held);
+    assert!(store.latest_run().unwrap().is_some(), "it has a result");
+    assert!(store.remove_run(&id).unwrap());
+    assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
+
+    drop(store.hold_run(&id).unwrap());
+    assert!(
+        store.list_runs().unwrap().is_empty(),
+        "a run without results"
+    );
+    let half = store.root().join(".removing-x/y");
+    fs::create_dir_all(&half).unwrap();
+    store.sweep().unwrap();
+    assert!(!half.exists());
 }
 
 #[test]
