@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ktstr_kernels::Cache;
 
 /// Folder of the repository.
 pub(crate) fn root() -> PathBuf {
@@ -18,15 +19,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// The project's cache folder, found as the library finds it.
 pub(crate) fn cache() -> Result<PathBuf> {
-    let set = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("KTSTR_CACHE_DIR")
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("ktstr")))
-        .or_else(|| Some(env::home_dir()?.join(".cache/ktstr")))
-        .context("there is no cache folder: set KTSTR_CACHE_DIR, XDG_CACHE_HOME or HOME")
+    Ok(Cache::open(None)?.root().to_owned())
 }
 
 /// The cargo that runs this program, in the repository's root.

@@ -11,6 +11,7 @@
 mod inside;
 mod minimal_init;
 mod nested;
+mod qemu;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::channel;
@@ -19,8 +20,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use ktstr::prelude::*;
 use ktstr_kernels::{Cache, Kernel, Quiet, ResolveOptions};
-use ktstr_machine::{BootKernel, End, EngineKind, EngineOptions, InitrdPart, MachineSpec};
+use ktstr_machine::{BootKernel, End, EngineKind, InitrdPart, MachineSpec};
 use minimal_init::Finish;
+use qemu::Qemu;
 
 const CPUS: u32 = 2;
 const MEMORY_MIB: u64 = 512;
@@ -52,9 +54,14 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn cache() -> Result<Cache> {
+    let settings = ktstr::settings_from_environment()?;
+    Ok(Cache::open(settings.cache.as_deref())?)
+}
+
 fn kernel() -> Result<Kernel> {
     let settings = ktstr::settings_from_environment()?;
-    let cache = Cache::open(settings.cache.as_deref())?;
+    let cache = cache()?;
     Ok(ktstr_kernels::resolve(
         settings.kernel.as_ref(),
         &cache,
@@ -69,10 +76,7 @@ fn plain() -> Result<()> {
     let image = kernel.bzimage().context("the kernel has no bzImage")?;
     let initramfs = tempfile::NamedTempFile::new()?;
     std::fs::write(&initramfs, minimal_init::initramfs(Finish::PowerOff)?)?;
-    let qemu = EngineOptions::from_env()
-        .qemu
-        .unwrap_or_else(|| "qemu-system-x86_64".into());
-    let ended = Command::new(qemu)
+    let ended = Command::new(Qemu::find(&cache()?)?.program)
         .args(["-accel", "tcg,thread=single", "-nographic", "-no-reboot"])
         .args(["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()])
         .args(["-append", "console=ttyS0 panic=-1"])
@@ -92,7 +96,7 @@ fn plain() -> Result<()> {
 
 fn tuned() -> Result<()> {
     let kernel = kernel()?;
-    let engine = ktstr_machine::choose(EngineKind::Tcg, &EngineOptions::from_env())?.engine;
+    let engine = ktstr_machine::choose(EngineKind::Tcg, &qemu::engine_options(&cache()?))?.engine;
     let topology = Topology::new(1, 1, CPUS, 1)?;
     let boot = BootKernel {
         pvh: kernel.pvh_entry().is_some(),

@@ -4,12 +4,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ktstr_host::initramfs::Include;
-use ktstr_host::{EngineKind, Session, ShellPlan};
-use ktstr_kernels::{Kernel, Quiet};
-use ktstr_machine::EngineOptions;
+use ktstr_host::{EngineKind, Session, Settings, ShellPlan};
+use ktstr_kernels::{Cache, Kernel, Quiet};
 use ktstr_topology::{NumaMemory, Topology};
+
+use crate::qemu::Qemu;
 
 /// Where things are in the outer machine.
 pub(crate) const VMLINUX: &str = "/bench/vmlinux";
@@ -19,7 +20,6 @@ pub(crate) const FIRMWARE: &str = "/bench/firmware";
 
 /// What QEMU loads for `-M microvm`, with a bzImage and with an ELF kernel.
 const FIRMWARE_FILES: [&str; 3] = ["bios-microvm.bin", "linuxboot_dma.bin", "pvh.bin"];
-const FIRMWARE_FOLDERS: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
 const OUTER_MIB: u64 = 3072;
 
@@ -34,10 +34,17 @@ const SET_UPS: &str = "20";
 pub(crate) fn boot_outer(pairs: u32) -> Result<()> {
     let mut settings = ktstr::settings_from_environment()?;
     settings.engine = EngineKind::Tcg;
+    let qemu = match pairs {
+        0 => None,
+        _ => Some(Qemu::find(&Cache::open(settings.cache.as_deref())?)?),
+    };
+    if let Some(qemu) = &qemu {
+        add_library_folders(&mut settings, &qemu.library_folders);
+    }
     let session = Session::open(settings, &Quiet)?;
     let mut includes = vec![include(session.kernel().vmlinux(), VMLINUX)];
-    if pairs > 0 {
-        includes.extend(qemu_includes(session.kernel())?);
+    if let Some(qemu) = &qemu {
+        includes.extend(qemu_includes(session.kernel(), qemu)?);
     }
     let run = |argv: [&str; 4]| -> Result<()> {
         let plan = ShellPlan {
@@ -69,30 +76,22 @@ fn include(host: &Path, guest: &str) -> Include {
     }
 }
 
-/// QEMU with its firmware, and the kernel in the form that only it is given.
-fn qemu_includes(kernel: &Kernel) -> Result<Vec<Include>> {
-    let bzimage = kernel.bzimage().context("the kernel has no bzImage")?;
-    let mut includes = vec![include(bzimage, BZIMAGE), include(&qemu()?, QEMU)];
-    for name in FIRMWARE_FILES {
-        let mut places = FIRMWARE_FOLDERS
-            .iter()
-            .map(|folder| Path::new(folder).join(name));
-        let file = places.find(|path| path.is_file());
-        let file = file.with_context(|| format!("QEMU's firmware file {name} was not found"))?;
-        includes.push(include(&file, &format!("{FIRMWARE}/{name}")));
-    }
-    Ok(includes)
+/// Has the libraries of programs looked for in these folders too.
+fn add_library_folders(settings: &mut Settings, folders: &[PathBuf]) {
+    let own = folders.iter().map(|folder| folder.display().to_string());
+    let all: Vec<String> = own.chain(settings.library_path.take()).collect();
+    settings.library_path = (!all.is_empty()).then(|| all.join(":"));
 }
 
-/// The QEMU that the `tcg` engine uses.
-fn qemu() -> Result<PathBuf> {
-    if let Some(qemu) = EngineOptions::from_env().qemu {
-        return Ok(qemu);
+/// QEMU with its firmware, and the kernel in the form that only it is given.
+fn qemu_includes(kernel: &Kernel, qemu: &Qemu) -> Result<Vec<Include>> {
+    let bzimage = kernel.bzimage().context("the kernel has no bzImage")?;
+    let mut includes = vec![include(bzimage, BZIMAGE), include(&qemu.binary, QEMU)];
+    for name in FIRMWARE_FILES {
+        includes.push(include(
+            &qemu.firmware(name)?,
+            &format!("{FIRMWARE}/{name}"),
+        ));
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places = std::env::split_paths(&path).map(|folder| folder.join("qemu-system-x86_64"));
-    match places.find(|place| place.is_file()) {
-        Some(qemu) => Ok(qemu),
-        None => bail!("there is no qemu-system-x86_64 on PATH"),
-    }
+    Ok(includes)
 }

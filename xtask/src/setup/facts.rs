@@ -5,10 +5,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::plan::Evidence;
+use ktstr_kernels::Cache;
+use ktstr_kernels::tools;
+
+use super::plan::{Effect, Evidence};
 use super::{Tool, cargo_home};
 
-/// What decides on the set-up. Found out without running a program.
+/// What decides on the set-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Needed and not there.
@@ -17,16 +20,27 @@ pub(super) struct Facts {
     pub(super) has_apt: bool,
     /// Whether this process may install packages.
     pub(super) is_root: bool,
+    /// What apt would do for those of the missing tools that it was asked about.
+    pub(super) effects: Vec<(Tool, Effect)>,
 }
 
 impl Facts {
-    pub(super) fn gather(needed: &[Tool]) -> Self {
+    /// Looks at the machine. apt is not asked yet.
+    pub(super) fn gather(needed: &[Tool], cache: &Cache) -> Self {
         let mut folders: Vec<PathBuf> = env::var_os("PATH")
             .map(|path| env::split_paths(&path).collect())
             .unwrap_or_default();
         folders.extend(cargo_home().map(|home| home.join("bin")));
         let has = |program: &str| folders.iter().any(|dir| is_program(&dir.join(program)));
         let seen = |evidence: &Evidence| match evidence {
+            Evidence::Tool(tools::Tool::Qemu) => {
+                // One that the user names is theirs to have.
+                env::var_os("KTSTR_QEMU").is_some_and(|named| !named.is_empty())
+                    || has(tools::Tool::Qemu.program())
+                    || tools::find(cache, tools::Tool::Qemu)
+                        .is_some_and(|qemu| qemu.try_out().is_ok())
+            }
+            Evidence::Tool(tools::Tool::Busybox) => tools::static_busybox(cache).is_some(),
             Evidence::Program(name) => has(name),
             Evidence::Header(name) => Path::new("/usr/include").join(name).is_file(),
         };
@@ -39,6 +53,7 @@ impl Facts {
             has_apt: has("apt-get"),
             // The folder belongs to the effective user of the process, see proc_pid(5).
             is_root: fs::metadata("/proc/self").is_ok_and(|folder| folder.uid() == 0),
+            effects: Vec::new(),
         }
     }
 }

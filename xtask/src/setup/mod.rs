@@ -1,18 +1,20 @@
 //! Making a machine ready. What is missing is decided first, then said, then installed.
 
+mod apt;
 mod facts;
 mod plan;
 mod schedulers;
 
 use std::env;
 use std::io::{IsTerminal, stderr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ktstr_kernels::tools;
+use ktstr_kernels::{Cache, Lines};
 
-use crate::process::{cargo, display, run, run_silently};
+use crate::process::{cargo, display, run};
 use facts::{Facts, is_program};
 use plan::{Install, plan};
 pub(crate) use schedulers::schedulers;
@@ -70,50 +72,34 @@ pub(crate) const EVERYTHING: [Tool; 8] = [
     Tool::CargoFuzz,
 ];
 
-/// apt's own question whether it could install takes a moment, not minutes.
-const SIMULATION_WITHIN: Duration = Duration::from_secs(60);
-
-/// Installs those of `tools` that are missing; without any it says nothing.
-pub(crate) fn setup(tools: &[Tool]) -> Result<()> {
-    let facts = Facts::gather(tools);
+/// Installs those of `needed` that are missing; without any it says nothing.
+pub(crate) fn setup(needed: &[Tool]) -> Result<()> {
+    let cache = Cache::open(None)?;
+    let mut facts = Facts::gather(needed, &cache);
+    if facts.is_root && facts.has_apt {
+        facts.effects = apt::effects(&facts.missing)?;
+    }
     for install in plan(&facts)? {
         eprintln!("setup: {install}");
         match install {
-            Install::Apt { packages, .. } => apt_install(&packages)?,
+            Install::Apt { packages, .. } => apt::install(&packages)?,
+            Install::Fetch { tool, .. } => {
+                let fetched = tools::fetch(&cache, tool, Path::new("/"), &Lines::default())?;
+                eprintln!(
+                    "setup: {} is from {}, in {}",
+                    tool.program(),
+                    fetched.source(),
+                    fetched.dir().display()
+                );
+            }
             Install::Cargo { krate, version, .. } => cargo_install(krate, version)?,
         }
     }
-    let still_missing = Facts::gather(tools).missing;
+    let still_missing = Facts::gather(needed, &cache).missing;
     if !still_missing.is_empty() {
         bail!("installed, but still not found: {still_missing:?}");
     }
     Ok(())
-}
-
-fn apt_get(args: &[&str]) -> Command {
-    let mut command = Command::new("apt-get");
-    // Another apt, such as the automatic one after boot, may hold the lock for a while.
-    command
-        .args(["-o", "DPkg::Lock::Timeout=300"])
-        .args(args)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    command
-}
-
-/// Package lists are fetched only if apt does not know the packages, or what it knows is gone from the mirror.
-fn apt_install(packages: &[&str]) -> Result<()> {
-    let install = |simulate: &[&'static str]| {
-        let mut command = apt_get(&["install", "-y", "--no-install-recommends"]);
-        command.args(simulate).args(packages);
-        command
-    };
-    let known = run_silently(&mut install(&["--simulate"]), SIMULATION_WITHIN)?;
-    if known.is_some_and(|status| status.success()) && run(&mut install(&[]))?.success() {
-        return Ok(());
-    }
-    eprintln!("setup: the package lists are missing or out of date; fetching them: apt-get update");
-    succeed(&mut apt_get(&["update"]))?;
-    succeed(&mut install(&[]))
 }
 
 fn cargo_install(krate: &str, version: &str) -> Result<()> {

@@ -239,6 +239,11 @@ impl Fetched {
         &self.dir
     }
 
+    /// The folders of its libraries.
+    pub fn library_folders(&self) -> Vec<PathBuf> {
+        trial::library_folders(&self.dir)
+    }
+
     /// The packages that it was made of, the tool's own first.
     pub fn packages(&self) -> &[ExactPackage] {
         &self.metadata.packages

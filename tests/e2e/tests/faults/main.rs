@@ -7,9 +7,11 @@ mod stopped_host;
 mod victim;
 mod victims;
 
+use std::env;
 use std::fs;
 use std::path::Path;
 
+use ktstr_kernels::tools::{self, Tool};
 use ktstr_kernels::{Cache, Quiet, ResolveOptions};
 use ktstr_report::{FailureKind, Outcome, Sidecar};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -323,7 +325,15 @@ fn a_skip_is_green_and_gives_its_reason() {
 
 /// A path or a setting that is wrong, and what the report says about it.
 fn refused(environment: &[(&str, &str)], kind: FailureKind, words: &[&str]) {
-    let reported = Victim::start("nothing_is_checked", environment).finish();
+    let mut environment = environment.to_vec();
+    // In another cache there is no QEMU, which would be refused first.
+    let fetched = tools::find(&Cache::open(None).expect("a cache"), Tool::Qemu);
+    let qemu = fetched.map(|qemu| qemu.program().display().to_string());
+    let names = |name| environment.iter().any(|(set, _)| *set == name);
+    if names("KTSTR_CACHE_DIR") && !names("KTSTR_QEMU") && env::var_os("KTSTR_QEMU").is_none() {
+        environment.extend(qemu.as_deref().map(|qemu| ("KTSTR_QEMU", qemu)));
+    }
+    let reported = Victim::start("nothing_is_checked", &environment).finish();
     let (sidecar, _) = failed(&reported, kind);
     assert_eq!(sidecar.timings.boot_ms, 0, "a machine was started");
     for word in words {
