@@ -5,7 +5,7 @@
 //! | 0..4   | magic `KTS1` |
 //! | 4..8   | kind: the message's variant, so that a damaged frame can still be named |
 //! | 8..12  | sequence number, from 0, one more each frame, wrapping |
-//! | 12..16 | length of the payload, at most [`MAX_PAYLOAD_BYTES`] |
+//! | 12..16 | length of the payload, at most [`Message::max_payload_bytes`] of its kind |
 //! | 16..20 | CRC-32 (IEEE) of the payload |
 //! | 20..24 | CRC-32 (IEEE) of bytes 0..20 |
 //! | 24..   | payload |
@@ -18,7 +18,7 @@ use crate::Message;
 /// Bytes of a frame before its payload.
 pub const HEADER_BYTES: usize = 24;
 
-/// Largest payload. Results of a thousand workers take well under a tenth of it.
+/// Largest payload of any kind.
 pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;
 
 const MAGIC: [u8; 4] = *b"KTS1";
@@ -70,12 +70,14 @@ pub enum FrameError {
 
 /// The message is too large for a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {kind} message of {length} bytes exceeds the frame limit of {MAX_PAYLOAD_BYTES} bytes")]
+#[error("the {kind} message of {length} bytes exceeds the limit of {limit} bytes for its kind")]
 pub struct OversizeError {
     /// Name of the message's variant.
     pub kind: &'static str,
     /// Its encoded length.
     pub length: usize,
+    /// Largest length of its kind.
+    pub limit: usize,
 }
 
 /// Numbers messages and turns them into frames.
@@ -85,18 +87,21 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The frame of `message`.
+    /// The frame of `message`. A remark and a chain of causes that are too long are cut.
     pub fn encode(&mut self, message: &Message) -> Result<Vec<u8>, OversizeError> {
+        let message = &*message.shortened();
+        let limit = Message::max_payload_bytes(message.kind());
         let mut frame = vec![0; HEADER_BYTES];
         // Serialising into a vector fails only for types that postcard can't hold; ours it can.
         frame = postcard::to_extend(message, frame).unwrap_or_default();
         let length = frame.len().saturating_sub(HEADER_BYTES);
         let payload_length = match u32::try_from(length) {
-            Ok(fits) if (1..=MAX_PAYLOAD_BYTES).contains(&length) => fits,
+            Ok(fits) if (1..=limit).contains(&length) => fits,
             _ => {
                 return Err(OversizeError {
                     kind: message.kind_name(),
                     length,
+                    limit,
                 });
             }
         };
@@ -215,9 +220,10 @@ impl Header {
             Some(u32::from_le_bytes(word.try_into().ok()?))
         };
         let intact = bytes.starts_with(&MAGIC) && word(20)? == crc32fast::hash(&bytes[..20]);
+        let kind = word(4)?;
         let length = usize::try_from(word(12)?).ok()?;
-        (intact && length <= MAX_PAYLOAD_BYTES).then_some(Self {
-            kind: word(4)?,
+        (intact && length <= Message::max_payload_bytes(kind)).then_some(Self {
+            kind,
             sequence: word(8)?,
             length,
             payload_crc: word(16)?,
@@ -233,9 +239,9 @@ impl Header {
                 length: self.length,
             });
         }
-        match postcard::from_bytes::<Message>(payload) {
-            Ok(message) if message.kind() == self.kind => Ok(message),
-            _ => Err(FrameError::Payload { sequence, kind }),
-        }
+        let message = Message::is_payload_of(self.kind, payload)
+            .then(|| postcard::from_bytes::<Message>(payload).ok())
+            .flatten();
+        message.ok_or(FrameError::Payload { sequence, kind })
     }
 }

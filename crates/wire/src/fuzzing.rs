@@ -66,10 +66,12 @@ impl Sent {
                     self.stream.extend(frame);
                 }
                 6 => {
+                    let kind = u32::from(operation >> 3) % 12;
                     let sequence = input.arbitrary()?;
-                    let forged =
-                        forged(u32::from(operation >> 3) % 12, sequence, input.bytes(len)?);
-                    self.stream.extend(forged);
+                    let payload = input.bytes(len)?;
+                    // One too long for its kind is no frame: its payload is searched for frames.
+                    self.has_anything |= len > Message::max_payload_bytes(kind);
+                    self.stream.extend(forged(kind, sequence, payload));
                 }
                 _ => {
                     self.has_anything = true;

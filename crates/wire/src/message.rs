@@ -1,7 +1,25 @@
 //! The closed set of messages from guest to host.
 
+use std::borrow::Cow;
+
 use ktstr_report::{AssertResult, SchedulerReport};
 use serde::{Deserialize, Serialize};
+
+use crate::frame::MAX_PAYLOAD_BYTES;
+
+/// Longest remark, in bytes of text. The sender cuts a longer one.
+pub const MAX_REMARK_BYTES: usize = 8 << 10;
+
+/// Longest chain of causes of [`Message::SetupFailed`], in bytes of text. The sender cuts a longer one.
+const MAX_CHAIN_BYTES: usize = 48 << 10;
+
+/// How much larger a structured message can be in memory than in its frame: an empty string is one byte there and
+/// 24 here, and a vector that grows holds twice what is in it.
+const MAX_GROWTH: usize = 64;
+
+/// Number in the frame's header of each variant of [`Message`], in order of declaration: postcard writes a variant
+/// as its place in that order.
+const KIND_OF_VARIANT: [u32; 14] = [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 13, 8];
 
 /// Which of its two outputs a process wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +161,71 @@ impl Message {
         }
     }
 
+    /// Largest payload of a frame of this kind. Only what one host tells another is as large as a frame can be.
+    pub const fn max_payload_bytes(kind: u32) -> usize {
+        match kind {
+            // Hello, scheduler-attached: a name.
+            1 | 10 => 4 << 10,
+            // Phase, exit, bye.
+            2 | 7 | 8 => 16,
+            // Remark: its text and the text's length.
+            3 => MAX_REMARK_BYTES + 16,
+            // Output, scheduler-log: read in pieces of 16 KiB. Setup-failed.
+            4 | 5 | 11 => 64 << 10,
+            // Result, of thousands of workers.
+            6 => 4 << 20,
+            // Scheduler, with a dump of 1 MiB.
+            12 => 2 << 20,
+            // Request: a label or the path of a variable.
+            13 => 8 << 10,
+            // Sidecar, failure-dump, and what this build does not know.
+            _ => MAX_PAYLOAD_BYTES,
+        }
+    }
+
+    /// Whether `payload` says in its first byte that it is of `kind`. It is not read if it is not: a frame's size is
+    /// bounded by its kind, and so is the memory that reading it takes.
+    pub(crate) fn is_payload_of(kind: u32, payload: &[u8]) -> bool {
+        let variant = payload.first().map(|&variant| usize::from(variant));
+        variant.and_then(|variant| KIND_OF_VARIANT.get(variant)) == Some(&kind)
+    }
+
+    /// Memory that the message takes, in bytes; for a structured one what its kind takes at most.
+    pub fn held_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Output(_, bytes)
+                | Self::Sidecar(bytes)
+                | Self::SchedulerLog(bytes)
+                | Self::FailureDump(bytes) => bytes.capacity(),
+                Self::Hello { release: text, .. }
+                | Self::Remark(text)
+                | Self::SchedulerAttached(text) => text.capacity(),
+                Self::Phase(_) | Self::Exit(_) | Self::Request(_) | Self::Bye => 0,
+                Self::SetupFailed(_) | Self::Result(_) | Self::Scheduler(_) => {
+                    Self::max_payload_bytes(self.kind()) * MAX_GROWTH
+                }
+            }
+    }
+
+    /// The message, with its text cut to what a frame of its kind holds.
+    pub(crate) fn shortened(&self) -> Cow<'_, Self> {
+        match self {
+            Self::Remark(text) if text.len() > MAX_REMARK_BYTES => {
+                Cow::Owned(Self::Remark(cut(text, MAX_REMARK_BYTES)))
+            }
+            Self::SetupFailed(chain)
+                if chain.iter().map(String::len).sum::<usize>() > MAX_CHAIN_BYTES =>
+            {
+                let each = MAX_CHAIN_BYTES / chain.len();
+                Cow::Owned(Self::SetupFailed(
+                    chain.iter().map(|text| cut(text, each)).collect(),
+                ))
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
+
     /// Name of the variant.
     pub const fn kind_name(&self) -> &'static str {
         Self::name_of_kind(self.kind())
@@ -168,6 +251,16 @@ impl Message {
             _ => "unknown",
         }
     }
+}
+
+/// The beginning of `text`, in `max_bytes`, with a word that the rest is missing.
+fn cut(text: &str, max_bytes: usize) -> String {
+    const CUT: &str = " […]";
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(max_bytes.saturating_sub(CUT.len()));
+    format!("{}{CUT}", &text[..end])
 }
 
 /// Bytes as one block: the derived form goes byte by byte, which an emulated CPU feels.
@@ -199,5 +292,41 @@ mod bulk {
         }
 
         deserializer.deserialize_bytes(Block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_is_known_by_its_first_byte() {
+        let request = Request::Dump(DumpMoment::BodyEnded);
+        let all = [
+            Message::Hello {
+                release: String::new(),
+                uptime_ns: 0,
+            },
+            Message::Phase(Phase::Body),
+            Message::Remark(String::new()),
+            Message::Output(Stream::Stdout, Vec::new()),
+            Message::SetupFailed(Vec::new()),
+            Message::Result(TestEnd::default()),
+            Message::Exit(0),
+            Message::Sidecar(Vec::new()),
+            Message::SchedulerAttached(String::new()),
+            Message::SchedulerLog(Vec::new()),
+            Message::Scheduler(SchedulerReport::default()),
+            Message::FailureDump(Vec::new()),
+            Message::Request(request),
+            Message::Bye,
+        ];
+        assert_eq!(all.len(), KIND_OF_VARIANT.len());
+        for message in all {
+            let payload = postcard::to_stdvec(&message).unwrap();
+            let kind = message.kind();
+            assert!(Message::is_payload_of(kind, &payload), "{message:?}");
+            assert!(!Message::is_payload_of(kind + 1, &payload), "{message:?}");
+        }
     }
 }
