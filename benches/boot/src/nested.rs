@@ -57,7 +57,7 @@ pub(crate) fn boot_outer(pairs: u32) -> Result<()> {
             nested_virtualization: true,
             timeout: Some(TIMEOUT),
         };
-        let mut print = |_, bytes: &[u8]| {
+        let mut print = |_, bytes: &[u8], _| {
             // The reader may have gone; the status still says how it went.
             let _ = std::io::stdout().write_all(bytes);
             let _ = std::io::stdout().flush();

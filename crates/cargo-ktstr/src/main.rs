@@ -13,6 +13,7 @@ mod metadata;
 mod nextest_args;
 mod output;
 mod packages;
+mod pass_on;
 mod progress;
 mod record;
 mod runs;

@@ -1,17 +1,17 @@
 //! `cargo ktstr shell`.
 
 use std::env;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use ktstr_host::{ShellEnd, ShellError};
 use ktstr_kernels::Cache;
 use ktstr_report::{ExitCode as Code, Failure, FailureKind};
-use ktstr_wire::Stream;
 
 use crate::args::ShellArgs;
 use crate::edge::{OrExit as _, Refusal};
+use crate::pass_on::PassOn;
 use crate::progress::Talk;
 use crate::terminal::{self, Bridge};
 use crate::{output, session, shell_plan, signals};
@@ -53,14 +53,21 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
         ));
     }
     let mut bridge = None;
+    let mut pass_on = PassOn::default();
     let ended = session.run_shell(
         &plan,
-        &mut pass_on_output(),
+        &mut |stream, bytes, until| pass_on.write(stream, bytes, until),
         &mut |stream| bridge = Some(join_terminal(stream)),
         &mut |waiting| output::say(&waiting.to_string()),
     );
     // The machine is gone, so the screen has shown all it will: give the terminal back before saying more.
     let joined = bridge.transpose().map(drop);
+    if pass_on.lost_bytes > 0 {
+        output::say(&format!(
+            "note: {} bytes that the command printed were not written: nobody read them in time",
+            pass_on.lost_bytes
+        ));
+    }
     let end = ended.map_err(|error| refusal(&error))?;
     joined
         .map_err(ShellError::Terminal)
@@ -81,19 +88,6 @@ fn end_at_once() {
     signals::restore_terminal();
     output::say("\nthe machine was ended");
     std::process::exit(ESCAPED)
-}
-
-/// What the command prints, on the stream where it printed it. A reader that is gone is no reason to stop.
-fn pass_on_output() -> impl FnMut(Stream, &[u8]) {
-    |stream, bytes| {
-        let _ = match stream {
-            Stream::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(bytes).and_then(|()| stdout.flush())
-            }
-            Stream::Stderr => io::stderr().lock().write_all(bytes),
-        };
-    }
 }
 
 fn conclude(end: &ShellEnd, interactive: bool) -> Result<ExitCode, Refusal> {

@@ -1,6 +1,6 @@
 //! `cargo ktstr shell --exec` in real machines, and its answers to bad input.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn shell(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cargo-ktstr"))
@@ -82,6 +82,27 @@ fn a_command_that_does_not_end_is_ended() {
         "{}",
         text(&ended.stderr)
     );
+}
+
+/// As into a pager that shows the first page.
+#[test]
+fn fault_d1_a_command_whose_output_nobody_reads_is_ended() {
+    let started = Command::new(env!("CARGO_BIN_EXE_cargo-ktstr"))
+        .args(["ktstr", "shell", "--timeout", "5", "--exec", "yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut started = started.expect("the command runs");
+    let unread = started.stdout.take();
+    let ended = started.wait_with_output().expect("it ends");
+    drop(unread);
+    let said = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("the watchdog ended the machine after 5.0 s"),
+        "{said}"
+    );
+    assert!(said.contains("nobody read them in time"), "{said}");
 }
 
 #[test]

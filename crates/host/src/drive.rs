@@ -1,15 +1,17 @@
 //! Driving one machine from launch to end, and recording what it said.
 
 use std::io::{self, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use ktstr_machine::{End, Engine, KillReason, LaunchError, Machine, MachineSpec, Port};
 use ktstr_report::SchedulerReport;
 use ktstr_wire::{FrameError, Message, Phase, Request, TestEnd};
 
-use crate::link::{self, EVENT_QUEUE, Event};
+use crate::causes::chain;
+use crate::deadline::Deadline;
+use crate::link::{self, Event, Events, Next};
 use crate::observe::{Observation, Observer, ObserverSettings};
 use crate::order::Order;
 use crate::text::BoundedText;
@@ -17,13 +19,16 @@ use crate::text::BoundedText;
 /// Frame errors kept for the report; the rest is only counted.
 const FRAME_ERRORS_KEPT: usize = 16;
 
-/// Remarks of the guest kept for the report.
-const REMARKS_KEPT: usize = 64;
+/// Remarks of the guest kept for the report. The rest is counted.
+const MAX_REMARKS: usize = 64;
+
+/// Requests of one guest that are carried out. The rest is refused, and counted.
+const MAX_REQUESTS: u64 = 10_000;
 
 /// How long the channel may take to run dry once the machine is gone.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long a guest may leave an answer unread.
+/// How long a guest may leave the room for an answer full. From then on it gets none.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a machine may take.
@@ -144,8 +149,8 @@ pub(crate) enum DriveError {
     NoPort,
 }
 
-/// Receives output as it arrives.
-pub(crate) type OnOutput<'a> = &'a mut dyn FnMut(ktstr_wire::Stream, &[u8]);
+/// Receives output as it arrives, and must return by the time that it is given: what nobody takes by then is lost.
+pub type OnOutput<'a> = &'a mut dyn FnMut(ktstr_wire::Stream, &[u8], Option<Instant>);
 
 /// Launches the machine and stays with it to its end, and watches its kernel if told how. `on_launch` gets the machine once, before anything
 /// is read from it.
@@ -157,41 +162,45 @@ pub(crate) fn drive(
     on_launch: &mut dyn FnMut(&mut dyn Machine),
     on_output: OnOutput<'_>,
 ) -> Result<Record, DriveError> {
-    let (events, received) = sync_channel(EVENT_QUEUE);
+    let events = Events::default();
     let ended = events.clone();
     let started = Instant::now();
-    let mut machine = engine.launch(
-        spec,
-        Box::new(move |end| {
-            // The driver may have left already.
-            let _ = ended.send(Event::Ended(end));
-        }),
-    )?;
+    let mut machine = engine.launch(spec, Box::new(move |end| ended.ended(end)))?;
     on_launch(machine.as_mut());
     let port = machine.take_port(Port::Frames).ok_or(DriveError::NoPort)?;
+    let hang_up = port.try_clone().map_err(DriveError::Thread)?;
     let answers = port.try_clone().map_err(DriveError::Thread)?;
     answers
         .set_write_timeout(Some(ANSWER_TIMEOUT))
         .map_err(DriveError::Thread)?;
-    let listener = link::listen(port, events).map_err(DriveError::Thread)?;
+    let stopper = machine.stopper();
+    let deadline = Deadline::start(Some(started + limits.boot), move || {
+        stopper.stop(KillReason::Watchdog);
+    })
+    .map_err(DriveError::Thread)?;
+    let listener = link::listen(port, events.clone()).map_err(DriveError::Thread)?;
     let observer = observe.map(|settings| Observer::start(machine.as_ref(), settings));
     let mut driver = Driver {
         observer,
-        answers,
+        answers: Some(answers),
         machine: machine.as_mut(),
-        received,
+        events: events.clone(),
+        deadline,
         limits,
         started,
         first_message: None,
         last_message: None,
         link_open: true,
-        end: None,
+        requests: 0,
+        more_remarks: 0,
         record: empty_record(),
     };
     driver.watch(on_output);
     let record = driver.into_record(on_output);
     drop(machine);
-    // The stream is closed with the machine, so the thread has ended or is about to.
+    // Whoever still holds the guest's end of the stream: the thread reads no more.
+    events.close();
+    let _ = hang_up.shutdown(Shutdown::Both);
     let _ = listener.join();
     Ok(record)
 }
@@ -199,80 +208,101 @@ pub(crate) fn drive(
 struct Driver<'a> {
     machine: &'a mut dyn Machine,
     observer: Option<Observer>,
-    /// Our end of the frames' port, to answer on.
-    answers: UnixStream,
-    received: Receiver<Event>,
+    /// Our end of the frames' port, to answer on; `None` once the guest has left answers unread.
+    answers: Option<UnixStream>,
+    events: Events,
+    deadline: Deadline,
     limits: Limits,
     started: Instant,
     first_message: Option<Instant>,
     last_message: Option<Instant>,
     link_open: bool,
-    end: Option<End>,
+    requests: u64,
+    more_remarks: u64,
     record: Record,
 }
 
 impl Driver<'_> {
-    /// Until the guest is done, gone, or out of time.
+    /// Until the guest is done, gone, or out of time. Whatever is queued, and whatever this waits for, a guest that is
+    /// out of time is ended by the deadline's own thread.
     fn watch(&mut self, on_output: OnOutput<'_>) {
-        let mut timed_out = false;
-        while self.end.is_none() && !self.record.said_bye {
+        while !self.record.said_bye && !self.deadline.has_come() {
+            if self.look() {
+                continue;
+            }
             let observer = self.observer.as_ref();
             let snapshot = observer.and_then(Observer::next_due);
             let look = observer.and_then(Observer::next_look);
-            let deadline = self.deadline();
-            let next = deadline.into_iter().chain(snapshot).chain(look).min();
-            let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-            let received = match left {
-                Some(left) => self.received.recv_timeout(left),
-                None => self
-                    .received
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match received {
-                Ok(event) => self.take(event, on_output),
-                Err(RecvTimeoutError::Timeout) if next != deadline => {
-                    if let Some(observer) = &mut self.observer {
-                        if next == look {
-                            observer.look_for_stall(self.machine);
-                        } else {
-                            observer.take_due(self.machine);
-                        }
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.describe_where_it_hangs();
-                    timed_out = true;
+            let until = self.deadline.at().into_iter().chain(snapshot).chain(look);
+            match self.events.next(until.min()) {
+                Next::Event(event) => self.take(event, on_output),
+                Next::Nothing => {}
+                Next::Ended => {
+                    // What it sent before may not have been read yet.
+                    self.drain(on_output);
                     break;
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.last_message = Some(Instant::now());
-        if let Some(mut observer) = self.observer.take() {
-            // A guest that said all has been asked when its body had ended.
-            if !self.record.said_bye && self.record.booted() {
-                let when = match &self.end {
-                    Some(_) => "after the machine had ended",
-                    None => "before the watchdog ended the machine",
-                };
-                observer.dump(self.machine, when.to_owned());
-            }
-            self.record.observation = Some(observer.finish());
-        }
-        if timed_out {
+        let in_time = self.deadline.call_off();
+        let now = Instant::now();
+        self.last_message = Some(self.deadline.at().map_or(now, |deadline| deadline.min(now)));
+        if !in_time {
             self.machine.kill(KillReason::Watchdog);
-        } else if self.record.said_bye {
+        }
+        let timed_out = !in_time && self.ended_by_watchdog();
+        if timed_out {
+            self.describe_where_it_hung();
+        }
+        self.finish_observation(timed_out);
+        if in_time && self.record.said_bye {
             self.record.footprint_bytes = self.machine.footprint_bytes().ok();
             self.machine.kill(KillReason::Done);
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        match self.first_message {
-            None => Some(self.started + self.limits.boot),
-            Some(first) => self.limits.run.map(|run| first + run),
+    /// Takes the look at the guest that is due, if one is.
+    fn look(&mut self) -> bool {
+        let Some(observer) = &mut self.observer else {
+            return false;
+        };
+        let now = Instant::now();
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        if is_due(observer.next_look()) {
+            observer.look_for_stall(self.machine);
+        } else if is_due(observer.next_due()) {
+            observer.take_due(self.machine);
+        } else {
+            return false;
         }
+        true
+    }
+
+    /// Whether the watchdog ended the machine, and not the guest itself shortly before.
+    fn ended_by_watchdog(&self) -> bool {
+        let end = self.machine.end();
+        end.is_none_or(|end| end == End::Stopped(KillReason::Watchdog))
+    }
+
+    fn finish_observation(&mut self, timed_out: bool) {
+        let Some(mut observer) = self.observer.take() else {
+            return;
+        };
+        let ended = self.events.end().map(|(_, at)| at);
+        let ended = if timed_out { self.last_message } else { ended };
+        if let Some(at) = ended {
+            observer.machine_ended(at);
+        }
+        // A guest that said all has been asked when its body had ended.
+        if !self.record.said_bye && self.record.booted() {
+            let when = if timed_out {
+                "after the watchdog had ended the machine"
+            } else {
+                "after the machine had ended"
+            };
+            observer.dump(self.machine, when.to_owned());
+        }
+        self.record.observation = Some(observer.finish());
     }
 
     fn take(&mut self, event: Event, on_output: OnOutput<'_>) {
@@ -283,7 +313,6 @@ impl Driver<'_> {
             }
             Event::Frame(Err(_)) => self.record.more_frame_errors += 1,
             Event::LinkClosed => self.link_open = false,
-            Event::Ended(end) => self.end = Some(end),
         }
     }
 
@@ -292,7 +321,11 @@ impl Driver<'_> {
         record.order.take(&message);
         match message {
             Message::Hello { release, .. } => {
-                self.first_message.get_or_insert_with(Instant::now);
+                if self.first_message.is_none() {
+                    let now = Instant::now();
+                    self.first_message = Some(now);
+                    self.deadline.set(self.limits.run.map(|run| now + run));
+                }
                 record.release = Some(release);
                 if let Some(observer) = &mut self.observer {
                     observer.booted(self.machine);
@@ -304,12 +337,12 @@ impl Driver<'_> {
                     observer.entered(phase);
                 }
             }
-            Message::Remark(remark) if record.remarks.len() < REMARKS_KEPT => {
+            Message::Remark(remark) if record.remarks.len() < MAX_REMARKS => {
                 record.remarks.push(remark);
             }
-            Message::Remark(_) => {}
+            Message::Remark(_) => self.more_remarks += 1,
             Message::Output(stream, bytes) => {
-                on_output(stream, &bytes);
+                on_output(stream, &bytes, self.deadline.at());
                 record.output.push(&bytes);
             }
             Message::Request(what) => self.answer(what),
@@ -319,9 +352,10 @@ impl Driver<'_> {
 
     /// Does what the guest asks for, and tells it, since it waits.
     fn answer(&mut self, what: Request) {
+        self.requests += 1;
         let done = match &mut self.observer {
-            Some(observer) => observer.answer(self.machine, what),
-            None => false,
+            Some(observer) if self.requests <= MAX_REQUESTS => observer.answer(self.machine, what),
+            _ => false,
         };
         let answer = if done {
             Message::DONE
@@ -329,13 +363,22 @@ impl Driver<'_> {
             Message::NOT_DONE
         };
         // A guest that is gone needs no answer; one that does not get it is ended by the watchdog.
-        let _ = self.answers.write_all(&[answer]);
+        self.answers
+            .take_if(|answers| answers.write_all(&[answer]).is_err());
     }
 
-    /// Where each CPU stands: the difference between a guest that spins and one that sleeps.
-    fn describe_where_it_hangs(&mut self) {
-        let Ok(cpus) = self.machine.vcpu_registers() else {
-            return;
+    /// Where each CPU stood: the difference between a guest that spins and one that sleeps.
+    fn describe_where_it_hung(&mut self) {
+        let cpus = match self.machine.vcpu_registers() {
+            Ok(cpus) => cpus,
+            Err(error) => {
+                let remark = format!(
+                    "where the vCPUs were when the watchdog fired is not known: {}",
+                    chain(&error)
+                );
+                self.record.remarks.push(remark);
+                return;
+            }
         };
         for (cpu, registers) in cpus.iter().enumerate() {
             let state = if registers.halted { ", asleep" } else { "" };
@@ -347,25 +390,49 @@ impl Driver<'_> {
         }
     }
 
-    fn into_record(mut self, on_output: OnOutput<'_>) -> Record {
-        let deadline = Instant::now() + DRAIN;
-        while self.end.is_none() || self.link_open {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.received.recv_timeout(left) {
-                Ok(event) => self.take(event, on_output),
-                Err(_) => break,
+    /// Takes what is left of the channel. A machine that has ended left a finite amount, which is waited for as long as
+    /// [`DRAIN`]; of one that the watchdog ended nothing is taken after that.
+    fn drain(&mut self, on_output: OnOutput<'_>) {
+        let until = Instant::now() + DRAIN;
+        let is_finite = self.machine.end().is_some() && !self.deadline.has_come();
+        while self.link_open && (is_finite || Instant::now() < until) {
+            match self.events.next_left(until) {
+                Some(event) => self.take(event, on_output),
+                None => break,
             }
         }
+    }
+
+    /// Says what was left out because there was too much of it.
+    fn note_what_is_left_out(&mut self, unread: usize) {
+        let more = [
+            (self.more_remarks, "remarks of the guest are left out"),
+            (
+                self.requests.saturating_sub(MAX_REQUESTS),
+                "requests of the guest were refused, since it had made too many",
+            ),
+            (
+                unread as u64,
+                "messages of the guest were not read before the time for it was over",
+            ),
+        ];
+        for (count, what) in more.into_iter().filter(|&(count, _)| count > 0) {
+            self.record.remarks.push(format!("{count} more {what}"));
+        }
+    }
+
+    fn into_record(mut self, on_output: OnOutput<'_>) -> Record {
+        self.drain(on_output);
+        let unread = self.events.close();
+        self.note_what_is_left_out(unread);
         let gone = Instant::now();
         let first = self.first_message.unwrap_or(gone);
         let last = self.last_message.unwrap_or(gone);
+        let end = self.machine.end();
         Record {
-            end: self
-                .end
-                .or_else(|| self.machine.end())
-                .unwrap_or(End::Broken {
-                    message: "the engine did not say how the machine ended".to_owned(),
-                }),
+            end: end.unwrap_or_else(|| End::Broken {
+                message: "the engine did not say how the machine ended".to_owned(),
+            }),
             console: self.machine.com1().contents(),
             crash: self.machine.com2().contents(),
             boot: first.saturating_duration_since(self.started),
@@ -404,3 +471,6 @@ pub(crate) fn empty_record() -> Record {
         footprint_bytes: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

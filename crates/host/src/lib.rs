@@ -8,6 +8,7 @@
 mod cargo_build;
 mod causes;
 mod cpu_queue;
+mod deadline;
 mod diagnosis;
 mod drive;
 mod expectation;
@@ -31,6 +32,7 @@ pub use cargo_build::BuildError;
 pub use cpu_queue::{
     Claim, CpuCap, CpuCapError, CpuQueue, Entry, Lack, Place, QueueError, Share, Waiting,
 };
+pub use drive::OnOutput;
 pub use host_only::{Body, run_host_only};
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;

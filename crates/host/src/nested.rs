@@ -79,7 +79,7 @@ impl Session {
             limits,
             None,
             &mut |_| {},
-            &mut |_, _| {},
+            &mut |_, _, _| {},
         )?;
         drop(share);
         let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));

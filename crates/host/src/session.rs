@@ -367,7 +367,7 @@ impl Session {
                     let performance = machine.performance().map(str::to_owned);
                     sidecar.remarks.extend(performance);
                 },
-                &mut |_, _| {},
+                &mut |_, _, _| {},
             )?;
             let again = !record.booted() && is_worth_another_boot(&record.end, is_emulated);
             if !again || !sidecar.boot_retries.is_empty() {

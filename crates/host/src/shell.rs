@@ -7,10 +7,10 @@ use std::time::Duration;
 use ktstr_machine::{End, Engine, EngineKind, Port};
 use ktstr_report::{Failure, Thresholds};
 use ktstr_topology::{NumaMemory, Topology};
-use ktstr_wire::{Stream, Task};
+use ktstr_wire::Task;
 
 use crate::cpu_queue::Waiting;
-use crate::drive::{Limits, drive};
+use crate::drive::{Limits, OnOutput, drive};
 use crate::initramfs::Include;
 use crate::nested::{KVM_MODULES, nest};
 use crate::outcome::{Terms, judge};
@@ -85,18 +85,19 @@ pub(crate) type OnTerminal<'a> = &'a mut dyn FnMut(UnixStream);
 
 /// Who is told what a shell's machine does.
 struct Listeners<'a> {
-    output: &'a mut dyn FnMut(Stream, &[u8]),
+    output: OnOutput<'a>,
     terminal: OnTerminal<'a>,
     wait: &'a mut dyn FnMut(&Waiting),
 }
 
 impl Session {
-    /// Runs the command, once there are host CPUs for it: `on_wait` is told about waiting. What it prints goes to `on_output` as it arrives; for an interactive shell,
-    /// `on_terminal` gets the stream that it talks on.
+    /// Runs the command, once there are host CPUs for it: `on_wait` is told about waiting. What it prints goes to
+    /// `on_output` as it arrives, with the time by which that must return: the command's time is over then. For an
+    /// interactive shell, `on_terminal` gets the stream that it talks on.
     pub fn run_shell(
         &self,
         plan: &ShellPlan,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_output: OnOutput<'_>,
         on_terminal: OnTerminal<'_>,
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<ShellEnd, ShellError> {

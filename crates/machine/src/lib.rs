@@ -30,7 +30,9 @@ pub use engine::{
 pub use host_memory::{HostMemory, TouchedRam, touched_ram};
 pub use ktstr_vmm::{FirstRun, ServicePriority};
 pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};
-pub use machine::{ControlError, End, KillReason, Machine, Port, SetupStep, VcpuRegisters};
+pub use machine::{
+    ControlError, End, KillReason, Machine, Port, SetupStep, Stopper, VcpuRegisters,
+};
 pub use performance::{HUGE_PAGE_MIB, usable_host_cpus};
 pub use spec::{BootKernel, InitrdPart, MIN_NODE_MEMORY_MIB, MachineSpec, SpecError};
 pub use vcpu_clock::{VcpuClock, VcpuCpuTime};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ktstr_vmm::{FirstRun, GuestRam, SetupTimes, StepTime};
@@ -201,6 +202,28 @@ impl SetupStep {
     }
 }
 
+/// Ends a machine from any thread, also while another one uses its handle.
+#[derive(Clone)]
+pub struct Stopper(Arc<dyn Fn(KillReason) + Send + Sync>);
+
+impl Stopper {
+    /// `stop` ends the machine, and must return at once.
+    pub fn new(stop: impl Fn(KillReason) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(stop))
+    }
+
+    /// Ends it, and returns at once. Does nothing if it has ended.
+    pub fn stop(&self, reason: KillReason) {
+        (self.0)(reason);
+    }
+}
+
+impl fmt::Debug for Stopper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stopper").finish_non_exhaustive()
+    }
+}
+
 /// A machine that was launched. Dropping it ends it.
 pub trait Machine: Send + fmt::Debug {
     /// Guest RAM, readable while the guest runs and after it ended.
@@ -222,7 +245,8 @@ pub trait Machine: Send + fmt::Debug {
     /// Lets the vCPUs run on.
     fn resume(&mut self) -> Result<(), ControlError>;
 
-    /// Registers of every vCPU in CPU order. They belong together only while the machine is paused.
+    /// Registers of every vCPU in CPU order. They belong together only while the machine is paused. Of a machine
+    /// that the watchdog has ended they are the last ones, if the engine got to read them.
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError>;
 
     /// What reads the CPU time that the host gives to the vCPUs.
@@ -230,6 +254,9 @@ pub trait Machine: Send + fmt::Debug {
 
     /// How it ended; `None` while it runs.
     fn end(&self) -> Option<End>;
+
+    /// What ends it from another thread.
+    fn stopper(&self) -> Stopper;
 
     /// Ends it, and waits until its process is gone. Does nothing if it has ended.
     fn kill(&mut self, reason: KillReason);

@@ -1,12 +1,12 @@
 //! Where vCPU threads are stopped, paused and let go, and where their end is noted.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
 use crate::end::End;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::vcpu::VcpuRegisters;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ struct State {
     mode: Mode,
     /// By CPU: the registers of those that are parked.
     parked: Vec<Option<VcpuRegisters>>,
+    /// By CPU: the registers of those that were stopped.
+    left: Vec<Option<VcpuRegisters>>,
     end: Option<End>,
     /// Everything is torn down.
     finished: bool,
@@ -50,6 +52,7 @@ impl Gate {
         Self {
             state: Mutex::new(State {
                 parked: vec![None; vcpus],
+                left: vec![None; vcpus],
                 ..State::default()
             }),
             changed: Condvar::new(),
@@ -81,6 +84,16 @@ impl Gate {
         }
         state.parked[vcpu] = None;
         self.changed.notify_all();
+    }
+
+    /// A thread that was told to stop leaves the guest for good.
+    pub(crate) fn leave(&self, vcpu: usize, registers: VcpuRegisters) {
+        self.lock().left[vcpu] = Some(registers);
+    }
+
+    /// Where the vCPUs were when they were stopped; `None` if not all of them were.
+    pub(crate) fn left(&self) -> Option<Vec<VcpuRegisters>> {
+        self.lock().left.iter().cloned().collect()
     }
 
     /// Asks all threads to park; they must be kicked as well.

@@ -18,6 +18,7 @@ mod machine;
 mod memory;
 mod probe;
 mod realtime;
+mod sync;
 mod vcpu;
 mod vm;
 
@@ -27,7 +28,7 @@ pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError, can_dedicate};
 pub use devices::virtio::console::FRAMES_PORT_NAME;
 pub use end::End;
 pub use guest_ram::{GuestRam, NotRam, NotStored};
-pub use machine::{ControlError, FirstRun, MicroVm, SetupTimes, StepTime, Stream};
+pub use machine::{ControlError, FirstRun, Killer, MicroVm, SetupTimes, StepTime, Stream};
 pub use memory::{MemoryError, NodeMemory, RAM_NAME, RamRegion, place};
 pub use probe::{ProbeStage, Unusable, Usable, probe};
 pub use realtime::{ServicePriority, VcpuPlacement};

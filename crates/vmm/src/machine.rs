@@ -183,6 +183,17 @@ pub enum ControlError {
     },
 }
 
+/// Ends a machine from any thread, also while another one uses its handle.
+#[derive(Clone, Debug)]
+pub struct Killer(Arc<Gate>);
+
+impl Killer {
+    /// Ends it, and returns at once. Does nothing if it has ended.
+    pub fn kill(&self) {
+        self.0.end(End::Killed);
+    }
+}
+
 /// A machine that was started. Dropping it ends it.
 #[derive(Debug)]
 pub struct MicroVm {
@@ -276,9 +287,15 @@ impl MicroVm {
     }
 
     /// Registers of every vCPU in CPU order. If the machine is not paused, all vCPUs are stopped for a
-    /// moment.
+    /// moment. Those of a machine that was killed are as each vCPU left the guest.
     pub fn registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
         const ACTION: &str = "read the registers";
+        if self.end().is_some() {
+            return self
+                .gate
+                .left()
+                .ok_or(ControlError::Ended { action: ACTION });
+        }
         if self.gate.is_closed() {
             return self.stopped(ACTION);
         }
@@ -301,6 +318,11 @@ impl MicroVm {
     /// Waits at most `timeout` until it has ended and nothing of it is left.
     pub fn wait(&self, timeout: Duration) -> Option<End> {
         self.gate.finished(timeout)
+    }
+
+    /// What ends it from another thread.
+    pub fn killer(&self) -> Killer {
+        Killer(Arc::clone(&self.gate))
     }
 
     /// Ends it, and waits until nothing of it is left: for two seconds at most if nobody reads what the

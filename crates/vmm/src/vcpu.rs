@@ -292,7 +292,12 @@ impl Vcpu {
                     self.park();
                     continue;
                 }
-                Order::Stop => return,
+                Order::Stop => {
+                    if let Ok(registers) = self.registers() {
+                        self.gate.leave(self.index, registers);
+                    }
+                    return;
+                }
             }
             if let Some(end) = self.run_guest() {
                 self.gate.end(end);

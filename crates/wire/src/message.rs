@@ -316,7 +316,7 @@ mod tests {
             Message::Sidecar(Vec::new()),
             Message::SchedulerAttached(String::new()),
             Message::SchedulerLog(Vec::new()),
-            Message::Scheduler(SchedulerReport::default()),
+            Message::Scheduler(Box::default()),
             Message::FailureDump(Vec::new()),
             Message::Request(request),
             Message::Bye,

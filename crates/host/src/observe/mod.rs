@@ -199,6 +199,13 @@ impl Observer {
         }
     }
 
+    /// The machine ended: samples from then on say nothing of the test.
+    pub(crate) fn machine_ended(&mut self, at: Instant) {
+        if self.body_began.is_some() {
+            self.body_ended.get_or_insert(at);
+        }
+    }
+
     /// When the next periodic snapshot is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let began = self.body_began.filter(|_| self.body_ended.is_none())?;
@@ -218,6 +225,8 @@ impl Observer {
         match request {
             Request::Snapshot(label) => self.snapshot(machine, cut(&label)),
             Request::WriteGlobal { path, value } => self.write_global(cut(&path), value),
+            // One place is kept for the machine's end.
+            Request::Dump(_) if self.dump.len() + 1 >= MOST_DUMP_MOMENTS => false,
             Request::Dump(DumpMoment::SchedulerGone) => self.dump(
                 machine,
                 "when the scheduler was found to be gone".to_owned(),
@@ -265,10 +274,12 @@ impl Observer {
 
     /// Reads what a failure dump shows.
     pub(crate) fn dump(&mut self, machine: &mut dyn Machine, label: String) -> bool {
+        if self.dump.len() >= MOST_DUMP_MOMENTS {
+            return false;
+        }
         let taken = self.read(machine, label);
-        let room = self.dump.len() < MOST_DUMP_MOMENTS;
         let done = taken.is_ok();
-        self.dump.extend(taken.ok().filter(|_| room));
+        self.dump.extend(taken.ok());
         done
     }
 

@@ -11,7 +11,9 @@ use ktstr_vmm::{FirstRun, GuestRam, Stream};
 use super::watcher::Shared;
 use crate::console::ConsoleLog;
 use crate::footprint;
-use crate::machine::{ControlError, End, KillReason, Machine, Port, SetupStep, VcpuRegisters};
+use crate::machine::{
+    ControlError, End, KillReason, Machine, Port, SetupStep, Stopper, VcpuRegisters,
+};
 use crate::vcpu_clock::VcpuClock;
 
 /// How long the machine's thread may take to read the rest and tell the end, once the vCPUs are gone.
@@ -113,6 +115,11 @@ impl Machine for KvmMachine {
 
     fn end(&self) -> Option<End> {
         self.shared.end()
+    }
+
+    fn stopper(&self) -> Stopper {
+        let shared = Arc::clone(&self.shared);
+        Stopper::new(move |reason| shared.stop(reason))
     }
 
     fn kill(&mut self, reason: KillReason) {

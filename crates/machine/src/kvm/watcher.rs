@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ktstr_vmm::{MicroVm, Stream};
+use ktstr_vmm::{Killer, MicroVm, Stream};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) com1: ConsoleLog,
     pub(super) com2: ConsoleLog,
     vm: Mutex<MicroVm>,
+    /// Not behind the lock, which who pauses or reads the machine holds.
+    killer: Killer,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -44,6 +46,7 @@ impl Shared {
         Arc::new(Self {
             com1: ConsoleLog::new(),
             com2: ConsoleLog::new(),
+            killer: vm.killer(),
             vm: Mutex::new(vm),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -58,10 +61,10 @@ impl Shared {
         self.state().end.clone()
     }
 
-    /// Ends the machine. The first reason counts.
+    /// Ends the machine, and waits for nothing. The first reason counts.
     pub(super) fn stop(&self, reason: KillReason) {
         self.state().stop.get_or_insert(reason);
-        self.vm().kill();
+        self.killer.kill();
     }
 
     pub(super) fn wait(&self, timeout: Duration) -> Option<End> {
@@ -116,7 +119,7 @@ impl Watcher {
     fn run(mut self, ended: &Receiver<ktstr_vmm::End>, on_end: OnEnd) {
         let trouble = self.read_ports().err();
         if trouble.is_some() {
-            self.shared.vm().kill();
+            self.shared.killer.kill();
         }
         self.panic.finish();
         // The ports close when the machine ends, so this is here or about to come.
@@ -144,7 +147,7 @@ impl Watcher {
                     .panic_deadline
                     .get_or_insert_with(|| Instant::now() + PANIC_GRACE);
                 if Instant::now() >= deadline {
-                    self.shared.vm().kill();
+                    self.shared.killer.kill();
                     self.panic_deadline = Some(deadline + PANIC_GRACE);
                 }
             }

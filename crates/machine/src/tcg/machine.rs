@@ -8,14 +8,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ktstr_vmm::GuestRam;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::KICK_PERIOD;
 use super::supervisor::Shared;
 use super::{qmp, registers, vcpu_threads};
 use crate::console::ConsoleLog;
 use crate::footprint;
-use crate::machine::{ControlError, End, KillReason, Machine, Port, VcpuRegisters};
+use crate::machine::{ControlError, End, KillReason, Machine, Port, Stopper, VcpuRegisters};
 use crate::vcpu_clock::VcpuClock;
 
 /// How long QEMU may take to answer. Its main loop shares a lock with emulated devices, and the host may be
@@ -34,6 +34,7 @@ pub(crate) struct TcgMachine {
     shell: Option<UnixStream>,
     frames: Option<UnixStream>,
     cpu_count: u32,
+    reply_timeout: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -55,6 +56,7 @@ impl TcgMachine {
             shell,
             frames: Some(frames),
             cpu_count,
+            reply_timeout: REPLY_TIMEOUT,
             thread: Some(thread),
         }
     }
@@ -75,11 +77,11 @@ impl TcgMachine {
             .map_err(|source| ControlError::Io { action, source })
             .and_then(|()| {
                 reply
-                    .recv_timeout(REPLY_TIMEOUT)
+                    .recv_timeout(self.reply_timeout)
                     .map_err(|error| match error {
                         RecvTimeoutError::Timeout => ControlError::Timeout {
                             action,
-                            timeout: REPLY_TIMEOUT,
+                            timeout: self.reply_timeout,
                         },
                         RecvTimeoutError::Disconnected => ControlError::Ended { action },
                     })
@@ -89,8 +91,22 @@ impl TcgMachine {
     }
 
     fn send(&self, request: &[u8]) -> io::Result<()> {
-        self.control.set_write_timeout(Some(REPLY_TIMEOUT))?;
+        self.control.set_write_timeout(Some(self.reply_timeout))?;
         (&self.control).write_all(request)
+    }
+
+    /// Takes a pause back that QEMU may still come to: it carries out commands in their order.
+    fn take_pause_back(&self) {
+        let Some((id, _)) = self.shared.expect_reply() else {
+            return;
+        };
+        let sent = self.send(&qmp::request("cont", None, id));
+        self.shared.forget_reply(id);
+        if let Err(error) = sent {
+            let trouble =
+                format!("QEMU may have stopped the guest and takes no more commands: {error}");
+            self.shared.give_up(trouble);
+        }
     }
 }
 
@@ -115,7 +131,11 @@ impl Machine for TcgMachine {
     }
 
     fn pause(&mut self) -> Result<(), ControlError> {
-        self.command("pause the machine", "stop", None).map(drop)
+        let paused = self.command("pause the machine", "stop", None).map(drop);
+        if let Err(ControlError::Timeout { .. } | ControlError::Io { .. }) = paused {
+            self.take_pause_back();
+        }
+        paused
     }
 
     fn resume(&mut self) -> Result<(), ControlError> {
@@ -124,8 +144,13 @@ impl Machine for TcgMachine {
 
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
         let action = "read the vCPUs' registers";
-        let arguments = json!({ "command-line": "info registers -a" });
-        let answer = self.command(action, "human-monitor-command", Some(&arguments))?;
+        let answer = match self.shared.last_registers() {
+            Some(answer) => answer,
+            None => {
+                let (command, arguments) = registers::command();
+                self.command(action, command, Some(&arguments))?
+            }
+        };
         let text = answer.as_str().ok_or_else(|| ControlError::Answer {
             action,
             at: "the type of the answer".to_owned(),
@@ -144,6 +169,11 @@ impl Machine for TcgMachine {
 
     fn end(&self) -> Option<End> {
         self.shared.end()
+    }
+
+    fn stopper(&self) -> Stopper {
+        let shared = Arc::clone(&self.shared);
+        Stopper::new(move |reason| shared.stop(reason))
     }
 
     fn kill(&mut self, reason: KillReason) {
@@ -181,5 +211,65 @@ impl Drop for TcgMachine {
             // A panic there is one of `on_end`, which has been printed.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+
+    use ktstr_vmm::{NodeMemory, RamRegion};
+
+    use super::*;
+
+    /// A machine whose QEMU is the test, at the other end of the control stream.
+    fn machine() -> (TcgMachine, UnixStream) {
+        let (control, qemu) = UnixStream::pair().unwrap();
+        qemu.set_read_timeout(Some(KILL_TIMEOUT)).unwrap();
+        let (frames, _) = UnixStream::pair().unwrap();
+        let node = NodeMemory::new(4096).unwrap();
+        let region = RamRegion {
+            gpa: 0,
+            len_bytes: 4096,
+            node: 0,
+            offset_bytes: 0,
+        };
+        let memory = GuestRam::of_nodes(&[node], &[region]).unwrap();
+        let shared = Shared::new().unwrap();
+        let thread = thread::spawn(|| {});
+        let mut machine = TcgMachine::new(0, memory, shared, control, (None, frames), 1, thread);
+        machine.reply_timeout = Duration::from_millis(20);
+        (machine, qemu)
+    }
+
+    #[test]
+    fn fault_d6_a_pause_that_was_not_answered_in_time_is_taken_back() {
+        let (mut machine, qemu) = machine();
+        let error = machine.pause().unwrap_err();
+        assert!(matches!(error, ControlError::Timeout { .. }), "{error}");
+        // What QEMU reads when it comes to it.
+        let commands: Vec<String> = BufReader::new(qemu)
+            .lines()
+            .take(2)
+            .map(|line| {
+                let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                line["execute"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        assert_eq!(commands, ["stop", "cont"]);
+        machine.shared.note_end(End::PoweredOff);
+    }
+
+    #[test]
+    fn fault_d6_a_qemu_that_takes_no_commands_after_a_pause_is_ended() {
+        let (mut machine, qemu) = machine();
+        // Nobody reads, and there is no room for another command.
+        machine.control.set_nonblocking(true).unwrap();
+        while (&machine.control).write(&[b' '; 4096]).is_ok() {}
+        machine.control.set_nonblocking(false).unwrap();
+        assert!(machine.pause().is_err());
+        assert!(machine.shared.trouble().is_some());
+        drop(qemu);
+        machine.shared.note_end(End::PoweredOff);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::{Value, json};
+
 use crate::machine::VcpuRegisters;
 
 /// In the order of [`VcpuRegisters::gprs`], as QEMU's `x86_cpu_dump_state` names them
@@ -10,6 +12,12 @@ const GPRS: [&str; 16] = [
     "RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8", "R9", "R10", "R11", "R12", "R13",
     "R14", "R15",
 ];
+
+/// What QEMU is asked for the text: the command and its arguments.
+pub(crate) fn command() -> (&'static str, Value) {
+    let arguments = json!({ "command-line": "info registers -a" });
+    ("human-monitor-command", arguments)
+}
 
 /// The registers of `cpu_count` vCPUs in CPU order. The error is the place that is not as expected.
 ///

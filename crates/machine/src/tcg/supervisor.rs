@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::read;
 use serde_json::Value;
 
 use super::end::{Evidence, Shutdown};
 use super::process;
 use super::qmp::{self, Message};
+use super::registers;
 use crate::console::ConsoleLog;
 use crate::engine::OnEnd;
 use crate::machine::{End, KillReason};
@@ -27,6 +28,9 @@ use crate::panic_latch::PanicLatch;
 
 /// How long a panicking kernel may take to print its report and reset, before we end it.
 const PANIC_GRACE: Duration = Duration::from_secs(2);
+
+/// How long QEMU may take to say where the vCPUs are before the watchdog's kill.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Read from one stream before the others get their turn.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -46,7 +50,11 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct State {
     stop: Option<KillReason>,
+    /// Why QEMU is of no more use.
+    trouble: Option<String>,
     end: Option<End>,
+    /// QEMU's answer with the registers of the vCPUs, from before the watchdog's kill.
+    last_registers: Option<Value>,
     next_id: u64,
     waiting: HashMap<u64, Sender<Result<Value, String>>>,
 }
@@ -81,6 +89,32 @@ impl Shared {
         self.lock().stop.get_or_insert(reason);
         // Fails only when the counter is full, and then the thread is awake already.
         let _ = self.wake.write(1);
+    }
+
+    /// Has the thread end a machine that can't be told to run on.
+    pub(crate) fn give_up(&self, trouble: String) {
+        self.lock().trouble.get_or_insert(trouble);
+        let _ = self.wake.write(1);
+    }
+
+    /// Why the machine was given up.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// QEMU's answer with the registers, from before the watchdog's kill.
+    pub(crate) fn last_registers(&self) -> Option<Value> {
+        self.lock().last_registers.clone()
+    }
+
+    /// Tells everyone how the machine ended.
+    pub(crate) fn note_end(&self, end: End) {
+        let mut state = self.lock();
+        state.end = Some(end);
+        // Whoever waits for a reply learns by the closed channel that none will come.
+        state.waiting.clear();
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// A number for a request, and where its reply will come; `None` once the machine has ended.
@@ -172,12 +206,7 @@ impl Supervisor {
         self.drain();
         self.panic.finish();
         let end = self.evidence.judge(status, self.panic.text());
-        let mut state = self.shared.lock();
-        state.end = Some(end.clone());
-        // Whoever waits for a reply learns by the closed channel that none will come.
-        state.waiting.clear();
-        drop(state);
-        self.shared.changed.notify_all();
+        self.shared.note_end(end.clone());
         on_end(end);
     }
 
@@ -190,6 +219,9 @@ impl Supervisor {
         let mut open = [true; 4];
         loop {
             if self.has_reason_to_end() {
+                if self.evidence.stop == Some(KillReason::Watchdog) {
+                    self.look_where_it_is(&mut buffer);
+                }
                 return Ok(());
             }
             let ready = self.poll(open)?;
@@ -204,7 +236,40 @@ impl Supervisor {
         }
     }
 
+    /// Asks for the registers of the vCPUs, which a QEMU that is gone can't be asked for. It is not waited for longer
+    /// than [`LAST_LOOK`], whatever it does.
+    fn look_where_it_is(&mut self, buffer: &mut [u8]) {
+        let until = Instant::now() + LAST_LOOK;
+        let Some((id, reply)) = self.shared.expect_reply() else {
+            return;
+        };
+        let (command, arguments) = registers::command();
+        let request = qmp::request(command, Some(&arguments), id);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let mut open = send(self.streams.qmp.as_raw_fd(), &request, flags) == Ok(request.len());
+        while open && self.evidence.trouble.is_none() {
+            if let Ok(answer) = reply.try_recv() {
+                self.shared.lock().last_registers = answer.ok();
+                return;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let timeout = PollTimeout::try_from(left.max(Duration::from_millis(1)));
+            let mut fds = [PollFd::new(self.streams.qmp.as_fd(), PollFlags::POLLIN)];
+            open = match poll(&mut fds, timeout.unwrap_or(PollTimeout::ZERO)) {
+                Ok(0) | Err(Errno::EINTR) => true,
+                Ok(_) => !matches!(self.read_once(0, buffer), Ok(Read::Ended) | Err(_)),
+                Err(_) => false,
+            };
+        }
+    }
+
     fn has_reason_to_end(&mut self) -> bool {
+        if let Some(trouble) = self.shared.trouble() {
+            self.evidence.trouble.get_or_insert(trouble);
+        }
         if self.evidence.shutdown.is_some() || self.evidence.trouble.is_some() {
             return true;
         }

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::time::Instant;
 
 use ktstr_machine::{End, KillReason, Port};
+use ktstr_topology::Topology;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -149,4 +150,41 @@ fn files_that_would_stay(pid: u32) -> Vec<String> {
         .filter(|path| path.starts_with('/') && !path.starts_with("/memfd:"))
         .filter(|path| !path.starts_with("/dev/null") && !path.ends_with(".elf"))
         .collect()
+}
+
+#[test]
+fn fault_d1_the_watchdog_ends_a_machine_whose_handle_is_in_use_and_it_says_where_it_was() {
+    let program = Program::new()
+        .load_ebx(0x1122_3344)
+        .print(COM1, "up")
+        .spin();
+    let topology = Topology::new(1, 1, 2, 1).unwrap();
+    let ended = || {
+        let mut guest = Guest::launch_with(&program, topology, 64, |_| {});
+        guest.wait_for_com1("up");
+        let stopper = guest.machine.stopper();
+        // This thread holds the handle and only waits.
+        let watchdog = std::thread::spawn(move || stopper.stop(KillReason::Watchdog));
+        assert_eq!(guest.end(), End::Stopped(KillReason::Watchdog));
+        watchdog.join().unwrap();
+        guest.machine.vcpu_registers().ok()
+    };
+    // A QEMU that the host gives no CPU time meanwhile is not waited for.
+    let registers = (0..20).find_map(|_| ended()).unwrap();
+    assert_eq!(registers.len(), 2);
+    assert_eq!(registers[0].gprs[1], 0x1122_3344);
+    assert!(registers[1].halted, "waits for its start");
+}
+
+#[test]
+fn fault_d1_the_watchdog_does_not_wait_for_a_qemu_that_does_not_answer() {
+    let mut guest = Guest::launch(&Program::new().print(COM1, "up").spin());
+    guest.wait_for_com1("up");
+    send(&guest, Signal::SIGSTOP);
+    let stopped = Instant::now();
+    guest.machine.stopper().stop(KillReason::Watchdog);
+    assert_eq!(guest.end(), End::Stopped(KillReason::Watchdog));
+    assert!(stopped.elapsed().as_secs() < 8);
+    let error = guest.machine.vcpu_registers().unwrap_err();
+    assert!(error.to_string().contains("has ended"), "{error}");
 }
