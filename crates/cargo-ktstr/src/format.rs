@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use comfy_table::{Table, presets};
 
+use crate::output;
+
 /// `812 kB`, `41.3 MB`, `1.2 GB`.
 pub(crate) fn size(bytes: u64) -> String {
     match bytes {
@@ -39,8 +41,45 @@ pub(crate) fn elapsed(seconds: u64) -> String {
     }
 }
 
-/// A table without lines, its columns two spaces apart, ending with a newline.
+/// A table without lines, its columns two spaces apart, ending with a newline. Where the terminal is too narrow for it,
+/// a list: a line for the first cell of each row, and one for each of the others.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    within(output::columns(), header, rows)
+}
+
+fn within(columns: Option<usize>, header: &[&str], rows: &[Vec<String>]) -> String {
+    let table = whole_table(header, rows);
+    let fits = |columns| table.lines().all(|line| line.chars().count() <= columns);
+    if columns.is_none_or(fits) {
+        table
+    } else {
+        list(header, rows)
+    }
+}
+
+/// `HEADER  cell`, indented below the row's first cell.
+fn list(header: &[&str], rows: &[Vec<String>]) -> String {
+    let names = header.iter().skip(1);
+    let width = names.clone().map(|name| name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        let mut cells = row.iter();
+        let first = cells.next().map_or("", String::as_str);
+        text.push_str(&format!("{first}\n"));
+        let mut names = names.clone();
+        for cell in cells {
+            let name = names.next().copied().unwrap_or_default();
+            for line in cell.lines() {
+                let line = format!("  {name:width$}  {line}");
+                text.push_str(line.trim_end());
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+fn whole_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if !header.is_empty() {
@@ -75,6 +114,34 @@ mod tests {
         assert_eq!(ago(86_400), "1 day");
         assert_eq!(ago(172_800), "2 days");
         assert_eq!(age(now, 20_000_000), "just now");
+    }
+
+    #[test]
+    fn fault_f13_a_table_that_is_too_wide_for_the_terminal_is_a_list() {
+        let row =
+            |key: &str, source: &str| vec![key.to_owned(), "7.3".to_owned(), source.to_owned()];
+        let rows = [row("debian-7.3.4", "trixie-backports"), row("one", "a\nb")];
+        let header = ["KEY", "RELEASE", "SOURCE"];
+        let whole = "\
+KEY           RELEASE  SOURCE
+debian-7.3.4  7.3      trixie-backports
+one           7.3      a
+                       b
+";
+        assert_eq!(within(None, &header, &rows), whole);
+        assert_eq!(within(Some(39), &header, &rows), whole);
+        assert_eq!(
+            within(Some(38), &header, &rows),
+            "\
+debian-7.3.4
+  RELEASE  7.3
+  SOURCE   trixie-backports
+one
+  RELEASE  7.3
+  SOURCE   a
+  SOURCE   b
+"
+        );
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Standard output and error of the command.
 
+use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use ktstr_report::ExitCode;
 
 use crate::edge::{OrExit as _, Refusal};
+use crate::terminal;
 
 /// Prints what the user asked for. Colours are left out where they would not be seen.
 pub(crate) fn print(text: &str) -> Result<(), Refusal> {
@@ -25,6 +27,13 @@ pub(crate) fn print(text: &str) -> Result<(), Refusal> {
 /// Tells the user what goes on. A closed standard error is no reason to stop.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// How many columns the terminal on standard output has: what `COLUMNS` says, else what the terminal does. Nothing where the output goes to a file or a program, which gets lines of any length.
+pub(crate) fn columns() -> Option<usize> {
+    let said = terminal::window_size()?.columns.into();
+    let chosen = env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    Some(chosen.filter(|columns| *columns > 0).unwrap_or(said))
 }
 
 /// Whether a person watches standard error.

@@ -289,7 +289,11 @@ fn conclude(
         || !summary.unreadable.is_empty()
         || !summary.others.failed.is_empty();
     if is_worth_it {
-        let text = Renderer::new(palette).summary(summary);
+        let mut renderer = Renderer::new(palette);
+        if let Some(columns) = output::columns() {
+            renderer = renderer.within(columns);
+        }
+        let text = renderer.summary(summary);
         output::print(&format!(
             "\n{text}results in {}\n",
             store.run_dir(run_id).display()

@@ -14,7 +14,7 @@ pub(crate) fn causes(error: &dyn Error) -> Vec<String> {
     while let Some(error) = cause {
         let text = error.to_string();
         // A message may already have taken in its cause.
-        if !chain.last().is_some_and(|outer| outer.ends_with(&text)) {
+        if !chain.last().is_some_and(|outer| outer.contains(&text)) {
             chain.push(text);
         }
         cause = error.source();

@@ -21,7 +21,7 @@ pub fn run_host_only(plan: &TestPlan, body: Body) -> Sidecar {
     let mut sidecar = Sidecar {
         kernel: Some(own_kernel()),
         engine: Some(EngineInfo {
-            name: "host".to_owned(),
+            name: EngineInfo::HOST.to_owned(),
             detail: "no machine: the test is for the host only".to_owned(),
         }),
         memory_mib: 0,

@@ -11,10 +11,19 @@ use ktstr_wire::{CRASH_MARK, Message, TestEnd};
 
 use crate::drive::{Limits, Record};
 
-/// Lines of a chain of causes, outermost first, as one text.
+/// The causes of an error, one numbered line each, as one text. `chain` begins with the error itself, which is told
+/// elsewhere. A cause that the line before it has told already is left out.
 pub(crate) fn numbered(chain: &[String]) -> String {
-    let line = |(number, cause): (usize, &String)| format!("{number}: {cause}\n");
-    chain.iter().enumerate().map(line).collect()
+    let mut text = String::new();
+    let mut number = 0;
+    for pair in chain.windows(2) {
+        let [told, cause] = pair else { continue };
+        if !told.contains(cause.as_str()) {
+            number += 1;
+            text.push_str(&format!("{number}: {cause}\n"));
+        }
+    }
+    text
 }
 
 /// What a record is held against.
@@ -484,5 +493,18 @@ mod tests {
         assert!(against_outer_machine(&hung).is_some());
         let twice = record(vec![hello(), sidecar(), sidecar(), Message::Bye]);
         assert!(against_outer_machine(&twice).is_some());
+    }
+
+    #[test]
+    fn fault_f13_a_cause_is_told_once() {
+        let chain = [
+            "reading x: no such file; make it",
+            "no such file",
+            "error 2",
+        ]
+        .map(str::to_owned);
+        assert_eq!(numbered(&chain), "1: error 2\n");
+        assert_eq!(numbered(&chain[..1]), "");
+        assert_eq!(numbered(&[]), "");
     }
 }

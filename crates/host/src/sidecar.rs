@@ -113,11 +113,7 @@ pub(crate) fn conclude(
 /// An error and its causes as a failure.
 pub(crate) fn failure_of(kind: FailureKind, error: &dyn std::error::Error) -> Failure {
     let mut chain = causes(error);
-    let detail = if chain.len() > 1 {
-        numbered(&chain)
-    } else {
-        String::new()
-    };
+    let detail = numbered(&chain);
     Failure {
         kind,
         summary: chain.swap_remove(0),

@@ -13,7 +13,9 @@ use ktstr_host::{
     EngineKind, NestedTest, Session, Settings, TestPlan, TimingSlack, VmResult, Waiting,
     blank_sidecar, run_host_only,
 };
-use ktstr_report::{Failure, FailureKind, Outcome, Palette, Renderer, RunId, Sidecar};
+use ktstr_report::{
+    EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Palette, Renderer, RunId, Sidecar,
+};
 
 use crate::environment::SettingsError;
 use crate::host_body::host_body;
@@ -108,11 +110,19 @@ fn run_entry(entry: &'static TestEntry) -> (VmResult, Vec<String>) {
     (result, trouble.into_iter().collect())
 }
 
-/// The result of a test that can't be run here.
+/// The result of a test that can't be run here, with the kernel and the engine that were asked for.
 fn unfit(plan: &TestPlan, failure: &Failure) -> VmResult {
     VmResult::without_machine(Sidecar {
         outcome: Outcome::Fail,
         failure: Some(failure.clone()),
+        kernel: environment::chosen("KTSTR_KERNEL").map(|key| KernelInfo {
+            key,
+            ..KernelInfo::default()
+        }),
+        engine: environment::chosen("KTSTR_ENGINE").map(|name| EngineInfo {
+            name,
+            ..EngineInfo::default()
+        }),
         ..blank_sidecar(plan)
     })
 }

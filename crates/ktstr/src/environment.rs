@@ -8,7 +8,7 @@ use ktstr_host::{EngineOptions, Settings, TimingSlack};
 use ktstr_kernels::KernelSpec;
 use ktstr_report::{RUNS_DIR_ENV, RunStore, UNSTORED_DIR_ENV};
 
-use crate::folders::{Folders, package_folder, workspace_root};
+use crate::folders::{Folders, own_workspace};
 
 /// Variables that the guest's process gets too; the last for the host that it may be itself.
 const PASSED_ON: [&str; 3] = ["RUST_BACKTRACE", "RUST_LOG", "KTSTR_MONITOR"];
@@ -99,6 +99,11 @@ pub(crate) fn unstored() -> Option<RunStore> {
     path(UNSTORED_DIR_ENV).map(RunStore::new)
 }
 
+/// The value of a variable, if it has one.
+pub(crate) fn chosen(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 fn parsed<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, SettingsError>
 where
     T::Err: std::fmt::Display,
@@ -127,7 +132,7 @@ fn path(name: &str) -> Option<PathBuf> {
 fn target_folder() -> PathBuf {
     let own = env::current_exe().unwrap_or_default();
     if is_in_archive(&own) {
-        return workspace_root(&package_folder()).join("target");
+        return own_workspace().join("target");
     }
     let folder = own.parent().unwrap_or(Path::new("."));
     let levels = if folder.ends_with("deps") { 2 } else { 1 };

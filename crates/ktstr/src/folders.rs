@@ -23,11 +23,10 @@ impl Folders {
     /// folder of the package.
     pub(crate) fn of_test() -> Self {
         let shell = env::var_os("PWD").map(PathBuf::from);
-        Self::around(&package_folder(), &working_folder(), shell)
+        Self::around(own_workspace(), &working_folder(), shell)
     }
 
-    fn around(package: &Path, working: &Path, shell: Option<PathBuf>) -> Self {
-        let root = workspace_root(package);
+    fn around(root: PathBuf, working: &Path, shell: Option<PathBuf>) -> Self {
         // A shell elsewhere is not the one that started this, or has told it another folder.
         let shell = shell.filter(|shell| shell.starts_with(&root) && shell.is_dir());
         let mut folders: Vec<PathBuf> = Vec::new();
@@ -73,14 +72,18 @@ fn working_folder() -> PathBuf {
     env::current_dir().unwrap_or_default()
 }
 
-/// The folder of the package whose test this is, by cargo's word.
-pub(crate) fn package_folder() -> PathBuf {
-    env::var_os("CARGO_MANIFEST_DIR").map_or_else(working_folder, PathBuf::from)
+/// The root of the workspace whose test this is, by the word of nextest or of cargo.
+pub(crate) fn own_workspace() -> PathBuf {
+    if let Some(root) = env::var_os("NEXTEST_WORKSPACE_ROOT") {
+        return root.into();
+    }
+    let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(working_folder, PathBuf::from);
+    workspace_root(&package)
 }
 
 /// The root of the workspace that the package in `folder` belongs to: the nearest folder whose manifest says so, else
 /// the nearest with a lock file, else that of the package.
-pub(crate) fn workspace_root(folder: &Path) -> PathBuf {
+fn workspace_root(folder: &Path) -> PathBuf {
     let says_so = |folder: &&Path| {
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
         manifest
@@ -120,7 +123,11 @@ mod tests {
         /// As for a test of the package `a`, started by a shell in `shell`.
         fn folders(&self, shell: Option<&str>) -> Folders {
             let package = self.path("crates/a");
-            Folders::around(&package, &package, shell.map(|shell| self.path(shell)))
+            Folders::around(
+                workspace_root(&package),
+                &package,
+                shell.map(|shell| self.path(shell)),
+            )
         }
     }
 

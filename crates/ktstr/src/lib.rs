@@ -176,3 +176,15 @@ pub mod __private {
     pub use crate::registry::{NumaEntry, TESTS, TestEntry, post_vm_result, topology};
     pub use crate::scheduler::{SchedulerUse, assert_under, topology_under};
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn fault_f14_the_prelude_has_what_its_own_functions_take() {
+        use crate::prelude::{CgroupDef, CgroupKind, Knob, Limit};
+
+        let def = CgroupDef::named("small").knob(Knob::PidsMax(Limit::At(9)));
+        assert!(format!("{def:?}").contains("PidsMax"));
+        assert_eq!(CgroupKind::Domain.to_string(), "domain");
+    }
+}

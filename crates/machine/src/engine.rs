@@ -168,6 +168,13 @@ pub enum EngineError {
     },
 }
 
+impl EngineError {
+    /// Whether this user may not open /dev/kvm, while another may.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::KvmUnusable { source } if source.is_permission())
+    }
+}
+
 /// Why a machine did not start. What can be told beforehand is a [`SpecError`]; QEMU refusing to run is
 /// an [`End::FailedToStart`].
 #[derive(Debug, thiserror::Error)]

@@ -161,9 +161,9 @@ pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
         None => TokenStream::new(),
     };
     let mut calls = TokenStream::new();
-    for list in ["sched_args", "kernels"] {
+    for (list, may_be_empty) in [("sched_args", true), ("kernels", false)] {
         if let Some(field) = fields.get(list) {
-            let (method, texts) = (&field.name, texts(field)?);
+            let (method, texts) = (&field.name, texts(field, may_be_empty)?);
             calls.extend(quote!(.#method(&[#(#texts),*])));
         }
     }
@@ -241,9 +241,12 @@ fn text(fields: &BTreeMap<String, Field>, name: &str) -> Result<Option<LitStr>> 
         .transpose()
 }
 
-fn texts(field: &Field) -> Result<Vec<LitStr>> {
+/// The texts of a list. Only arguments of a program may be empty.
+fn texts(field: &Field, may_be_empty: bool) -> Result<Vec<LitStr>> {
     let value = field.expr()?;
     let wrong = || wants(&value.span(), &field.name, "a list of texts");
+    let literal =
+        |element| any_text(element).filter(|text| may_be_empty || !text.value().is_empty());
     match value {
         Expr::Array(array) => array
             .elems
@@ -256,9 +259,13 @@ fn texts(field: &Field) -> Result<Vec<LitStr>> {
 }
 
 fn literal(expression: &Expr) -> Option<LitStr> {
+    any_text(expression).filter(|text| !text.value().is_empty())
+}
+
+fn any_text(expression: &Expr) -> Option<LitStr> {
     match expression {
         Expr::Lit(literal) => match &literal.lit {
-            Lit::Str(text) if !text.value().is_empty() => Some(text.clone()),
+            Lit::Str(text) => Some(text.clone()),
             _ => None,
         },
         _ => None,
@@ -276,6 +283,15 @@ mod tests {
     fn expanded(input: &str) -> String {
         let code = expand(input.parse().expect("tokens")).expect("fine");
         code.to_string().replace(' ', "")
+    }
+
+    #[test]
+    fn fault_f12_an_argument_may_be_empty_and_a_release_may_not() {
+        let declared = |list: &str| format!(r#"S, {{ name = "x", binary = "x", {list} }}"#);
+        let code = expanded(&declared(r#"sched_args = ["--cpus", ""]"#));
+        assert!(code.contains(r#".sched_args(&["--cpus",""])"#), "{code}");
+        let (error, _) = refused(&declared(r#"kernels = [""]"#));
+        assert_eq!(error, "`kernels` takes a list of texts");
     }
 
     /// The error's text, and the part of the source that it points at.

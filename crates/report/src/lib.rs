@@ -35,6 +35,7 @@ pub use run_id::{RUN_ID_ENV, RunId, RunIdError};
 pub use scheduler::{Expectation, Expected, KernelExit, SchedulerEnd, SchedulerReport};
 pub use sidecar::{
     BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, SCHEMA_VERSION, Sidecar, Timings,
+    shell_word,
 };
 pub use sidecar_file::SidecarError;
 pub use store::{HeldRun, RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};

@@ -32,6 +32,11 @@ pub struct EngineInfo {
     pub detail: String,
 }
 
+impl EngineInfo {
+    /// The name for a test without a machine.
+    pub const HOST: &str = "host";
+}
+
 /// A boot that died before the guest spoke, and was tried again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootAttempt {
@@ -156,11 +161,13 @@ impl Sidecar {
     /// The command that runs only this test again, on the same kernel and engine.
     pub fn rerun_command(&self) -> String {
         let mut command = "cargo ktstr test".to_owned();
-        if let Some(kernel) = &self.kernel {
+        // A test for the host only has no kernel of its own, and no engine.
+        if let Some(kernel) = self.kernel.as_ref().filter(|kernel| !kernel.key.is_empty()) {
             command.push_str(" --kernel ");
             command.push_str(&shell_word(&kernel.key));
         }
-        if let Some(engine) = &self.engine {
+        let is_host = |engine: &&EngineInfo| engine.name == EngineInfo::HOST;
+        if let Some(engine) = self.engine.as_ref().filter(|engine| !is_host(engine)) {
             command.push_str(" --engine ");
             command.push_str(&shell_word(&engine.name));
         }
@@ -173,14 +180,14 @@ impl Sidecar {
             Some((krate, test)) => format!("binary(={krate}) & test(={test})"),
             None => format!("test(={})", self.test),
         };
-        command.push_str(" -- -E ");
+        command.push_str(" -E ");
         command.push_str(&shell_word(&filter));
         command
     }
 }
 
-/// `text` as one word of a POSIX shell.
-fn shell_word(text: &str) -> String {
+/// `text` as one word of a POSIX shell: in quotes if it needs them.
+pub fn shell_word(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:,+@%=".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
         text.to_owned()

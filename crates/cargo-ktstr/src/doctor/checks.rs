@@ -36,6 +36,12 @@ pub(super) fn qemu(state: State) -> Check {
 pub(super) fn kvm() -> Check {
     match ktstr_machine::choose(EngineKind::Kvm, &EngineOptions::default()) {
         Ok(chosen) => Check::fine("KVM", format!("usable: {}", chosen.engine.describe())),
+        Err(error) if error.is_permission() => Check::note(
+            "KVM",
+            "not usable: this user may not open /dev/kvm",
+            "as root: `usermod -aG kvm USER`, then log in again; if /dev/kvm is not of group kvm with mode 0660, \
+             `chgrp kvm /dev/kvm` and `chmod 0660 /dev/kvm`",
+        ),
         Err(error) => Check::note(
             "KVM",
             format!("not usable: {}", innermost(&error)),

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use ktstr_report::{
     AssertResult, CheckResult, KernelExit, Outcome, SchedulerEnd, SchedulerReport, Subject,
+    shell_word,
 };
 use ktstr_scenario::{Interruption, checks};
 use ktstr_wire::{Message, SchedulerJob, SchedulerStart};
@@ -364,7 +365,10 @@ fn ended_with(status: ExitStatus) -> String {
 
 fn command_line(start: &SchedulerStart) -> String {
     match start {
-        SchedulerStart::Program(argv) => argv.join(" "),
+        SchedulerStart::Program(argv) => {
+            let words: Vec<String> = argv.iter().map(|word| shell_word(word)).collect();
+            words.join(" ")
+        }
         SchedulerStart::Builtin { enable, .. } => enable.clone(),
     }
 }
@@ -388,6 +392,14 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fault_f13_the_command_line_shows_where_an_argument_ends() {
+        let argv = ["/scheduler/scx_mine", "--cpus", "", "a b", "it's"].map(str::to_owned);
+        let start = SchedulerStart::Program(argv.to_vec());
+        let shown = r"/scheduler/scx_mine --cpus '' 'a b' 'it'\''s'";
+        assert_eq!(command_line(&start), shown);
+    }
 
     #[test]
     fn a_name_may_go_on_with_a_version() {

@@ -19,12 +19,25 @@ pub use palette::Palette;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Renderer {
     palette: Palette,
+    columns: Option<usize>,
 }
 
 impl Renderer {
     /// A renderer that paints with `palette`.
     pub fn new(palette: Palette) -> Self {
-        Self { palette }
+        Self {
+            palette,
+            columns: None,
+        }
+    }
+
+    /// The same for a terminal with so many columns: a table that is wider becomes a list.
+    #[must_use]
+    pub fn within(self, columns: usize) -> Self {
+        Self {
+            columns: Some(columns),
+            ..self
+        }
     }
 
     /// What to print for a test, with a final newline. A pass or a skip is one line; all else is a report
@@ -45,6 +58,6 @@ impl Renderer {
     /// The closing summary of a run: a table with a row a test, what could not be read, what was checked
     /// nowhere, and the totals as the last line.
     pub fn summary(&self, summary: &RunSummary) -> String {
-        summary::summary(self.palette, summary)
+        summary::summary(self.palette, self.columns, summary)
     }
 }

@@ -26,9 +26,13 @@ const LONG_QUEUED_MS: u64 = 5_000;
 pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
     let name = paint(palette.strong, &clean_line(&sidecar.test));
     let mut facts = vec![sidecar.topology.to_string()];
-    if let Some(kernel) = &sidecar.kernel {
-        facts.push(clean_line(&kernel.release));
-    }
+    // One that was asked for and not found has no release.
+    let release = sidecar.kernel.as_ref().map(|kernel| &kernel.release);
+    facts.extend(
+        release
+            .filter(|release| !release.is_empty())
+            .map(|release| clean_line(release)),
+    );
     if sidecar.kaslr {
         facts.push("KASLR".to_owned());
     }

@@ -16,15 +16,21 @@ const HEADER: [&str; 7] = [
 ];
 const REMARK_CHARS: usize = 100;
 
-pub(super) fn summary(palette: Palette, summary: &RunSummary) -> String {
+pub(super) fn summary(palette: Palette, columns: Option<usize>, summary: &RunSummary) -> String {
     let mut out = String::new();
+    let columns = columns.unwrap_or(usize::MAX);
     if !summary.tests.is_empty() {
         let mut table = table(&HEADER);
         table.add_rows(summary.tests.iter().map(row));
         for column in table.column_iter_mut().skip(3).take(3) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        out.push_str(&painted(palette, summary, &indented(&table, "")));
+        let table = indented(&table, "");
+        if table.lines().all(|line| line.chars().count() <= columns) {
+            out.push_str(&painted(palette, summary, &table));
+        } else {
+            out.push_str(&list(palette, columns, summary));
+        }
         out.push('\n');
     }
     for other in &summary.others.failed {
@@ -52,6 +58,48 @@ pub(super) fn summary(palette: Palette, summary: &RunSummary) -> String {
         _ = writeln!(out, "{label}  {}", clean_line(&text));
     }
     _ = writeln!(out, "{}", totals(palette, summary));
+    out
+}
+
+/// What the table says, a test after the other, in lines of at most `columns` where words allow it.
+fn list(palette: Palette, columns: usize, summary: &RunSummary) -> String {
+    const INDENT: &str = "  ";
+    let mut out = String::new();
+    for test in &summary.tests {
+        let label = palette.label(test.outcome);
+        _ = writeln!(out, "{label} {}", clean_line(&test.test));
+        let facts = format!(
+            "{} · {} · {} judged, {} not",
+            test.topology,
+            wall_ms(test.total_ms),
+            count(test.judged, "check"),
+            test.not_judged
+        );
+        for text in [facts, remarks(test)] {
+            out.push_str(&wrapped(&text, INDENT, columns));
+        }
+    }
+    out
+}
+
+/// `text` in lines that begin with `indent` and have at most `columns`, broken between words.
+fn wrapped(text: &str, indent: &str, columns: usize) -> String {
+    let mut out = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let len = line.chars().count() + 1 + word.chars().count();
+        if !line.is_empty() && indent.len() + len > columns {
+            _ = writeln!(out, "{indent}{line}");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    if !line.is_empty() {
+        _ = writeln!(out, "{indent}{line}");
+    }
     out
 }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use ktstr_report::{
-    Expectation, Expected, Outcome, Palette, Renderer, RunSummary, SchedulerReport, Sidecar,
+    EngineInfo, Expectation, Expected, KernelInfo, Outcome, Palette, Renderer, RunSummary,
+    SchedulerReport, Sidecar,
 };
 use proptest::prelude::*;
 
@@ -97,8 +98,46 @@ fn the_command_to_run_again_is_one_for_the_shell() {
     sidecar.kernel = Some(kernel);
     assert_eq!(
         sidecar.rerun_command(),
-        r"cargo ktstr test --kernel '/boot/my kernel' --engine tcg -- -E 'binary(=it'\''s) & test(=two words; reboot)'"
+        r"cargo ktstr test --kernel '/boot/my kernel' --engine tcg -E 'binary(=it'\''s) & test(=two words; reboot)'"
     );
+}
+
+#[test]
+fn fault_f8_the_command_to_run_again_has_what_was_asked_for_and_nothing_else() {
+    let mut sidecar = samples::host_unfit("a::test");
+    sidecar.kernel = Some(KernelInfo {
+        key: "debian".to_owned(),
+        ..KernelInfo::default()
+    });
+    sidecar.engine = Some(EngineInfo {
+        name: "kvm".to_owned(),
+        ..EngineInfo::default()
+    });
+    let again = "cargo ktstr test --kernel debian --engine kvm -E 'binary(=a) & test(=test)'";
+    assert_eq!(sidecar.rerun_command(), again);
+    let line = Renderer::default().line(&sidecar);
+    assert!(!line.contains("·  ·"), "{line}");
+
+    // A test without a machine.
+    sidecar.kernel = Some(KernelInfo::default());
+    sidecar.engine = Some(EngineInfo {
+        name: EngineInfo::HOST.to_owned(),
+        ..EngineInfo::default()
+    });
+    let again = "cargo ktstr test -E 'binary(=a) & test(=test)'";
+    assert_eq!(sidecar.rerun_command(), again);
+}
+
+#[test]
+fn fault_f13_a_run_in_a_narrow_terminal_has_no_line_that_is_too_wide() {
+    let text = Renderer::default().within(60).summary(&run());
+    for line in text.lines() {
+        let is_table = line.starts_with("checked nowhere");
+        assert!(line.chars().count() <= 60 || is_table, "{line}");
+    }
+    assert_snapshot!(text);
+    let wide = Renderer::default().within(400).summary(&run());
+    assert_eq!(wide, Renderer::default().summary(&run()));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod guest;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -65,7 +67,7 @@ pub struct Usable {
 #[non_exhaustive]
 pub enum Unusable {
     /// No access.
-    #[error("/dev/kvm can't be opened: {source}")]
+    #[error("/dev/kvm can't be opened: {source}{}", way_in(source))]
     Open {
         /// Why not.
         source: kvm_ioctls::Error,
@@ -132,6 +134,30 @@ pub enum Unusable {
         /// Where it was.
         stage: ProbeStage,
     },
+}
+
+impl Unusable {
+    /// Whether this user may not open the device, while another may.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Open { source } if is_permission(source))
+    }
+}
+
+fn is_permission(error: &kvm_ioctls::Error) -> bool {
+    matches!(error.errno(), nix::libc::EACCES | nix::libc::EPERM)
+}
+
+/// What lets a user open the device.
+fn way_in(error: &kvm_ioctls::Error) -> String {
+    if !is_permission(error) {
+        return String::new();
+    }
+    let mode = fs::metadata("/dev/kvm").map(|device| device.permissions().mode() & 0o777);
+    let mode = mode.map_or_else(|_| "unknown".to_owned(), |mode| format!("{mode:04o}"));
+    format!(
+        "; it takes permission to read and write it, and its mode is {mode}: join the group `kvm` (`usermod -aG kvm \
+         USER` as root, then log in again), and if the mode is not 0660, `chgrp kvm /dev/kvm` and `chmod 0660 /dev/kvm`"
+    )
 }
 
 impl From<Refused> for Unusable {
@@ -335,4 +361,30 @@ fn stop(machine: &Machine, threads: Vec<JoinHandle<()>>) -> bool {
         thread::sleep(Duration::from_micros(200));
     }
     threads.into_iter().all(|thread| thread.join().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fault_f8_a_device_that_may_not_be_opened_names_the_right_and_the_group() {
+        let unusable = |errno| Unusable::Open {
+            source: kvm_ioctls::Error::new(errno),
+        };
+        let denied = unusable(nix::libc::EACCES);
+        let text = denied.to_string();
+        assert!(denied.is_permission());
+        assert!(
+            text.contains("takes permission to read and write it, and its mode is "),
+            "{text}"
+        );
+        assert!(
+            text.contains("join the group `kvm` (`usermod -aG kvm USER`"),
+            "{text}"
+        );
+        let missing = unusable(nix::libc::ENOENT);
+        assert!(!missing.is_permission());
+        assert!(!missing.to_string().contains("group"), "{missing}");
+    }
 }
