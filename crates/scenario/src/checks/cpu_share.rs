@@ -20,28 +20,32 @@ const CHECK: Check = Check {
 
 /// Part of the CPU time that may go to the wrong ones, in percent. Load is balanced by moving whole tasks, and
 /// only now and then.
-pub(super) const TOLERANCE_PCT: f64 = 15.0;
+const TOLERANCE_PCT: f64 = 15.0;
 
 /// Shorter loads are not judged: tasks have first to be spread over the CPUs.
-pub(super) const MIN_LOAD_NS: u64 = 1_000_000_000;
+const MIN_LOAD_NS: u64 = 1_000_000_000;
 
 /// Most that an engine may add to the tolerance, in percentage points.
-const MAX_ENGINE_PCT: f64 = 15.0;
+const MAX_ENGINE_PCT: f64 = 20.0;
 
-/// What may go to the wrong ones, in percent: an engine whose CPUs stand still charges whoever is running, half
-/// of the time the wrong one. The reason if that is too much to judge by.
-pub(super) fn bound_pct(timing: &Timing, load_ns: u64) -> Result<f64, String> {
-    let engine_pct = float(timing.gap_slack_ms) * 1e6 * 50.0 / float(load_ns);
+/// What may go to the wrong ones on `cpus` CPUs, in percent; the reason if that is too much to judge by.
+///
+/// A CPU of the engine that stands still charges whoever runs on it, and not every scheduler has that paid back:
+/// many count no more than a slice. Who it is is left to chance, at each of `n` such times, so that a share is off by
+/// a standard deviation of `sqrt(p * (1 - p) / n)`, at most `0.5 / sqrt(n)`. That much is added.
+pub(super) fn bound_pct(timing: &Timing, load_ns: u64, cpus: usize) -> Result<f64, String> {
     if load_ns < MIN_LOAD_NS {
-        Err("the load was shorter than 1 s".to_owned())
-    } else if engine_pct > MAX_ENGINE_PCT {
-        Err(format!(
+        return Err("the load was shorter than 1 s".to_owned());
+    }
+    let standstills = float(cpus as u64) * float(load_ns) / (float(timing.gap_slack_ms) * 1e6);
+    let engine_pct = 50.0 / standstills.sqrt();
+    if engine_pct > MAX_ENGINE_PCT {
+        return Err(format!(
             "the load was too short for shares to even out: {}",
             timing.why
-        ))
-    } else {
-        Ok(TOLERANCE_PCT + engine_pct)
+        ));
     }
+    Ok(TOLERANCE_PCT + engine_pct)
 }
 
 struct Rivals<'a> {
@@ -164,7 +168,7 @@ impl Rivals<'_> {
             got.push(float(own.cpu_time_ns()) / float(own.wall_ns()));
             load_ns = load_ns.min(own.wall_ns());
         }
-        let bound = bound_pct(timing, load_ns).map_err(Why::NotJudged)?;
+        let bound = bound_pct(timing, load_ns, self.cpus).map_err(Why::NotJudged)?;
         let total: f64 = got.iter().sum();
         if total <= 0.0 {
             return Err(Why::NoFigures("the cgroups got no CPU time".to_owned()));

@@ -3,6 +3,7 @@
 //! Weights are the kernel's; tolerance and figure are those of `cpu_share`.
 
 use ktstr_report::{AssertResult, CgroupReport, PolicyKind, Subject, Switch, WorkerReport};
+use ktstr_topology::CpuSet;
 
 use super::NONE_DECLARED;
 use super::cpu_share::bound_pct;
@@ -119,7 +120,8 @@ fn worker_obstacle(name: &str, worker: &WorkerReport) -> Option<String> {
 fn shares<'a>(cgroup: &'a CgroupReport, timing: &Timing) -> Result<Shares<'a>, String> {
     let workers = &cgroup.workers;
     let load_ns = workers.iter().map(|worker| worker.wall_time_ns).min();
-    let bound = bound_pct(timing, load_ns.unwrap_or(0))?;
+    let cpus = cgroup.cpuset.as_ref().map_or(0, CpuSet::len);
+    let bound = bound_pct(timing, load_ns.unwrap_or(0), cpus)?;
     let rate = |worker: &WorkerReport| float(worker.cpu_time_ns) / float(worker.wall_time_ns);
     let got: Vec<f64> = workers.iter().map(rate).collect();
     let total: f64 = got.iter().sum();
