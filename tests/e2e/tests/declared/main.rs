@@ -21,7 +21,8 @@ fn exactly(cpus: std::ops::Range<u32>) -> CpusetSpec {
     CpusetSpec::exact(CpuSet::from_range(cpus))
 }
 
-/// Weights on CPUs 0 and 1, nice levels on CPU 2, quotas of which one is on the cgroup above on CPU 3.
+/// Weights on CPUs 0 and 1, nice levels on CPU 2; on CPU 3 quotas, of which one is on the cgroup above, masks, and
+/// memory on a node.
 fn limits(ctx: &Ctx) -> Result<AssertResult> {
     ctx.cgroups.create("outer", CgroupKind::Domain)?;
     ctx.cgroups.set_cpu_max("outer", CpuMax::Pct(20))?;
@@ -40,10 +41,12 @@ fn limits(ctx: &Ctx) -> Result<AssertResult> {
             .nice_levels([0, 5]),
         CgroupDef::named("outer/inner")
             .workers(2)
-            .cpuset(exactly(3..4)),
+            .cpuset(exactly(3..4))
+            .affinity(AffinityIntent::SingleCpu),
         CgroupDef::named("tight")
             .workers(2)
             .cpuset(exactly(3..4))
+            .cpuset_mems(CpuSet::from_range(0..1))
             .cpu_quota_pct(5),
     ];
     let result = execute_defs(ctx, defs)?;
@@ -69,7 +72,14 @@ fn healthy_limits_under_eevdf(ctx: &Ctx) -> Result<AssertResult> {
 
 fn limits_were_judged(vm: &VmResult) -> Result<()> {
     let judged = checks(&vm.sidecar, Outcome::Pass);
-    for check in ["cpu_quota", "cpu_share", "nice_share", "sched_policy"] {
+    for check in [
+        "cpu_quota",
+        "cpu_share",
+        "affinity",
+        "nice_share",
+        "sched_policy",
+        "mem_binding",
+    ] {
         ensure!(judged.contains(&check), "{check} is not among {judged:?}");
     }
     Ok(())
@@ -82,7 +92,7 @@ fn healthy_limits_under_a_plain_scheduler(ctx: &Ctx) -> Result<AssertResult> {
 
 fn what_is_off_says_by_whom(vm: &VmResult) -> Result<()> {
     let judged = checks(&vm.sidecar, Outcome::Pass);
-    for check in ["nice_share", "sched_policy"] {
+    for check in ["affinity", "nice_share", "sched_policy", "mem_binding"] {
         ensure!(judged.contains(&check), "{check} is not among {judged:?}");
     }
     for check in ["cpu_quota", "cpu_share"] {
@@ -97,9 +107,18 @@ fn what_is_off_says_by_whom(vm: &VmResult) -> Result<()> {
     Ok(())
 }
 
-/// Each of 20 workers is due 7.5 ms in 3 s. They begin, and stop when told.
+/// Each of 20 workers is due 7.5 ms in 3 s, those of a frozen cgroup none. All stop when told.
 #[ktstr_test(cores = 4, duration_s = 3)]
-fn fault_c1_workers_under_a_narrow_quota_stop_when_told(ctx: &Ctx) -> Result<AssertResult> {
-    let def = CgroupDef::named("tight").workers(20).cpu_quota_pct(5);
-    Ok(execute_defs(ctx, vec![def])?)
+fn fault_c1_workers_under_a_narrow_quota_and_frozen_ones_stop_when_told(
+    ctx: &Ctx,
+) -> Result<AssertResult> {
+    let defs = vec![
+        CgroupDef::named("tight").workers(20).cpu_quota_pct(5),
+        CgroupDef::named("frozen")
+            .workers(2)
+            .knob(Knob::Freeze(true)),
+    ];
+    let result = execute_defs(ctx, defs)?;
+    ensure!(result.notes.is_empty(), "{:?}", result.notes);
+    Ok(result)
 }
