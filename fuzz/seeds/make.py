@@ -8,9 +8,11 @@ Needs zstd and lz4 on PATH. The formats are those that the targets read: crates/
 
 import bz2
 import gzip
+import io
 import lzma
 import struct
 import subprocess
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -106,6 +108,76 @@ def images():
     # The same from pages of the file.
     write("boot", "vmlinux-mapped", bytes([0x9E, 11, 5]) + kernel)
     write("boot", "vmlinux", bytes([30, 11, 5]) + kernel)
+
+
+def ar(members):
+    out = b"!<arch>\n"
+    for name, data in members:
+        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
+        out += data + b"\n" * (len(data) % 2)
+    return out
+
+
+def tar(form, files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue().rstrip(b"\0") + bytes(1024)
+
+
+def debs():
+    tree = "./usr/lib/modules/9.9.9-seed"
+    long = f"{tree}/kernel/{'d/' * 60}a.ko.xz"
+    files = [("./boot/vmlinuz-9.9.9-seed", b"MZ"), (f"{tree}/config", b"CONFIG_SMP=y\n"), (long, b"module"), ("./etc/x", b"")]
+    data = {"gnu": tar(tarfile.GNU_FORMAT, files), "pax": tar(tarfile.PAX_FORMAT, files)}
+    for name, bytes_ in data.items():
+        write("deb", f"tree-{name}", b"\1" + bytes_)
+    packed = {
+        "": data["gnu"],
+        ".gz": gzip.compress(data["gnu"], mtime=0),
+        ".xz": lzma.compress(data["pax"], lzma.FORMAT_XZ),
+        ".zst": piped(["zstd", "-c"], data["gnu"]),
+    }
+    for architecture in ["amd64", "arm64"]:
+        control = f"Package: linux-image\nArchitecture: {architecture}\n".encode()
+        control = gzip.compress(tar(tarfile.USTAR_FORMAT, [("./control", control)]), mtime=0)
+        for suffix, bytes_ in packed.items():
+            if suffix and architecture != "amd64":
+                continue
+            members = [("debian-binary", b"2.0\n"), ("control.tar.gz", control), (f"data.tar{suffix}", bytes_)]
+            write("deb", f"{architecture}{suffix.replace('.', '-')}", b"\0" + ar(members))
+
+
+def modules():
+    modinfo = b"license=GPL\0depends=left,right-one\0name=x\0"
+    write("modules", "modinfo", b"\0" + elf([(".modinfo", modinfo)]))
+    dep = b"kernel/a.ko: kernel/b.ko.xz kernel/c-d.ko\nkernel/b.ko.xz: kernel/c-d.ko\nkernel/c-d.ko:\n"
+    write("modules", "lists", b"\1" + dep + b"\0kernel/x/c-d.ko\n")
+    write("modules", "circle", b"\1a.ko: b.ko\nb.ko: c.ko\nc.ko: b.ko\n")
+
+
+def apt():
+    def stanza(name, version, depends):
+        return f"Package: {name}\nVersion: {version}\nDepends: {depends}\nSize: 10\nDescription: x\n more\n\n"
+
+    v = "7.3.4-cloud-amd64"
+    split = f"kmod, linux-base-{v} (= 1) | x, linux-binary-{v} (= 1), linux-modules-{v} (= 1)"
+    packages = stanza("bash", "5", "") + stanza(f"linux-image-{v}", "7.3.4-1~bpo13+1", split)
+    packages += stanza(f"linux-binary-unsigned-{v}", "7.3.4-1~bpo13+1", f"linux-base-{v}")
+    packages += stanza(f"linux-modules-{v}", "7.3.4-1~bpo13+1", "kmod")
+    packages += stanza("linux-image-6.12-amd64", "1:6.12-1", "kmod")
+    write("apt", "packages", b"\x007.3\n" + packages.encode())
+    write("apt", "release", b"\1Origin: Debian\nSuite: stable-backports\nCodename: trixie-backports\n")
+    line = "deb [arch=amd64,arm64 signed-by=/k/a.gpg check-valid-until=no] https://mirror.example/debian trixie main\n"
+    write("apt", "list", b"\2# comment\n" + line.encode())
+    deb822 = "Types: deb deb-src\nURIs: https://mirror.example/debian\nSuites: trixie\nComponents: main\n"
+    deb822 += "Check-Valid-Until: no\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n"
+    write("apt", "deb822", b"\3" + deb822.encode())
+    error = "E: The repository 'http://mirror.example/debian none Release' does not have a Release file.\n"
+    write("apt", "messages", b"\4" + error.encode())
 
 
 def serial():
@@ -354,6 +426,9 @@ def map_memory():
 
 if __name__ == "__main__":
     images()
+    debs()
+    modules()
+    apt()
     serial()
     virtio_console()
     tables()

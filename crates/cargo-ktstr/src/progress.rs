@@ -57,7 +57,10 @@ impl Progress for SlowLines {
             Event::Resolving(_) | Event::Note(_) => held_back.push(event.clone()),
             Event::Done { .. } => {}
             Event::Warning(_) => self.lines.event(event),
-            Event::Waiting { .. } | Event::Download { .. } | Event::Unpack { .. } => {
+            Event::Waiting { .. }
+            | Event::Slow { .. }
+            | Event::Download { .. }
+            | Event::Unpack { .. } => {
                 for earlier in held_back.drain(..) {
                     self.lines.event(&earlier);
                 }
@@ -151,6 +154,7 @@ impl Progress for Bar {
                 done_bytes,
                 total_bytes,
             } => self.fetch(name, *done_bytes, *total_bytes),
+            Event::Slow { .. } => self.spin(event.slow_text().unwrap_or_default()),
             Event::Unpack { name } => self.spin(format!("unpacking {name}")),
             Event::Done { .. } => self.bar.finish_and_clear(),
             Event::Note(text) => self.bar.println(text),

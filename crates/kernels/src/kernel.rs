@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use memchr::memmem;
+
 use crate::cache::{CONFIG_FILE, CacheError, Damage, Entry, Origin, VMLINUX_FILE, VMLINUZ_FILE};
 use crate::config::KernelConfig;
 use crate::modules::{ModuleError, ModuleFile, ModuleTree};
@@ -140,24 +142,35 @@ impl Kernel {
     /// Checks before a boot what it can't do without, and what tests will miss.
     pub fn requirements(&self) -> Result<Requirements, CacheError> {
         let modules = self.modules()?;
-        Ok(requirements::check(self.config()?, |name| {
-            modules.contains(name)
-        }))
+        let has_module = |name: &str| modules.contains(name);
+        match self.config()? {
+            Some(config) if !config.is_empty() => Ok(requirements::check(Some(config), has_module)),
+            _ => {
+                let path = &self.vmlinux;
+                let image = std::fs::read(path).map_err(|source| CacheError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                let in_image = |text: &[u8]| memmem::find(&image, text).is_some();
+                Ok(requirements::check_image(in_image, has_module))
+            }
+        }
     }
 
     /// The module files to load, in this order, for these modules: each after those it depends on. Modules
     /// that are built into the kernel are left out.
     pub fn modules_for(&self, names: &[&str]) -> Result<Vec<ModuleFile>, ModuleError> {
-        self.modules()?.load_order(names, self.release())
+        let modules = self.modules()?;
+        modules.load_order(names, self.release(), self.entry.missing_packages())
     }
 
-    /// The names of the modules that must be loaded before the console works; empty when it is built in, or
-    /// when the kernel's options aren't known.
+    /// The names of the modules that must be loaded before the console works; empty when it is built in. Of a
+    /// kernel whose options aren't known, those that it has files of.
     pub fn boot_modules(&self) -> Result<Vec<&'static str>, CacheError> {
-        Ok(self
-            .config()?
-            .map(|config| requirements::boot_modules(config).collect())
-            .unwrap_or_default())
+        let modules = self.modules()?;
+        let has_module = |name: &str| modules.contains(name);
+        let config = self.config()?.filter(|config| !config.is_empty());
+        Ok(requirements::boot_modules(config, has_module))
     }
 
     fn modules(&self) -> Result<&ModuleTree, CacheError> {

@@ -29,6 +29,17 @@ pub enum Event {
         /// All of them, when that is known.
         total_bytes: Option<u64>,
     },
+    /// A mirror sends nothing, or next to nothing. Repeated while that lasts.
+    Slow {
+        /// The mirror.
+        mirror: String,
+        /// For how long this has been so.
+        waited_s: u64,
+        /// What arrived in that time.
+        arrived_bytes: u64,
+        /// When the mirror is given up.
+        limit_s: u64,
+    },
     /// An archive or an image is being taken apart.
     Unpack {
         /// Which.
@@ -47,6 +58,28 @@ pub enum Event {
     Note(String),
     /// Something that a person must know: not all of what was asked for is used, or something was removed.
     Warning(String),
+}
+
+impl Event {
+    /// The words for [`Event::Slow`].
+    pub fn slow_text(&self) -> Option<String> {
+        let Self::Slow {
+            mirror,
+            waited_s,
+            arrived_bytes,
+            limit_s,
+        } = self
+        else {
+            return None;
+        };
+        let arrived = match arrived_bytes {
+            0 => "nothing".to_owned(),
+            bytes => format!("{bytes} bytes"),
+        };
+        Some(format!(
+            "waiting for {mirror}: {arrived} in {waited_s} s, it is given up after {limit_s} s"
+        ))
+    }
 }
 
 /// Hears of events, possibly from another thread than the caller's.
@@ -106,6 +139,9 @@ impl Lines {
                     format!(" ({} MB)", bytes.div_ceil(1_000_000))
                 });
                 Some(format!("downloading {name}{size}"))
+            }
+            Event::Slow { waited_s, .. } => {
+                (waited_s % WAIT_LINE_S == 0).then(|| event.slow_text().unwrap_or_default())
             }
             Event::Unpack { name } => Some(format!("unpacking {name}")),
             Event::Done { key, source, .. } => Some(format!("kernel {key}: {source}")),

@@ -62,8 +62,11 @@ impl fmt::Display for Requirements {
 enum Want {
     BuiltIn,
     /// `=y`, or `=m` with the module's file (by this name) at hand.
-    Loadable(&'static str),
+    Loadable(&'static str, Marker),
 }
+
+/// Text of a driver that an image has exactly if the driver is built in.
+type Marker = &'static [u8];
 
 use Want::{BuiltIn, Loadable};
 
@@ -92,12 +95,14 @@ const NEEDED: [(&str, Want, &str); 16] = [
     ),
     (
         "CONFIG_VIRTIO_PCI",
-        Loadable("virtio_pci"),
+        // The driver's name, in virtio_pci_common.c.
+        Loadable("virtio_pci", b"virtio-pci\0"),
         "the virtio console isn't found, so no result can come back",
     ),
     (
         "CONFIG_VIRTIO_CONSOLE",
-        Loadable("virtio_console"),
+        // The name that add_port() of virtio_console.c gives to devices.
+        Loadable("virtio_console", b"vport%up%u"),
         "the virtio console isn't driven, so no result can come back",
     ),
     (
@@ -176,7 +181,7 @@ pub fn check(config: Option<&KernelConfig>, has_module: impl Fn(&str) -> bool) -
         .iter()
         .filter(|(option, want, _)| match (config.state(option), want) {
             (OptionState::BuiltIn, _) => false,
-            (OptionState::Module, Loadable(module)) => !has_module(module),
+            (OptionState::Module, Loadable(module, _)) => !has_module(module),
             _ => true,
         });
     let wanted = WANTED
@@ -199,10 +204,45 @@ pub fn check(config: Option<&KernelConfig>, has_module: impl Fn(&str) -> bool) -
     }
 }
 
-/// The modules that must be loaded before the console works, in no order.
-pub(crate) fn boot_modules(config: &KernelConfig) -> impl Iterator<Item = &'static str> {
-    NEEDED.iter().filter_map(|&(option, want, _)| match want {
-        Loadable(module) if config.state(option) == OptionState::Module => Some(module),
-        _ => None,
-    })
+/// The same for a kernel whose options are not known: whether what can be a module is in the image, or at hand as
+/// a file. `in_image` says whether the image has a text.
+pub(crate) fn check_image(
+    in_image: impl Fn(&[u8]) -> bool,
+    has_module: impl Fn(&str) -> bool,
+) -> Requirements {
+    let missing = NEEDED
+        .iter()
+        .filter_map(|&(option, want, consequence)| match want {
+            Loadable(module, marker) if !has_module(module) && !in_image(marker) => {
+                Some(Requirement {
+                    option,
+                    consequence,
+                })
+            }
+            _ => None,
+        });
+    Requirements {
+        unchecked: true,
+        missing: missing.collect(),
+        warnings: Vec::new(),
+    }
+}
+
+/// The modules that must be loaded before the console works, in no order. Without a config: those that there are
+/// files of.
+pub(crate) fn boot_modules(
+    config: Option<&KernelConfig>,
+    has_module: impl Fn(&str) -> bool,
+) -> Vec<&'static str> {
+    let modules = NEEDED.iter().filter_map(|&(option, want, _)| match want {
+        Loadable(module, _) => Some((option, module)),
+        BuiltIn => None,
+    });
+    modules
+        .filter(|(option, module)| match config {
+            Some(config) => config.state(option) == OptionState::Module,
+            None => has_module(module),
+        })
+        .map(|(_, module)| module)
+        .collect()
 }

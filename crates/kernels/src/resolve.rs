@@ -1,6 +1,7 @@
 //! From what a person wrote, or didn't write, to a kernel.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cache::{Cache, CacheError, Entry};
 use crate::kernel::Kernel;
@@ -20,7 +21,12 @@ pub struct ResolveOptions {
     pub refresh: bool,
     /// The root folder of the machine whose apt sources are read: `/`.
     pub machine_root: PathBuf,
+    /// How long a mirror may send less than 1 KiB a second before it is given up.
+    pub mirror_patience: Duration,
 }
+
+/// Long enough for a mirror that thinks before it answers, and for apt on a busy host to read its lists.
+pub(crate) const MIRROR_PATIENCE: Duration = Duration::from_secs(90);
 
 impl Default for ResolveOptions {
     fn default() -> Self {
@@ -28,6 +34,7 @@ impl Default for ResolveOptions {
             env_kernel: None,
             refresh: false,
             machine_root: PathBuf::from("/"),
+            mirror_patience: MIRROR_PATIENCE,
         }
     }
 }
@@ -112,6 +119,7 @@ fn newest(cache: &Cache, progress: &dyn Progress) -> Result<Option<Entry>, Cache
     for listed in cache.list()? {
         match listed.entry {
             Ok(entry) if entry.is_given() => given.push(listed.key),
+            Ok(entry) if !entry.missing_packages().is_empty() => {}
             Ok(entry) => {
                 let newer = newest.as_ref().is_none_or(|newest| {
                     debian::compare_versions(&entry.metadata().release, &newest.metadata().release)
@@ -184,13 +192,7 @@ fn find(
                 )));
                 return Ok(entry);
             }
-            Ok(debian::fetch(
-                cache,
-                debian,
-                &options.machine_root,
-                options.refresh,
-                progress,
-            )?)
+            Ok(debian::fetch(cache, debian, options, progress)?)
         }
         KernelSpec::Path(file) => Ok(path::fetch(cache, file, progress)?),
         KernelSpec::Key(key) => match cache.get(key)? {

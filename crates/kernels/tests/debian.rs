@@ -7,13 +7,17 @@
     reason = "a test that can't go on is to stop there"
 )]
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ktstr_kernels::{
-    Cache, DebianError, Kernel, KernelSpec, Lines, OptionState, Origin, Quiet, ResolveError,
-    ResolveOptions, resolve,
+    Cache, DebianError, Event, Kernel, KernelSpec, Lines, OptionState, Origin, Progress, Quiet,
+    ResolveError, ResolveOptions, resolve,
 };
 
 fn shared_cache() -> Cache {
@@ -215,6 +219,87 @@ fn a_mirror_that_is_away_is_told_from_a_missing_suite() {
         message.contains("mirror.invalid") && message.contains("kernel list"),
         "{message}"
     );
+}
+
+/// A mirror on this machine that answers every request with `answer`, then a byte each `pace`, without an end.
+fn slow_mirror(answer: &'static [u8], pace: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        // Both end with this process.
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let mut open = stream.write_all(answer).is_ok();
+                while open {
+                    thread::sleep(pace);
+                    open = answer.is_empty() || stream.write_all(b"x").is_ok();
+                }
+            });
+        }
+    });
+    format!("http://{address}/debian")
+}
+
+/// Keeps what a person hears of a slow mirror.
+#[derive(Default)]
+struct Slow(Mutex<Vec<String>>);
+
+impl Progress for Slow {
+    fn event(&self, event: &Event) {
+        self.0.lock().unwrap().extend(event.slow_text());
+    }
+}
+
+/// The error of a fetch from there, and what was said before it.
+fn give_up_on(mirror: &str) -> (String, Vec<String>) {
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = Cache::open(Some(&scratch.path().join("cache"))).unwrap();
+    let machine_root = scratch.path().join("machine");
+    std::fs::create_dir_all(machine_root.join("etc/apt")).unwrap();
+    let line = format!("deb {mirror} stable main\n");
+    std::fs::write(machine_root.join("etc/apt/sources.list"), line).unwrap();
+    let options = ResolveOptions {
+        machine_root,
+        mirror_patience: Duration::from_secs(4),
+        ..ResolveOptions::default()
+    };
+    let spec: KernelSpec = "debian/sid".parse().unwrap();
+    let slow = Slow::default();
+    let error = resolve(Some(&spec), &cache, &options, &slow).unwrap_err();
+    assert!(
+        matches!(error, ResolveError::Debian(DebianError::Stalled { .. })),
+        "{error:?}"
+    );
+    let told = slow.0.into_inner().unwrap();
+    (
+        error.to_string().replace(mirror, "MIRROR"),
+        told.iter()
+            .map(|line| line.replace(mirror, "MIRROR"))
+            .collect(),
+    )
+}
+
+#[test]
+fn fault_f12_a_mirror_that_stays_silent_is_given_up() {
+    let (error, told) = give_up_on(&slow_mirror(b"", Duration::from_secs(1)));
+    insta::assert_snapshot!(error, @"MIRROR sent nothing in 4 s, so it was given up; try again later, name another mirror in the apt sources, or use a kernel that is here: one of `cargo ktstr kernel list`, or a path (--kernel PATH)");
+    assert!(
+        told.iter()
+            .any(|line| line.starts_with("waiting for MIRROR: nothing in ")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn fault_f12_a_mirror_that_sends_a_few_bytes_a_second_is_given_up() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000000\r\n\r\n";
+    let (error, told) = give_up_on(&slow_mirror(head, Duration::from_millis(100)));
+    assert!(
+        error.starts_with("MIRROR sent ") && error.contains("bytes in 4 s, so it was given up"),
+        "{error}"
+    );
+    assert!(!told.is_empty());
 }
 
 #[test]

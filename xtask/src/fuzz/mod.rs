@@ -5,6 +5,7 @@
 
 mod log;
 mod nightly;
+mod targets;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,22 +20,7 @@ use crate::process::{cache, display, root, run, run_within};
 use crate::setup;
 use crate::steps::seconds;
 use log::Log;
-
-/// The targets, each a file in fuzz/fuzz_targets.
-const TARGETS: [&str; 12] = [
-    "serial",
-    "virtio_console",
-    "tables",
-    "boot",
-    "image",
-    "frames",
-    "btf",
-    "kallsyms",
-    "page_tables",
-    "xarray",
-    "map_values",
-    "map_memory",
-];
+use targets::{NAMES, TARGETS, Target};
 
 /// The crates that have a door for fuzz targets, by the feature that opens it.
 const DOORS: [&str; 4] = [
@@ -59,7 +45,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Only these targets
-    #[arg(value_name = "TARGET", value_parser = TARGETS)]
+    #[arg(value_name = "TARGET", value_parser = NAMES)]
     targets: Vec<String>,
 }
 
@@ -77,11 +63,11 @@ pub(crate) fn fuzz(options: &Options) -> Result<bool> {
     setup::setup(&setup::FOR_FUZZING)?;
     nightly::ensure()?;
     build()?;
-    let named = |target: &&str| options.targets.iter().any(|named| named == target);
+    let named = |target: &&Target| options.targets.iter().any(|named| named == target.name);
     let runs: Vec<Run> = TARGETS
         .iter()
         .filter(|target| options.targets.is_empty() || named(target))
-        .map(|target| fuzz_one(target, options.seconds))
+        .map(|target| fuzz_one(*target, options.seconds))
         .collect::<Result<_>>()?;
     eprintln!("\n{}", table(&runs));
     for run in &runs {
@@ -124,7 +110,11 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-fn fuzz_one(target: &str, run_s: u64) -> Result<Run> {
+fn fuzz_one(target: Target, run_s: u64) -> Result<Run> {
+    let Target {
+        name: target,
+        max_len_bytes,
+    } = target;
     let kept = cache()?.join("fuzz").join(target);
     let folder = |name: &str| {
         let path = kept.join(name);
@@ -148,6 +138,7 @@ fn fuzz_one(target: &str, run_s: u64) -> Result<Run> {
         .arg(corpus)
         .args(inputs(target))
         .arg(format!("-artifact_prefix={}/", findings.display()))
+        .arg(format!("-max_len={max_len_bytes}"))
         .arg(format!("-max_total_time={run_s}"))
         .arg(format!("-timeout={INPUT_S}"))
         .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
@@ -243,15 +234,24 @@ mod tests {
             .map(|file| file.unwrap().path())
             .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
             .collect();
-        assert_eq!(there, TARGETS.map(str::to_owned).into());
+        assert_eq!(there, NAMES.map(str::to_owned).into());
         let kept = ["seeds", "regressions"].map(|kept| root().join("fuzz").join(kept));
-        assert!(TARGETS.iter().all(|target| kept[0].join(target).is_dir()));
+        assert!(NAMES.iter().all(|target| kept[0].join(target).is_dir()));
         let folders = kept
             .iter()
             .flat_map(|kept| fs::read_dir(kept).unwrap().flatten());
         for folder in folders.filter(|entry| entry.path().is_dir()) {
             let name = folder.file_name().to_string_lossy().into_owned();
-            assert!(there.contains(&name), "{name} is no target");
+            let target = TARGETS.iter().find(|target| target.name == name);
+            let target = target.unwrap_or_else(|| panic!("{name} is no target"));
+            for input in fs::read_dir(folder.path()).unwrap() {
+                let input = input.unwrap();
+                let len = input.metadata().unwrap().len();
+                assert!(
+                    len <= u64::from(target.max_len_bytes),
+                    "{input:?} is longer than inputs can be"
+                );
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use ktstr_kernels::{Cache, CacheError, Kernel, KernelSpec, Listed, Quiet, ResolveOptions};
+use ktstr_kernels::{Cache, CacheError, Entry, Kernel, KernelSpec, Listed, Quiet, ResolveOptions};
 use nix::sys::statvfs::statvfs;
 
 use super::Check;
@@ -133,6 +133,10 @@ fn kernel(listed: &Listed, cache: &Cache) -> Check {
         Ok(requirements) => requirements,
         Err(error) => return Check::note(what, error, format!("cargo ktstr kernel clean {key}")),
     };
+    let without = match listed.entry.as_ref().map(Entry::missing_packages) {
+        Ok([]) | Err(_) => String::new(),
+        Ok(missing) => format!("\n  without {}, which left the archive", missing.join(", ")),
+    };
     let lines = |requirements: &[ktstr_kernels::Requirement]| {
         requirements
             .iter()
@@ -147,8 +151,11 @@ fn kernel(listed: &Listed, cache: &Cache) -> Check {
         return Check::note(what, found, "use another kernel");
     }
     if requirements.unchecked {
-        let found = format!("{key}: its options are not known, so they were not checked");
+        let found = format!("{key}: its options are not known, so they were not checked{without}");
         return Check::fine(what, found);
     }
-    Check::fine(what, format!("{key}{}", lines(&requirements.warnings)))
+    Check::fine(
+        what,
+        format!("{key}{}{without}", lines(&requirements.warnings)),
+    )
 }

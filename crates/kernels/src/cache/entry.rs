@@ -68,6 +68,9 @@ pub enum Origin {
         version: String,
         /// `cloud-amd64` or `amd64`.
         flavour: String,
+        /// Packages of this kernel that had left the archive when it was fetched.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<String>,
     },
     /// A file or a folder of the user's.
     File {

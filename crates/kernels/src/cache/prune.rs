@@ -22,6 +22,14 @@ impl Entry {
         matches!(self.metadata().origin, Origin::File { .. })
     }
 
+    /// Packages of this kernel that the archive did not have any more when it was fetched.
+    pub fn missing_packages(&self) -> &[String] {
+        match &self.metadata().origin {
+            Origin::Debian { missing, .. } => missing,
+            Origin::File { .. } => &[],
+        }
+    }
+
     /// Notes that it is used now: its metadata file's time says so.
     pub(crate) fn mark_used(&self) {
         // A cache that can't be written to is not pruned either.

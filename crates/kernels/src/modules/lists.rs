@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use object::read::{Object, ObjectSection};
 
 /// Whether a path is that of a module's file.
-pub(super) fn is_module(path: &str) -> bool {
+pub(crate) fn is_module(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
     [".ko", ".ko.xz", ".ko.zst", ".ko.gz"]
         .iter()
@@ -14,7 +14,7 @@ pub(super) fn is_module(path: &str) -> bool {
 }
 
 /// The kernel's own name for a module: the file's, up to `.ko`, with underscores.
-pub(super) fn module_name(path: &str) -> String {
+pub(crate) fn module_name(path: &str) -> String {
     let path = path.trim();
     let file = path.rsplit('/').next().unwrap_or(path);
     let name = file.split_once(".ko").map_or(file, |(name, _)| name);
@@ -22,7 +22,7 @@ pub(super) fn module_name(path: &str) -> String {
 }
 
 /// modules.dep: lines of `path: path path`, all relative to the tree.
-pub(super) fn parse_dep(text: &str) -> HashMap<String, Vec<String>> {
+pub(crate) fn parse_dep(text: &str) -> HashMap<String, Vec<String>> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(module, depends)| {
@@ -33,13 +33,13 @@ pub(super) fn parse_dep(text: &str) -> HashMap<String, Vec<String>> {
 }
 
 /// modules.builtin: a path a line.
-pub(super) fn parse_builtin(text: &str) -> HashSet<String> {
+pub(crate) fn parse_builtin(text: &str) -> HashSet<String> {
     let names = text.lines().map(module_name);
     names.filter(|name| !name.is_empty()).collect()
 }
 
 /// What `.modinfo` lists in `depends=`.
-pub(super) fn modinfo_depends(module: &[u8]) -> Result<Vec<String>, String> {
+pub(crate) fn modinfo_depends(module: &[u8]) -> Result<Vec<String>, String> {
     let elf = object::File::parse(module).map_err(|error| error.to_string())?;
     let section = elf
         .section_by_name(".modinfo")

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::cache::{CacheError, Damage, Entry, FileStamp, MODULES_DIR};
 use crate::image::{self, DecompressError};
 use lists::{is_module, module_name};
-use order::OrderError;
+pub(crate) use lists::{modinfo_depends, parse_builtin, parse_dep};
+pub(crate) use order::{OrderError, load_order};
 
 /// Most bytes that a module may decompress to; the largest distribution modules with debug information are
 /// well below.
@@ -31,15 +32,14 @@ pub enum ModuleError {
         release: String,
     },
     /// There are no modules at all, as with a kernel given as a single file.
-    #[error(
-        "kernel {release} was given without its modules, so `{name}` can't be loaded; give a folder that has \
-         the kernel and its modules, such as /lib/modules/{release}"
-    )]
+    #[error("{}", no_modules(name, release, missing_packages))]
     NoModules {
         /// The module that was asked for.
         name: String,
         /// The kernel.
         release: String,
+        /// The packages that it was fetched without, since the archive has them no more.
+        missing_packages: Vec<String>,
     },
     /// Modules depend on each other, so that none can be first.
     #[error(
@@ -80,6 +80,21 @@ fn needed_by(wanted_by: Option<&str>) -> String {
     })
 }
 
+fn no_modules(name: &str, release: &str, missing_packages: &[String]) -> String {
+    if missing_packages.is_empty() {
+        format!(
+            "kernel {release} was given without its modules, so `{name}` can't be loaded; give a folder that has \
+             the kernel and its modules, such as /lib/modules/{release}"
+        )
+    } else {
+        format!(
+            "kernel {release} was fetched without its modules, so `{name}` can't be loaded: {} left Debian's archive; \
+             take another version",
+            missing_packages.join(", ")
+        )
+    }
+}
+
 /// One module's file.
 #[derive(Clone, Debug)]
 pub struct ModuleFile {
@@ -116,7 +131,7 @@ impl ModuleFile {
     }
 
     fn depends(&self) -> Result<Vec<String>, ModuleError> {
-        lists::modinfo_depends(&self.read()?).map_err(|why| ModuleError::NotAModule {
+        modinfo_depends(&self.read()?).map_err(|why| ModuleError::NotAModule {
             path: self.path.clone(),
             why,
         })
@@ -145,10 +160,10 @@ impl ModuleTree {
             };
             match line.path.as_str() {
                 "modules.dep" => {
-                    tree.depends = lists::parse_dep(&read_text(&root.join(&line.path))?);
+                    tree.depends = parse_dep(&read_text(&root.join(&line.path))?);
                 }
                 "modules.builtin" => {
-                    tree.built_in = lists::parse_builtin(&read_text(&root.join(&line.path))?);
+                    tree.built_in = parse_builtin(&read_text(&root.join(&line.path))?);
                 }
                 path if is_module(path) => {
                     let name = module_name(path);
@@ -177,10 +192,11 @@ impl ModuleTree {
         &self,
         names: &[&str],
         release: &str,
+        missing_packages: &[String],
     ) -> Result<Vec<ModuleFile>, ModuleError> {
         let wanted: Vec<String> = names.iter().map(|name| module_name(name)).collect();
-        let order = order::load_order(&wanted, &self.built_in, |name, wanted_by| {
-            let file = self.file(name, wanted_by, release)?;
+        let order = load_order(&wanted, &self.built_in, |name, wanted_by| {
+            let file = self.file(name, wanted_by, release, missing_packages)?;
             match self.depends.get(name) {
                 Some(depends) => Ok(depends.clone()),
                 None => file.depends(),
@@ -196,7 +212,7 @@ impl ModuleTree {
         })?;
         order
             .iter()
-            .map(|name| Ok(self.file(name, None, release)?.clone()))
+            .map(|name| Ok(self.file(name, None, release, missing_packages)?.clone()))
             .collect()
     }
 
@@ -205,11 +221,16 @@ impl ModuleTree {
         name: &str,
         wanted_by: Option<&str>,
         release: &str,
+        missing_packages: &[String],
     ) -> Result<&ModuleFile, ModuleError> {
         self.files.get(name).ok_or_else(|| {
             let (name, release) = (name.to_owned(), release.to_owned());
             if self.files.is_empty() {
-                return ModuleError::NoModules { name, release };
+                return ModuleError::NoModules {
+                    name,
+                    release,
+                    missing_packages: missing_packages.to_vec(),
+                };
             }
             ModuleError::Unknown {
                 name,

@@ -5,7 +5,7 @@ use std::collections::hash_map::{Entry, HashMap};
 
 /// Why there is no order.
 #[derive(Debug)]
-pub(super) enum OrderError<E> {
+pub(crate) enum OrderError<E> {
     /// What a module depends on can't be found out.
     Depends(E),
     /// These depend on each other, the last on the first.
@@ -29,7 +29,7 @@ struct Step {
 /// who wants it.
 ///
 /// Depth first, with a list of its own instead of recursion: a chain is as long as who wrote it likes.
-pub(super) fn load_order<E>(
+pub(crate) fn load_order<E>(
     wanted: &[String],
     built_in: &HashSet<String>,
     mut depends_of: impl FnMut(&str, Option<&str>) -> Result<Vec<String>, E>,

@@ -1,5 +1,8 @@
 use ktstr_kernels::{KernelConfig, OptionState, Requirements, check_config};
 
+use crate::path::Scratch;
+use crate::synthetic::{RELEASE, elf, module};
+
 /// A kernel that has everything, in the form of a `.config`.
 const GOOD: &str = "CONFIG_64BIT=y\nCONFIG_TTY=y\nCONFIG_PRINTK=y\nCONFIG_SERIAL_8250_CONSOLE=y\nCONFIG_PCI=y\n\
     CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_CONSOLE=m\nCONFIG_ACPI=y\nCONFIG_BLK_DEV_INITRD=y\nCONFIG_BINFMT_ELF=y\n\
@@ -77,4 +80,43 @@ fn without_a_config_nothing_is_claimed() {
     assert!(found.unchecked && found.can_boot());
     insta::assert_snapshot!(found, @"not checked: the kernel's options are not known (it was built without CONFIG_IKCONFIG and no config file lies beside it)");
     assert!(check_config(Some(&KernelConfig::default()), |_| true).unchecked);
+}
+
+#[test]
+fn fault_f10_a_kernel_of_unknown_options_is_judged_by_what_is_in_it() {
+    let image = |texts: &str| {
+        let rodata = format!("Linux version {RELEASE} (a@b)\n\0{texts}");
+        elf(2, 62, &[(".rodata", rodata.as_bytes())])
+    };
+    let scratch = Scratch::new();
+    let built_in = image("virtio-pci\0vport%up%u\0");
+    let kernel = scratch
+        .resolve(&scratch.write("built-in/vmlinux", &built_in))
+        .unwrap();
+    let requirements = kernel.requirements().unwrap();
+    assert!(requirements.unchecked && requirements.can_boot());
+    assert!(kernel.boot_modules().unwrap().is_empty());
+
+    let without = image("");
+    let kernel = scratch
+        .resolve(&scratch.write("without/vmlinux", &without))
+        .unwrap();
+    insta::assert_snapshot!(kernel.requirements().unwrap(), @r#"
+        not checked: the kernel's options are not known (it was built without CONFIG_IKCONFIG and no config file lies beside it)
+        missing CONFIG_VIRTIO_PCI: the virtio console isn't found, so no result can come back
+        missing CONFIG_VIRTIO_CONSOLE: the virtio console isn't driven, so no result can come back
+        "#);
+
+    let folder = scratch.dir.path().join("modules");
+    scratch.write("modules/vmlinux", &without);
+    for name in ["virtio_pci", "virtio_console"] {
+        let path = format!("modules/lib/modules/{RELEASE}/kernel/drivers/{name}.ko");
+        scratch.write(&path, &module(""));
+    }
+    let kernel = scratch.resolve(&folder).unwrap();
+    assert!(kernel.requirements().unwrap().can_boot());
+    assert_eq!(
+        kernel.boot_modules().unwrap(),
+        ["virtio_pci", "virtio_console"]
+    );
 }

@@ -162,8 +162,10 @@ impl Stop<DebError> {
 }
 
 impl<E> From<io::Error> for Stop<E> {
+    /// The text may have a name out of the package in it: what a terminal would act on is replaced.
     fn from(error: io::Error) -> Self {
-        Self::Malformed(error.to_string())
+        let visible = |c: char| if c.is_control() { '?' } else { c };
+        Self::Malformed(error.to_string().chars().map(visible).collect())
     }
 }
 
@@ -213,20 +215,28 @@ pub(crate) fn read<E>(
     mut take: impl FnMut(Part) -> Result<(), E>,
 ) -> Result<(), Stop<E>> {
     each_entry(package, limits, |path, entry| {
-        let Entry::File(file) = entry else {
-            return Ok(());
-        };
-        let Some((role, release)) = role(path) else {
-            return Ok(());
-        };
-        let bytes = file.bytes()?;
-        let part = Part {
-            role,
-            release,
-            bytes,
-        };
-        take(part).map_err(Stop::Taker)
+        hand_out(path, entry, &mut take)
     })
+}
+
+fn hand_out<E>(
+    path: &Path,
+    entry: Entry<'_>,
+    take: &mut impl FnMut(Part) -> Result<(), E>,
+) -> Result<(), Stop<E>> {
+    let Entry::File(file) = entry else {
+        return Ok(());
+    };
+    let Some((role, release)) = role(path) else {
+        return Ok(());
+    };
+    let bytes = file.bytes()?;
+    let part = Part {
+        role,
+        release,
+        bytes,
+    };
+    take(part).map_err(Stop::Taker)
 }
 
 /// Hands out the regular files and symbolic links of the package at `path`.
@@ -263,6 +273,16 @@ fn each_entry<E>(
         }
     }
     Err(Stop::Malformed("it has no data.tar".to_owned()))
+}
+
+/// [`read`] for the tar in a package.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_tree<E>(
+    data: impl Read,
+    limits: Limits,
+    mut take: impl FnMut(Part) -> Result<(), E>,
+) -> Result<(), Stop<E>> {
+    tree::each_entry(data, limits, |path, entry| hand_out(path, entry, &mut take))
 }
 
 fn decoder<'a, E>(
@@ -399,5 +419,49 @@ mod tests {
         );
         assert_eq!(role_of("./etc/passwd"), None);
         assert_eq!(role_of("./boot/vmlinuz-6\x1b[2J"), None);
+    }
+
+    /// Modules of these sizes, compressed in no way.
+    fn tree(sizes: &[usize]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (index, size) in sizes.iter().enumerate() {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(*size as u64);
+            let path = format!("./lib/modules/9/kernel/{index}.ko");
+            let bytes = vec![b'm'; *size];
+            tar.append_data(&mut header, path, &*bytes).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn fault_e1_what_a_package_unpacks_to_is_bounded() {
+        let limits = Limits {
+            file_bytes: 1000,
+            unpacked_bytes: 10_000,
+            files: 4,
+        };
+        let read = |sizes: &[usize]| {
+            let mut taken = 0;
+            let take = |_| {
+                taken += 1;
+                Ok::<_, std::convert::Infallible>(())
+            };
+            match read_tree(&*tree(sizes), limits, take) {
+                Ok(()) => format!("{taken} taken"),
+                Err(Stop::Malformed(why)) => why,
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read(&[1000, 1, 0, 1]), "4 taken");
+        insta::assert_snapshot!(read(&[1001]), @"a file in it has more than 1000 bytes");
+        insta::assert_snapshot!(read(&[1; 5]), @"it has more than 4 files");
+        let more = Limits {
+            files: 40,
+            ..limits
+        };
+        let bomb = tree(&[900; 40]);
+        let stop = read_tree(&*bomb, more, |_| Ok::<_, ()>(())).unwrap_err();
+        insta::assert_snapshot!(format!("{stop:?}"), @r#"Malformed("it unpacks to more than 10000 bytes, which no kernel's package does")"#);
     }
 }

@@ -14,6 +14,7 @@ use super::mirror::Mirror;
 use super::packages::{Index, Package};
 use crate::cache::{CacheError, FileLock};
 use crate::progress::{Event, Progress};
+use crate::resolve::MIRROR_PATIENCE;
 
 /// Settings that a command line can't make: lists are cleared, not set.
 const CONFIG: &str = r#"// Written anew for each run.
@@ -28,6 +29,8 @@ Acquire::AllowInsecureRepositories "false";
 Acquire::AllowDowngradeToInsecureRepositories "false";
 Acquire::AllowWeakRepositories "false";
 Acquire::GzipIndexes "false";
+Acquire::Retries "1";
+Acquire::http::Proxy::127.0.0.1 "DIRECT";
 "#;
 
 /// Index files of a suite: none (its signed Release file alone), or the list of packages.
@@ -36,8 +39,12 @@ const PACKAGES: &str = "Packages";
 
 /// How often a running apt is looked at.
 const POLL: Duration = Duration::from_millis(50);
-/// How long apt may run without a byte arriving. Its own timeouts are much shorter.
-const STALL_LIMIT: Duration = Duration::from_mins(5);
+/// A mirror that sends less is given up: a kernel would take a day.
+const MIN_BYTES_PER_S: u64 = 1 << 10;
+/// How long a mirror may be slow before a person is told.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+/// Most bytes of a Release file that are read; the names are at its head.
+const MAX_RELEASE_BYTES: u64 = 16 << 20;
 /// Most of apt's messages that are kept.
 const MAX_OUTPUT_BYTES: u64 = 64 << 10;
 
@@ -48,6 +55,7 @@ pub(crate) struct Apt<'a> {
     /// Held while apt runs; apt gets a handle to it as its stdin, so that it stays locked for as long as an
     /// apt lives whose parent was killed.
     lock: &'a FileLock,
+    patience: Duration,
     progress: &'a dyn Progress,
 }
 
@@ -59,6 +67,25 @@ pub(crate) struct Release {
     pub(crate) role: String,
 }
 
+impl Release {
+    /// The names in a Release file. One with a space in it is none.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))?
+                .trim();
+            let is_name = !value.is_empty() && !value.contains(char::is_whitespace);
+            is_name.then(|| value.to_owned())
+        };
+        let codename = field("Codename")?;
+        Some(Self {
+            role: field("Suite").unwrap_or_else(|| codename.clone()),
+            codename,
+        })
+    }
+}
+
 impl<'a> Apt<'a> {
     /// Makes the private root under `base`. Mirrors have a root each: file names in it don't tell them
     /// apart.
@@ -66,11 +93,13 @@ impl<'a> Apt<'a> {
         base: &Path,
         mirror: &'a Mirror,
         lock: &'a FileLock,
+        patience: Duration,
         progress: &'a dyn Progress,
     ) -> io::Result<Self> {
         let root = base.join(format!("{:08x}", crc32fast::hash(mirror.uri.as_bytes())));
         // What is installed on the machine is no matter here.
-        Self::prepare_at(root, mirror, "", lock, progress)
+        let apt = Self::prepare_at(root, mirror, "", lock, progress)?;
+        Ok(Self { patience, ..apt })
     }
 
     /// Makes the private root `root`, in which the packages of `installed` (the text of a dpkg status file) count as
@@ -90,6 +119,7 @@ impl<'a> Apt<'a> {
             root,
             mirror,
             lock,
+            patience: MIRROR_PATIENCE,
             progress,
         };
         apt.set_installed(installed)?;
@@ -158,26 +188,18 @@ impl<'a> Apt<'a> {
 
     /// What the Release file of a fetched suite says.
     pub(crate) fn release(&self, suite: &str) -> Result<Release, DebianError> {
+        let none = || DebianError::NoRelease {
+            suite: suite.to_owned(),
+        };
         let path = ["InRelease", "Release"]
             .into_iter()
             .find_map(|name| self.list_file(&format!("_dists_{suite}_{name}")))
-            .ok_or_else(|| DebianError::NoRelease {
-                suite: suite.to_owned(),
-            })?;
-        let text = fs::read_to_string(&path).map_err(|source| unreadable(path, source))?;
-        let field = |name: &str| {
-            let value = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-            value.map(|value| value.trim().to_owned())
-        };
-        let codename = field("Codename").ok_or_else(|| DebianError::NoRelease {
-            suite: suite.to_owned(),
-        })?;
-        Ok(Release {
-            role: field("Suite").unwrap_or_else(|| codename.clone()),
-            codename,
-        })
+            .ok_or_else(none)?;
+        let mut text = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(MAX_RELEASE_BYTES).read_to_end(&mut text))
+            .map_err(|source| unreadable(path, source))?;
+        Release::parse(&String::from_utf8_lossy(&text)).ok_or_else(none)
     }
 
     /// The kernels of a fetched suite.
@@ -314,16 +336,17 @@ impl<'a> Apt<'a> {
         watch: &Watch<'_>,
     ) -> Result<std::process::ExitStatus, DebianError> {
         let mut seen_bytes = 0;
-        let mut last_change = Instant::now();
+        let mut window = Window::new();
         loop {
             let status = child
                 .0
                 .try_wait()
                 .map_err(|source| DebianError::Spawn { source })?;
             let done_bytes = watch.done_bytes();
-            if done_bytes > seen_bytes {
+            // It falls when a file that is whole is moved away.
+            if done_bytes != seen_bytes {
+                window.add(done_bytes.saturating_sub(seen_bytes), self.patience);
                 seen_bytes = done_bytes;
-                last_change = Instant::now();
                 self.progress.event(&Event::Download {
                     name: watch.name.to_owned(),
                     done_bytes,
@@ -333,13 +356,55 @@ impl<'a> Apt<'a> {
             if let Some(status) = status {
                 return Ok(status);
             }
-            if last_change.elapsed() > STALL_LIMIT {
-                return Err(DebianError::Stalled {
-                    mirror: self.mirror.uri.clone(),
-                    limit_s: STALL_LIMIT.as_secs(),
-                });
-            }
+            self.judge(&mut window)?;
             thread::sleep(POLL);
+        }
+    }
+
+    /// Tells of a mirror that is slow, and gives it up when it has been for too long.
+    fn judge(&self, window: &mut Window) -> Result<(), DebianError> {
+        let waited = window.since.elapsed();
+        if waited > self.patience {
+            return Err(DebianError::Stalled {
+                mirror: self.mirror.uri.clone(),
+                limit_s: self.patience.as_secs(),
+                arrived_bytes: window.arrived_bytes,
+            });
+        }
+        if waited > TELL_AFTER && window.told_s != waited.as_secs() {
+            window.told_s = waited.as_secs();
+            self.progress.event(&Event::Slow {
+                mirror: self.mirror.uri.clone(),
+                waited_s: window.told_s,
+                arrived_bytes: window.arrived_bytes,
+                limit_s: self.patience.as_secs(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What arrived since the mirror was fast enough last.
+struct Window {
+    since: Instant,
+    arrived_bytes: u64,
+    told_s: u64,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            arrived_bytes: 0,
+            told_s: 0,
+        }
+    }
+
+    /// Begins again once what a whole window must have has arrived.
+    fn add(&mut self, bytes: u64, patience: Duration) {
+        self.arrived_bytes += bytes;
+        if self.arrived_bytes >= MIN_BYTES_PER_S * patience.as_secs() {
+            *self = Self::new();
         }
     }
 }
@@ -426,7 +491,7 @@ pub(crate) fn read_text(pipe: impl Read) -> String {
 }
 
 /// `E: The repository 'URI SUITE Release' does not have a Release file.`
-fn missing_suite(line: &str) -> Option<String> {
+pub(super) fn missing_suite(line: &str) -> Option<String> {
     let quoted = line
         .strip_suffix("does not have a Release file.")?
         .trim_end();

@@ -82,6 +82,18 @@ impl Mirror {
         }
     }
 
+    /// The mirror among the sources in one file.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of_text(text: &str, is_deb822: bool, codename: Option<&str>) -> Option<Self> {
+        let entries = if is_deb822 {
+            parse_deb822(text)
+        } else {
+            parse_list(text)
+        };
+        let entry = entries.iter().find(|entry| entry.is_debian(codename))?;
+        (!entry.uris.is_empty()).then(|| Self::of_entry(entry))
+    }
+
     /// A sources file for these suites. `targets` says which index files are wanted.
     pub(crate) fn stanza(&self, suites: &[String], targets: &str) -> String {
         let entry = SourceEntry {

@@ -1,6 +1,8 @@
 //! Prebuilt Debian kernels.
 
 pub(crate) mod apt;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(crate) mod mirror;
 mod packages;
 pub(crate) mod release_sources;
@@ -18,7 +20,9 @@ use self::packages::Choice;
 use super::deb::{self, DebError, Unpacked};
 use super::import::{ImageFile, ImportError, Provenance, import};
 use crate::cache::{Begin, Cache, CacheError, Entry, Origin, Partial};
+use crate::kernel::Kernel;
 use crate::progress::{Event, Progress};
+use crate::resolve::ResolveOptions;
 use crate::spec::DebianSpec;
 
 /// The role of the suite that `debian` means.
@@ -70,7 +74,7 @@ pub enum DebianError {
     },
     /// No suite has what was asked for.
     #[error(
-        "{spec}: no complete kernel for amd64 in Debian {}{}",
+        "{spec}: no kernel for amd64 that can be fetched in Debian {}{}",
         suites.join(", "),
         if available.is_empty() { String::new() } else { format!("; there are: {}", available.join(", ")) }
     )]
@@ -101,15 +105,19 @@ pub enum DebianError {
         /// What the system said.
         source: io::Error,
     },
-    /// Nothing arrives any more.
+    /// Nothing arrives any more, or next to nothing.
     #[error(
-        "nothing arrived from {mirror} for {limit_s} s; try again, or use another mirror in the apt sources"
+        "{mirror} sent {} in {limit_s} s, so it was given up; try again later, name another mirror in the apt sources, \
+         or use a kernel that is here: one of `cargo ktstr kernel list`, or a path (--kernel PATH)",
+        if *arrived_bytes == 0 { "nothing".to_owned() } else { format!("{arrived_bytes} bytes") }
     )]
     Stalled {
         /// The mirror.
         mirror: String,
         /// How long it was waited for.
         limit_s: u64,
+        /// What arrived in that time.
+        arrived_bytes: u64,
     },
     /// The private apt root can't be written; callers of [`crate::resolve`] get [`CacheError::Write`] for it.
     #[error("can't use the private apt root: {0}")]
@@ -122,6 +130,19 @@ pub enum DebianError {
     NoImage {
         /// Their names.
         packages: Vec<String>,
+    },
+    /// Packages are gone from the archive, and what is left of the kernel can't run a test.
+    #[error(
+        "{} left Debian's archive, and no test can run on kernel {version} without: {lacks}; take another version",
+        missing.join(", ")
+    )]
+    Incomplete {
+        /// Its version.
+        version: String,
+        /// The packages that are gone.
+        missing: Vec<String>,
+        /// What it lacks because of that.
+        lacks: String,
     },
     /// The kernel in the packages can't be used.
     #[error(transparent)]
@@ -138,14 +159,16 @@ pub(crate) fn cached(cache: &Cache, spec: &DebianSpec) -> Result<Option<Entry>, 
             suite,
             role,
             version,
+            missing,
             ..
         } = &entry.metadata().origin
         else {
             return None;
         };
         let matches = match spec {
-            DebianSpec::Newest => role == NEWEST_ROLE,
-            DebianSpec::Suite(name) => name == suite || name == role,
+            // Only a complete one is taken unasked.
+            DebianSpec::Newest => role == NEWEST_ROLE && missing.is_empty(),
+            DebianSpec::Suite(name) => (name == suite || name == role) && missing.is_empty(),
             DebianSpec::Version(prefix) => {
                 packages::starts_with(version::upstream(version), prefix)
             }
@@ -158,27 +181,27 @@ pub(crate) fn cached(cache: &Cache, spec: &DebianSpec) -> Result<Option<Entry>, 
         .map(|(_, entry)| entry))
 }
 
-/// Asks the mirror for the kernel and stores it. `refresh` asks even when another process, which had to be
-/// waited for, has just fetched one that fits.
+/// Asks the mirror for the kernel and stores it. With `refresh` it is asked even when another process, which had to
+/// be waited for, has just fetched one that fits.
 pub(crate) fn fetch(
     cache: &Cache,
     spec: &DebianSpec,
-    machine_root: &Path,
-    refresh: bool,
+    options: &ResolveOptions,
     progress: &dyn Progress,
 ) -> Result<Entry, DebianError> {
-    let mirror = Mirror::of_machine(machine_root)?;
+    let mirror = Mirror::of_machine(&options.machine_root)?;
     let base = cache.root().join("apt");
     fs::create_dir_all(&base).map_err(|source| cache.write_error(source))?;
     let lock = cache.lock("apt", "fetching a Debian kernel", progress)?;
     if lock.waited
-        && !refresh
+        && !options.refresh
         && let Some(entry) = cached(cache, spec)?
     {
         return Ok(entry);
     }
     let work = || {
-        let apt = Apt::prepare(&base, &mirror, &lock, progress).map_err(DebianError::Root)?;
+        let apt = Apt::prepare(&base, &mirror, &lock, options.mirror_patience, progress)
+            .map_err(DebianError::Root)?;
         let (suite, choice) = choose(&apt, spec, &mirror)?;
         store(cache, &apt, &suite, &choice, progress)
     };
@@ -321,22 +344,69 @@ fn store(
         path: PathBuf::from(format!("the vmlinuz of {name}")),
         bytes: image,
     };
+    let without = match &*choice.missing {
+        [] => String::new(),
+        missing => format!(" without {}", missing.join(", ")),
+    };
     let provenance = Provenance {
-        source: format!("Debian {} {name} {}", suite.codename, choice.version),
+        source: format!(
+            "Debian {} {name} {}{without}",
+            suite.codename, choice.version
+        ),
         origin: Origin::Debian {
             suite: suite.codename.clone(),
             role: suite.role.clone(),
             version: choice.version.clone(),
             flavour: choice.flavour.to_owned(),
+            missing: choice.missing.clone(),
         },
     };
-    Ok(import(
-        partial,
-        &image,
-        unpacked.config,
-        provenance,
-        progress,
-    )?)
+    let entry = import(partial, &image, unpacked.config, provenance, progress)?;
+    if choice.missing.is_empty() {
+        return Ok(entry);
+    }
+    check_incomplete(cache, entry, choice, progress)
+}
+
+/// Whether a kernel that lacks packages can run tests. If it can, a person is told what is gone.
+fn check_incomplete(
+    cache: &Cache,
+    entry: Entry,
+    choice: &Choice,
+    progress: &dyn Progress,
+) -> Result<Entry, DebianError> {
+    let kernel = Kernel::new(entry.clone())?;
+    let requirements = kernel.requirements()?;
+    if !requirements.can_boot() {
+        let lacks: Vec<String> = requirements
+            .missing
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        cache.remove(entry.key())?;
+        return Err(DebianError::Incomplete {
+            version: choice.version.clone(),
+            missing: choice.missing.clone(),
+            lacks: lacks.join("; "),
+        });
+    }
+    let mut lost = Vec::new();
+    if !entry.metadata().has_modules {
+        lost.push("it has no modules to load");
+    }
+    if requirements.unchecked {
+        lost.push("its options are not known");
+    }
+    let lost = match &*lost {
+        [] => "tests need nothing of them".to_owned(),
+        lost => lost.join(", and "),
+    };
+    progress.event(&Event::Warning(format!(
+        "kernel {} is without {}, which left Debian's archive: {lost}",
+        kernel.release(),
+        choice.missing.join(", ")
+    )));
+    Ok(entry)
 }
 
 fn unpack_all(

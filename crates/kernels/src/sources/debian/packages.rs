@@ -1,13 +1,17 @@
 //! Debian's package index: which kernels there are, and which packages make up one.
 
-use std::collections::HashMap;
-use std::io::{self, BufRead};
+use std::collections::{HashMap, HashSet};
+use std::io::{self, BufRead, Read};
 
 use super::version;
 
 /// Flavours that boot in a virtual machine, the preferred first. `rt-amd64` is another scheduler's kernel.
 const FLAVOURS: [&str; 2] = ["cloud-amd64", "amd64"];
 const UNSIGNED: &str = "-unsigned";
+/// The package with the image of a kernel that is split: `linux-binary-V`.
+const BINARY: &str = "linux-binary-";
+/// A longer line of an index is read in pieces, which no field of interest is.
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// One package of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,18 +36,23 @@ pub(crate) struct Choice {
     pub(crate) version: String,
     /// The image package first.
     pub(crate) packages: Vec<Package>,
+    /// Packages of this kernel that are not in the archive, though one of the others depends on them. An archive
+    /// that drops an old kernel may keep what was signed of it for years.
+    pub(crate) missing: Vec<String>,
 }
 
 impl Choice {
-    /// The preferred flavour before the newest version.
+    /// A complete kernel first, then the preferred flavour, then the newest version.
     pub(crate) fn is_better_than(&self, other: &Self) -> bool {
         let rank = |choice: &Self| {
             FLAVOURS
                 .iter()
                 .position(|flavour| *flavour == choice.flavour)
         };
-        rank(other)
-            .cmp(&rank(self))
+        let is_complete = |choice: &Self| choice.missing.is_empty();
+        is_complete(self)
+            .cmp(&is_complete(other))
+            .then_with(|| rank(other).cmp(&rank(self)))
             .then_with(|| version::compare(&self.version, &other.version))
             .is_gt()
     }
@@ -57,7 +66,10 @@ impl Index {
         let mut current: Option<Package> = None;
         loop {
             line.clear();
-            let end = text.read_until(b'\n', &mut line)? == 0;
+            let end = (&mut text)
+                .take(MAX_LINE_BYTES)
+                .read_until(b'\n', &mut line)?
+                == 0;
             if end || line == b"\n" {
                 if let Some(package) = current.take() {
                     index.add(package);
@@ -94,15 +106,28 @@ impl Index {
         }
     }
 
-    /// The newest complete kernel whose upstream version starts with `prefix`, in the preferred flavour that
-    /// has one.
+    /// The newest kernel whose upstream version starts with `prefix`, in the preferred flavour that has one. If no
+    /// complete one does, the newest that has an image; without a prefix only a complete one will do.
     pub(crate) fn newest(&self, prefix: Option<&str>) -> Option<Choice> {
-        FLAVOURS
+        let complete = |choice: &Choice| choice.missing.is_empty();
+        let newest = FLAVOURS
             .into_iter()
-            .find_map(|flavour| self.newest_of(flavour, prefix))
+            .find_map(|flavour| self.choices(flavour, prefix).find(complete));
+        newest.or_else(|| {
+            prefix?;
+            FLAVOURS
+                .into_iter()
+                .find_map(|flavour| self.choices(flavour, prefix).next())
+        })
     }
 
-    fn newest_of(&self, flavour: &'static str, prefix: Option<&str>) -> Option<Choice> {
+    /// The kernels of a flavour that can be fetched, the newest first. A suite in the middle of an update may lack
+    /// parts of its newest.
+    fn choices(
+        &self,
+        flavour: &'static str,
+        prefix: Option<&str>,
+    ) -> impl Iterator<Item = Choice> + '_ {
         let mut images: Vec<_> = self
             .packages
             .values()
@@ -111,61 +136,69 @@ impl Index {
                 prefix.is_none_or(|prefix| starts_with(version::upstream(&package.version), prefix))
             })
             .collect();
-        // The newest first; of one version the signed before the unsigned, whose name is longer.
+        // Of one version the signed before the unsigned, whose name is longer.
         images.sort_by(|a, b| {
             version::compare(&b.version, &a.version).then_with(|| a.name.len().cmp(&b.name.len()))
         });
-        // A suite in the middle of an update may lack parts of its newest kernel.
-        images.into_iter().find_map(|image| {
-            let packages = self.parts_of(image)?;
-            Some(Choice {
-                flavour,
-                version: image.version.clone(),
-                packages,
-            })
-        })
+        images
+            .into_iter()
+            .filter_map(move |image| self.choice_of(image, flavour))
     }
 
-    /// The image package and the packages of the same kernel that it depends on.
-    fn parts_of(&self, image: &Package) -> Option<Vec<Package>> {
+    /// The image package and the packages of the same kernel that it depends on; nothing when none of those that are
+    /// there has the image.
+    fn choice_of(&self, image: &Package, flavour: &'static str) -> Option<Choice> {
         let abi = image
             .name
             .strip_prefix("linux-image-")?
             .trim_end_matches(UNSIGNED);
-        let mut parts = vec![image.clone()];
+        let mut packages = vec![image.clone()];
+        let mut missing = Vec::new();
+        let mut seen = HashSet::from([image.name.clone()]);
         let mut next = 0;
-        while let Some(part) = parts.get(next) {
+        while let Some(part) = packages.get(next) {
             for name in same_kernel_depends(&part.depends, abi) {
-                let found = self.get_part(&name)?;
-                if !parts.iter().any(|known| known.name == found.name) {
-                    parts.push(found.clone());
+                match self.get_part(&name) {
+                    Some(found) if seen.insert(found.name.clone()) => packages.push(found.clone()),
+                    None if seen.insert(name.clone()) => missing.push(name),
+                    _ => {}
                 }
             }
             next += 1;
         }
-        Some(parts)
+        // The image package of a kernel that is split has no image of its own.
+        let has_image = !missing.iter().any(|name| name.starts_with(BINARY));
+        has_image.then(|| Choice {
+            flavour,
+            version: image.version.clone(),
+            packages,
+            missing,
+        })
     }
 
     /// A part by name, or its unsigned form: `linux-binary-unsigned-V` for `linux-binary-V`.
     fn get_part(&self, name: &str) -> Option<&Package> {
         self.packages.get(name).or_else(|| {
-            let rest = name.strip_prefix("linux-binary-")?;
+            let rest = name.strip_prefix(BINARY)?;
             self.packages.get(&format!("linux-binary-unsigned-{rest}"))
         })
     }
 
-    /// The newest version of each kernel series here, for messages.
+    /// The versions of the kernels here that can be fetched, for messages.
     pub(crate) fn series(&self) -> Vec<String> {
-        let images = self
-            .packages
-            .values()
-            .filter(|p| FLAVOURS.iter().any(|flavour| is_image(&p.name, flavour)));
-        let mut versions: Vec<&str> = images
-            .map(|package| version::upstream(&package.version))
+        let mut versions: Vec<String> = FLAVOURS
+            .into_iter()
+            .flat_map(|flavour| self.choices(flavour, None))
+            .map(|choice| version::upstream(&choice.version).to_owned())
             .collect();
         versions.sort_by(|a, b| version::compare(b, a));
         versions.dedup();
-        versions.into_iter().map(str::to_owned).collect()
+        versions
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn contains(&self, package: &Package) -> bool {
+        self.packages.get(&package.name) == Some(package)
     }
 }
 
@@ -337,6 +370,67 @@ mod tests {
             ("linux-binary-7.3.4-cloud-amd64", "7.3.4-1", ""),
         ]);
         assert_eq!(index.newest(None).unwrap().version, "7.3.4-1");
+    }
+
+    /// As the archive is today: signed packages of old kernels stay, the others of the same source went.
+    fn archive() -> Index {
+        let v = |version: &str| format!("{version}+deb13-cloud-amd64");
+        let split = |version: &str| {
+            let v = v(version);
+            format!("kmod, linux-base-{v} (= 1), linux-binary-{v} (= 1), linux-modules-{v} (= 1)")
+        };
+        let old = format!("kmod, linux-base-{} (= 1)", v("6.18.15"));
+        let image = |version: &str| format!("linux-image-{}", v(version));
+        let binary = |version: &str| format!("linux-binary-{}", v(version));
+        index(&[
+            (&image("6.17.13"), "6.17.13-1", "kmod"),
+            (&image("6.18.15"), "6.18.15-1", &old),
+            (&image("6.19.14"), "6.19.14-1", &split("6.19.14")),
+            (&binary("6.19.14"), "6.19.14-1", ""),
+            (&image("7.0.13"), "7.0.13-1", &split("7.0.13")),
+            (&binary("7.0.13"), "7.0.13-1", ""),
+            // Its image went too.
+            (&image("7.1.13"), "7.1.13-1", &split("7.1.13")),
+        ])
+    }
+
+    #[test]
+    fn fault_f10_a_kernel_whose_image_is_there_can_be_fetched() {
+        let index = archive();
+        let choice = index.newest(Some("6.18")).unwrap();
+        assert_eq!(names(&choice), ["linux-image-6.18.15+deb13-cloud-amd64"]);
+        assert_eq!(choice.missing, ["linux-base-6.18.15+deb13-cloud-amd64"]);
+        let choice = index.newest(Some("7.0")).unwrap();
+        assert_eq!(
+            names(&choice),
+            [
+                "linux-image-7.0.13+deb13-cloud-amd64",
+                "linux-binary-7.0.13+deb13-cloud-amd64"
+            ]
+        );
+        assert_eq!(
+            choice.missing,
+            [
+                "linux-base-7.0.13+deb13-cloud-amd64",
+                "linux-modules-7.0.13+deb13-cloud-amd64"
+            ]
+        );
+        // A complete one comes first, and is the only one that is taken unasked.
+        assert_eq!(index.newest(Some("6")).unwrap().version, "6.17.13-1");
+        assert_eq!(index.newest(None).unwrap().version, "6.17.13-1");
+        let complete = index.newest(Some("6.17")).unwrap();
+        assert!(complete.is_better_than(&choice) && !choice.is_better_than(&complete));
+    }
+
+    #[test]
+    fn fault_f10_what_is_offered_can_be_fetched() {
+        let index = archive();
+        assert_eq!(index.series(), ["7.0.13", "6.19.14", "6.18.15", "6.17.13"]);
+        for version in index.series() {
+            let choice = index.newest(Some(&version)).unwrap();
+            assert_eq!(version::upstream(&choice.version), version);
+        }
+        assert_eq!(index.newest(Some("7.1")), None);
     }
 
     #[test]

@@ -1,7 +1,4 @@
 //! Fuzz target: what must hold of any file that is said to be a kernel.
-//!
-//! `fuzz/` runs it under libFuzzer, the test here with the seeds and what was once found. Not public API: it is
-//! there only for tests and with the feature `fuzzing`.
 
 use crate::image::{self, BzImage, Vmlinux};
 use crate::{KernelConfig, check_config};
@@ -83,29 +80,4 @@ fn config(text: &str) {
     assert_eq!(requirements.unchecked, options.is_empty());
     assert_eq!(requirements.can_boot(), requirements.missing.is_empty());
     let _ = requirements.to_string();
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    #[test]
-    fn kept_inputs_of_the_image_hold() {
-        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
-        let mut inputs = 0;
-        for kept in ["seeds", "regressions"] {
-            let Ok(folder) = fs::read_dir(fuzz.join(kept).join("image")) else {
-                continue;
-            };
-            for file in folder {
-                let path = file.unwrap().path();
-                eprintln!("{}", path.display());
-                super::image(&fs::read(path).unwrap());
-                inputs += 1;
-            }
-        }
-        assert!(inputs > 0, "there is no input for the image");
-        super::image(&[]);
-    }
 }
