@@ -9,10 +9,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use ktstr_kernels::tools::{self, Fetched, Tool, ToolError};
-use ktstr_kernels::{Cache, Quiet};
+use ktstr_kernels::{Cache, Lines, Quiet};
 
 fn shared_cache() -> Cache {
     Cache::open(Some(
@@ -107,6 +107,46 @@ fn a_library_that_is_gone_is_named() {
     assert!(
         error.to_string().ends_with(&format!("it lacks {slirp}")),
         "{error}"
+    );
+}
+
+/// Set in the processes that [`two_processes_fetch_one_tool_once`] starts of itself.
+const CHILD: &str = "KTSTR_TEST_FETCH_CHILD";
+
+#[test]
+fn two_processes_fetch_one_tool_once() {
+    if let Some(root) = std::env::var_os(CHILD) {
+        let cache = Cache::open(Some(Path::new(&root))).unwrap();
+        let lines = Lines::default();
+        let fetched = tools::fetch(&cache, Tool::Busybox, Path::new("/"), &lines).unwrap();
+        println!("RESULT {}", fetched.program().display());
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let start = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args([
+                "two_processes_fetch_one_tool_once",
+                "--exact",
+                "--nocapture",
+            ])
+            .env(CHILD, scratch.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let outputs = [start(), start()].map(|child| child.wait_with_output().unwrap());
+    let mut told = String::new();
+    for output in outputs {
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(stdout.contains("RESULT "), "{output:?}");
+        told.push_str(&String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(
+        told.matches("downloading busybox-static 1").count(),
+        1,
+        "{told}"
     );
 }
 

@@ -61,30 +61,38 @@ pub fn offer(
     machine_root: &Path,
     progress: &dyn Progress,
 ) -> Result<Offer, ToolError> {
-    with_apt(cache, tool, machine_root, progress, |apt, _| {
+    let lock = lock(cache, tool, progress)?;
+    with_apt(cache, tool, machine_root, &lock, progress, |apt| {
         choose(apt, tool, machine_root, cache)
     })
 }
 
-/// Fetches a tool into the cache, with the libraries that the machine lacks, and tries it out. One that is there and
-/// runs is taken as it is.
+/// Fetches a tool into the cache, with the libraries that the machine lacks, and tries it out. One that is the same as
+/// what can be had is taken as it is, if it runs.
 pub fn fetch(
     cache: &Cache,
     tool: Tool,
     machine_root: &Path,
     progress: &dyn Progress,
 ) -> Result<Fetched, ToolError> {
-    with_apt(cache, tool, machine_root, progress, |apt, lock| {
-        // Another process may have fetched it, or what there is may be all that can be had.
-        if lock.waited
-            && let Some(fetched) = find(cache, tool)
-            && fetched.try_out().is_ok()
-        {
-            return Ok(fetched);
-        }
+    let lock = lock(cache, tool, progress)?;
+    // The process that was waited for may have fetched it.
+    if lock.waited
+        && let Some(fetched) = find(cache, tool)
+        && fetched.try_out().is_ok()
+    {
+        return Ok(fetched);
+    }
+    with_apt(cache, tool, machine_root, &lock, progress, |apt| {
         let offer = choose(apt, tool, machine_root, cache)?;
         store(cache, apt, &offer, progress)
     })
+}
+
+/// The lock of all who run apt, which is that of all who write tools too.
+fn lock(cache: &Cache, tool: Tool, progress: &dyn Progress) -> Result<FileLock, ToolError> {
+    let what = format!("fetching {}", tool.program());
+    Ok(cache.lock("apt", &what, progress)?)
 }
 
 /// Prepares the private apt root of tools, and updates its package lists.
@@ -92,23 +100,21 @@ fn with_apt<T>(
     cache: &Cache,
     tool: Tool,
     machine_root: &Path,
+    lock: &FileLock,
     progress: &dyn Progress,
-    work: impl FnOnce(&Apt<'_>, &FileLock) -> Result<T, ToolError>,
+    work: impl FnOnce(&Apt<'_>) -> Result<T, ToolError>,
 ) -> Result<T, ToolError> {
     let in_own_words = |error| ToolError::from_debian(error, tool, cache);
     let sources = ReleaseSources::of_machine(machine_root).map_err(in_own_words)?;
-    let base = cache.root().join("apt");
-    fs::create_dir_all(&base).map_err(|source| cache.write_error(source))?;
-    let what = format!("fetching {}", tool.program());
-    let lock = cache.lock("apt", &what, progress)?;
+    let root = cache.root().join("apt/tools");
     let suites = sources.suites().join(", ");
     progress.event(&Event::Resolving(format!("{} in {suites}", tool.package())));
     let mirror = sources.mirror();
-    let apt = Apt::prepare_at(base.join("tools"), &mirror, "", &lock, progress)
+    let apt = Apt::prepare_at(root, &mirror, "", lock, progress)
         .map_err(|source| cache.write_error(source))?;
     apt.update_from(&sources.file(), &suites)
         .map_err(in_own_words)?;
-    work(&apt, &lock)
+    work(&apt)
 }
 
 /// The packages that a tool needs and that the machine lacks, its own first.

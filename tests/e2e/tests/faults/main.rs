@@ -323,18 +323,35 @@ fn a_skip_is_green_and_gives_its_reason() {
     );
 }
 
+/// The QEMU that the engine takes, as it can be named to another process.
+fn own_qemu() -> String {
+    let named = env::var("KTSTR_QEMU")
+        .ok()
+        .filter(|named| !named.is_empty());
+    let name = Tool::Qemu.program();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_on_path = env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let fetched = || {
+        let fetched = tools::find(&Cache::open(None).expect("a cache"), Tool::Qemu);
+        let program = fetched.expect("`cargo ktstr setup` was run").program();
+        program.display().to_string()
+    };
+    named
+        .or_else(|| is_on_path.then(|| name.to_owned()))
+        .unwrap_or_else(fetched)
+}
+
 /// A path or a setting that is wrong, and what the report says about it.
-fn refused(environment: &[(&str, &str)], kind: FailureKind, words: &[&str]) {
+fn refused(environment: &[(&str, &str)], words: &[&str]) {
     let mut environment = environment.to_vec();
-    // In another cache there is no QEMU, which would be refused first.
-    let fetched = tools::find(&Cache::open(None).expect("a cache"), Tool::Qemu);
-    let qemu = fetched.map(|qemu| qemu.program().display().to_string());
+    // In another cache there may be no QEMU, which would be refused first.
+    let qemu = own_qemu();
     let names = |name| environment.iter().any(|(set, _)| *set == name);
-    if names("KTSTR_CACHE_DIR") && !names("KTSTR_QEMU") && env::var_os("KTSTR_QEMU").is_none() {
-        environment.extend(qemu.as_deref().map(|qemu| ("KTSTR_QEMU", qemu)));
+    if names("KTSTR_CACHE_DIR") && !names("KTSTR_QEMU") {
+        environment.push(("KTSTR_QEMU", &qemu));
     }
     let reported = Victim::start("nothing_is_checked", &environment).finish();
-    let (sidecar, _) = failed(&reported, kind);
+    let (sidecar, _) = failed(&reported, FailureKind::Host);
     assert_eq!(sidecar.timings.boot_ms, 0, "a machine was started");
     for word in words {
         assert!(
@@ -349,7 +366,6 @@ fn refused(environment: &[(&str, &str)], kind: FailureKind, words: &[&str]) {
 fn a_file_that_is_no_kernel_is_named() {
     refused(
         &[("KTSTR_KERNEL", "/etc/passwd")],
-        FailureKind::Harness,
         &["/etc/passwd", "not a kernel"],
     );
 }
@@ -358,7 +374,6 @@ fn a_file_that_is_no_kernel_is_named() {
 fn a_kernel_file_that_is_missing_is_named() {
     refused(
         &[("KTSTR_KERNEL", "/no/such/vmlinuz")],
-        FailureKind::Harness,
         &["/no/such/vmlinuz"],
     );
 }
@@ -367,16 +382,15 @@ fn a_kernel_file_that_is_missing_is_named() {
 fn an_unknown_spec_says_what_there_is() {
     let unknown = [("KTSTR_KERNEL", "windows")];
     let words = ["`windows`", "kernel cache", "debian-"];
-    refused(&unknown, FailureKind::Harness, &words);
+    refused(&unknown, &words);
     let unfinished = [("KTSTR_KERNEL", "debian/")];
-    refused(&unfinished, FailureKind::Host, &["KTSTR_KERNEL", "debian/"]);
+    refused(&unfinished, &["KTSTR_KERNEL", "debian/"]);
 }
 
 #[test]
 fn an_unknown_engine_says_which_there_are() {
     refused(
         &[("KTSTR_ENGINE", "warp")],
-        FailureKind::Host,
         &["KTSTR_ENGINE", "warp", "tcg"],
     );
 }
@@ -384,11 +398,7 @@ fn an_unknown_engine_says_which_there_are() {
 #[test]
 fn without_qemu_the_report_says_what_to_install() {
     let words = ["/no/such/qemu", "cargo ktstr setup"];
-    refused(
-        &[("KTSTR_QEMU", "/no/such/qemu")],
-        FailureKind::Host,
-        &words,
-    );
+    refused(&[("KTSTR_QEMU", "/no/such/qemu")], &words);
 }
 
 /// The kernel that the other tests run on, as a folder whose config says that it has no virtio console.
@@ -418,11 +428,7 @@ fn a_kernel_without_virtio_is_refused_before_it_boots() {
         ("KTSTR_KERNEL", folder.path().to_str().expect("text")),
         ("KTSTR_CACHE_DIR", own_cache.path().to_str().expect("text")),
     ];
-    refused(
-        &environment,
-        FailureKind::Harness,
-        &["CONFIG_VIRTIO_CONSOLE"],
-    );
+    refused(&environment, &["CONFIG_VIRTIO_CONSOLE"]);
 }
 
 #[test]
@@ -433,7 +439,6 @@ fn a_read_only_cache_is_named_and_left_alone() {
     let path = cache.path();
     refused(
         &[("KTSTR_CACHE_DIR", path), ("KTSTR_KERNEL", &kernel)],
-        FailureKind::Harness,
         &[&words[..], &[path]].concat(),
     );
 }
@@ -446,7 +451,6 @@ fn a_full_cache_is_named_and_nothing_half_written_stays() {
     let words = ["No space left on device", path];
     refused(
         &[("KTSTR_CACHE_DIR", path), ("KTSTR_KERNEL", &kernel)],
-        FailureKind::Harness,
         &words,
     );
     let kept = Cache::open(Some(Path::new(path)))
