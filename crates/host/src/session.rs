@@ -397,6 +397,7 @@ impl Session {
             ),
             num_snapshots: plan.num_snapshots,
             duration: plan.duration,
+            cpus: plan.topology.cpu_count(),
             has_scheduler: plan.scheduler.is_some(),
         }
     }

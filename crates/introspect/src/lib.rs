@@ -5,11 +5,12 @@
 //! has ([`memory::PhysRead`]). [`kernel`] reads what is there: runqueues, tasks,
 //! sched_ext; [`bpf`] maps and programs.
 //!
-//! A guest's memory is read while it runs, and nothing in it is trusted: walks are bounded, and what can't be
-//! read is an error.
+//! A guest's memory is read while it runs, and nothing in it is trusted: all that a guest can make long is read
+//! within a [`Budget`], and what can't be read is an error.
 
 pub mod bpf;
 pub mod btf;
+mod budget;
 mod bytes;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -22,4 +23,5 @@ pub mod symbols;
 #[cfg(any(test, feature = "fuzzing"))]
 extern crate self as ktstr_introspect;
 
+pub use budget::{Budget, BudgetExhausted, BudgetLimits};
 pub use image::{ImageError, KernelImage};

@@ -24,9 +24,14 @@ pub struct KernelSource {
 }
 
 impl KernelSource {
-    /// Looks up where in `kernel` everything is.
-    pub fn new(kernel: &Kernel, vcpu_times: VcpuTimes) -> Result<Self, ReadError> {
-        let percpu = PerCpu::read(kernel)?;
+    /// Looks up where in `kernel`, of a machine of `declared_cpus`, everything is. A sample is as long as these
+    /// make it, whatever the guest says.
+    pub fn new(
+        kernel: &Kernel,
+        declared_cpus: u32,
+        vcpu_times: VcpuTimes,
+    ) -> Result<Self, ReadError> {
+        let percpu = PerCpu::read(kernel, declared_cpus)?;
         Ok(Self {
             runqueues: Runqueues::new(kernel, &percpu)?,
             sched_ext: SchedExt::new(kernel, &percpu)?,
@@ -114,6 +119,7 @@ pub(crate) fn missing(error: ReadError) -> Missing {
     match error {
         ReadError::Unstable { .. } => Missing::Unstable,
         ReadError::NoSymbol { name } => Missing::Absent(name.to_owned()),
+        ReadError::Budget(error) => Missing::Budget(error.to_string()),
         ReadError::Layout(error) => Missing::Absent(error.to_string()),
         error => Missing::Failed(error.to_string()),
     }

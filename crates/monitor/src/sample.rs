@@ -17,6 +17,9 @@ pub enum Missing {
     /// This kernel has no such thing; the text names the type, member or symbol.
     #[error("this kernel has no {0}")]
     Absent(String),
+    /// Reading it, and what was read before in the same look, costs more than a look may; the text says what of.
+    #[error("{0}")]
+    Budget(String),
     /// The host can't tell; the text says why.
     #[error("{0}")]
     Failed(String),

@@ -9,12 +9,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ktstr_introspect::KernelImage;
 use ktstr_introspect::bpf::{Maps, Programs};
 use ktstr_introspect::kernel::{
     Kernel, PerCpu, Runqueues, SchedDomains, SchedExt, SchedExtState, Task, Tasks,
 };
 use ktstr_introspect::memory::{Evidence, PhysError, PhysRead};
+use ktstr_introspect::{Budget, KernelImage};
 use ktstr_kernels::tools::{self, Tool};
 use ktstr_kernels::{Cache, KernelSpec, Lines, OptionState, ResolveOptions, resolve};
 use ktstr_machine::{
@@ -229,7 +229,7 @@ fn agrees(task: &Task, told: &Told) -> bool {
 fn assert_tasks(guest: &Guest, tasks: &Tasks) {
     let told = told_tasks(guest);
     assert!(told.len() > 30, "{}", told.len());
-    let all = tasks.all().unwrap();
+    let all = tasks.all(&Budget::default()).unwrap();
     let mut agreed = 0;
     for task in &all {
         // Those that came since, as kernel threads do, are only known from outside.
@@ -280,9 +280,18 @@ fn assert_sched_ext(guest: &Guest, percpu: &PerCpu) {
         assert_eq!(scx.ops_name().unwrap(), None);
     }
     // Nobody loaded any.
-    assert_eq!(Maps::new(&guest.kernel).unwrap().all().unwrap(), []);
     assert_eq!(
-        Programs::new(&guest.kernel, percpu).unwrap().all().unwrap(),
+        Maps::new(&guest.kernel)
+            .unwrap()
+            .all(&Budget::default())
+            .unwrap(),
+        []
+    );
+    assert_eq!(
+        Programs::new(&guest.kernel, percpu)
+            .unwrap()
+            .all(&Budget::default())
+            .unwrap(),
         []
     );
 }
@@ -290,7 +299,9 @@ fn assert_sched_ext(guest: &Guest, percpu: &PerCpu) {
 fn outside_equals_inside(spec: &str, slides: bool) {
     let guest = Guest::boot(spec, slides);
     let kernel = &guest.kernel;
-    let percpu = PerCpu::read(kernel).unwrap();
+    // The kernel has no more than the machine.
+    let percpu = PerCpu::read(kernel, u32::MAX).unwrap();
+    assert_eq!(percpu.cpus(), CPUS);
     assert_eq!(percpu.online(kernel).unwrap().len(), CPUS);
     let runqueues = Runqueues::new(kernel, &percpu).unwrap();
     let tasks = Tasks::new(kernel, &percpu).unwrap();
@@ -306,7 +317,7 @@ fn outside_equals_inside(spec: &str, slides: bool) {
         assert!(busy.clock_ns >= clock_ns, "{busy:?}");
         clock_ns = busy.clock_ns;
         for runqueue in &read {
-            let idle = tasks.read(runqueue.idle).unwrap();
+            let idle = tasks.read(runqueue.idle, &Budget::default()).unwrap();
             assert_eq!(idle.comm, format!("swapper/{}", runqueue.cpu));
         }
         std::thread::sleep(BETWEEN_SAMPLES);

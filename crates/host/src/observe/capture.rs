@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ktstr_introspect::kernel::Kernel;
+use ktstr_introspect::kernel::{Kernel, ReadError};
+use ktstr_introspect::{Budget, BudgetExhausted, BudgetLimits};
 use ktstr_machine::{Machine, VcpuRegisters};
 use ktstr_monitor::state::{KernelState, StateReader};
 use ktstr_monitor::{Missing, Reading, Sampler};
@@ -10,6 +11,13 @@ use serde::Serialize;
 
 use super::guest_memory::GuestRam;
 use crate::causes::chain;
+
+/// What looking for a task that waits too long may cost: it is done again and again, while the machine runs.
+const STALL_LOOK: BudgetLimits = BudgetLimits {
+    bytes: 128 << 20,
+    nodes: 1 << 18,
+    time: Duration::from_secs(1),
+};
 
 /// The kernel of a machine, found and sampled.
 #[derive(Debug)]
@@ -66,7 +74,7 @@ impl Sight {
             machine.pause().map_err(|error| chain(&error))?;
         }
         let registers = machine.vcpu_registers();
-        let kernel = self.reader.read();
+        let kernel = self.reader.read(&Budget::default());
         let resumed = if ended { Ok(()) } else { machine.resume() };
         let stopped = began.elapsed();
         // One that does not run on ends by the watchdog, or has ended meanwhile.
@@ -88,20 +96,32 @@ impl Sight {
     pub(super) fn write_global(&self, path: &str, value: i128) -> Result<(), String> {
         let field = self
             .reader
-            .find_global(path)
+            .find_global(path, &Budget::default())
             .map_err(|error| chain(&error))?;
         let written = field.write(self.kernel.memory(), &self.guest_ram, value);
         written.map_err(|error| chain(&error))
     }
 
-    /// Which task has waited for at least half of what the kernel's watchdog allows, as a clause for a person.
-    pub(super) fn stalling(&self) -> Option<String> {
-        let enabled = self.sampler.latest()?.scx_enabled()?;
-        let limit_ms = self.reader.watchdog_timeout_ms().filter(|_| enabled)?;
-        let (task, waited_ms) = self.reader.longest_waiting()?;
-        let name = format!("{}[{}]", task.comm, task.pid);
-        (waited_ms >= limit_ms / 2)
-            .then(|| format!("when {name} had been runnable for {waited_ms} ms without running"))
+    /// Which task has waited for at least half of what the kernel's watchdog allows, as a clause for a person. The
+    /// error says why all tasks together cost more than a look may.
+    pub(super) fn stalling(&self) -> Result<Option<String>, BudgetExhausted> {
+        let latest = self.sampler.latest();
+        let enabled = latest.and_then(|sample| sample.scx_enabled()) == Some(true);
+        let limit_ms = self.reader.watchdog_timeout_ms().filter(|_| enabled);
+        let Some(limit_ms) = limit_ms else {
+            return Ok(None);
+        };
+        let waiting = match self.reader.longest_waiting(&Budget::new(STALL_LOOK)) {
+            Err(ReadError::Budget(exhausted)) => return Err(exhausted),
+            // What changed while it was read is looked for again.
+            read => read.ok().flatten(),
+        };
+        Ok(waiting
+            .filter(|(_, waited_ms)| *waited_ms >= limit_ms / 2)
+            .map(|(task, waited_ms)| {
+                let name = format!("{}[{}]", task.comm, task.pid);
+                format!("when {name} had been runnable for {waited_ms} ms without running")
+            }))
     }
 
     fn place(&self, rip: u64) -> Option<String> {

@@ -7,6 +7,7 @@
 mod capture;
 mod guest_memory;
 mod image;
+mod moments;
 mod rate;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use capture::Sight;
 pub use capture::{Moment, VcpuState};
 use guest_memory::GuestRam;
 pub(crate) use image::LazyImage;
+use moments::Moments;
 pub use rate::{MonitorRate, MonitorRateError};
 
 /// How long the kernel may take to be found after PID 1 spoke: its memory was set up long before.
@@ -50,7 +52,9 @@ pub(crate) fn sampling(
         return None;
     };
     let default = ktstr_monitor::Settings::default();
-    let sample_bytes = size_of::<CpuSample>() as u64 * u64::from(cpus) + 2048;
+    // What a CPU lacks is said in texts of about that length.
+    let cpu_bytes = size_of::<CpuSample>() as u64 + 128;
+    let sample_bytes = cpu_bytes * u64::from(cpus) + 2048;
     let most = usize::try_from(RECORDING_BYTES / sample_bytes).unwrap_or(usize::MAX);
     let wanted = limit.map_or(default.capacity, |limit| {
         let samples = limit.as_millis() / interval.as_millis().max(1) + 1;
@@ -74,18 +78,20 @@ pub(crate) struct ObserverSettings {
     pub(crate) num_snapshots: u32,
     /// How long that is.
     pub(crate) duration: Duration,
+    /// CPUs that the machine is declared with.
+    pub(crate) cpus: u32,
     /// Whether the test runs under a scheduler of sched_ext.
     pub(crate) has_scheduler: bool,
 }
 
 /// Most snapshots of one test.
-const MOST_SNAPSHOTS: usize = 1000;
+const MAX_SNAPSHOTS: usize = 1000;
 
 /// Most remarks of one test.
-const MOST_REMARKS: usize = 1000;
+const MAX_REMARKS: usize = 1000;
 
 /// Moments that a failure dump has at most.
-const MOST_DUMP_MOMENTS: usize = 4;
+const MAX_DUMP_MOMENTS: usize = 4;
 
 /// How often a task that waits too long is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -104,8 +110,8 @@ pub(crate) struct Observer {
     due: Vec<Duration>,
     /// For how long snapshots have stopped the machine since the body began.
     stopped: Duration,
-    snapshots: Vec<Moment>,
-    dump: Vec<Moment>,
+    snapshots: Moments,
+    dump: Moments,
     watches_for_stalls: bool,
     /// When to look next for a task that waits too long.
     look_at: Option<Instant>,
@@ -151,7 +157,10 @@ impl Observer {
         let looks = settings.sampling.map(|sampling| {
             thread::Builder::new()
                 .name("ktstr-observer".to_owned())
-                .spawn(move || find_and_sample(memory, &settings.image, sampling, &has_booted))
+                .spawn(move || {
+                    let (image, cpus) = (&settings.image, settings.cpus);
+                    find_and_sample(memory, image, cpus, sampling, &has_booted)
+                })
         });
         Self {
             booted: Some(booted),
@@ -166,8 +175,8 @@ impl Observer {
             body_ended: None,
             due,
             stopped: Duration::ZERO,
-            snapshots: Vec::new(),
-            dump: Vec::new(),
+            snapshots: Moments::new(MAX_SNAPSHOTS),
+            dump: Moments::new(MAX_DUMP_MOMENTS),
             watches_for_stalls,
             look_at: None,
             remarks: Vec::new(),
@@ -226,7 +235,7 @@ impl Observer {
             Request::Snapshot(label) => self.snapshot(machine, cut(&label)),
             Request::WriteGlobal { path, value } => self.write_global(cut(&path), value),
             // One place is kept for the machine's end.
-            Request::Dump(_) if self.dump.len() + 1 >= MOST_DUMP_MOMENTS => false,
+            Request::Dump(_) if self.dump.len() + 1 >= MAX_DUMP_MOMENTS => false,
             Request::Dump(DumpMoment::SchedulerGone) => self.dump(
                 machine,
                 "when the scheduler was found to be gone".to_owned(),
@@ -238,13 +247,13 @@ impl Observer {
     }
 
     fn snapshot(&mut self, machine: &mut dyn Machine, label: &str) -> bool {
-        let taken = if self.snapshots.len() < MOST_SNAPSHOTS {
-            self.read(machine, label.to_owned())
-        } else {
-            Err(format!("a test keeps at most {MOST_SNAPSHOTS}"))
-        };
+        let room = self.snapshots.has_room();
+        let taken = room.and_then(|()| self.read(machine, label.to_owned()));
         match taken {
             Ok(moment) => {
+                if let Some(why) = &moment.kernel.exhausted {
+                    self.remark(format!("the snapshot `{label}` does not have all: {why}"));
+                }
                 self.snapshots.push(moment);
                 true
             }
@@ -267,20 +276,18 @@ impl Observer {
     }
 
     fn remark(&mut self, remark: String) {
-        if self.remarks.len() < MOST_REMARKS {
+        if self.remarks.len() < MAX_REMARKS {
             self.remarks.push(remark);
         }
     }
 
-    /// Reads what a failure dump shows.
+    /// Reads what a failure dump shows. Says whether it has it.
     pub(crate) fn dump(&mut self, machine: &mut dyn Machine, label: String) -> bool {
-        if self.dump.len() >= MOST_DUMP_MOMENTS {
-            return false;
-        }
-        let taken = self.read(machine, label);
-        let done = taken.is_ok();
-        self.dump.extend(taken.ok());
-        done
+        let room = self.dump.has_room();
+        let taken = room.and_then(|()| self.read(machine, label));
+        let is_taken = taken.is_ok();
+        taken.into_iter().for_each(|moment| self.dump.push(moment));
+        is_taken
     }
 
     fn read(&mut self, machine: &mut dyn Machine, label: String) -> Result<Moment, String> {
@@ -303,10 +310,13 @@ impl Observer {
             self.look_at = self.still_to_be_seen().then(|| Instant::now() + LOOK_EVERY);
             return;
         };
-        let waits = self.sight().ok().and_then(Sight::stalling);
-        match waits {
-            Some(what) => _ = self.dump(machine, what),
-            None => self.look_at = Some(Instant::now() + LOOK_EVERY),
+        match self.sight().map_or(Ok(None), Sight::stalling) {
+            Ok(Some(what)) => _ = self.dump(machine, what),
+            Ok(None) => self.look_at = Some(Instant::now() + LOOK_EVERY),
+            // It is looked for no more.
+            Err(exhausted) => self.remark(format!(
+                "no task that waits too long was looked for from then on: {exhausted}"
+            )),
         }
     }
 
@@ -345,8 +355,8 @@ impl Observer {
         // Whatever comes of it is in the state.
         let _ = self.sight();
         let mut observation = Observation {
-            snapshots: self.snapshots,
-            dump: self.dump,
+            snapshots: self.snapshots.into_vec(),
+            dump: self.dump.into_vec(),
             remarks: self.remarks,
             ..Observation::default()
         };
@@ -431,6 +441,7 @@ impl Observation {
 fn find_and_sample(
     memory: GuestRam,
     image: &LazyImage,
+    cpus: u32,
     sampling: ktstr_monitor::Settings,
     has_booted: &Receiver<Result<VcpuClock, String>>,
 ) -> Result<Sight, String> {
@@ -453,8 +464,9 @@ fn find_and_sample(
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
     };
-    let source = KernelSource::new(&kernel, vcpu_times(clock)).map_err(|error| chain(&error))?;
-    let reader = StateReader::new(&kernel, sampling.tick).map_err(|error| chain(&error))?;
+    let source =
+        KernelSource::new(&kernel, cpus, vcpu_times(clock)).map_err(|error| chain(&error))?;
+    let reader = StateReader::new(&kernel, cpus, sampling.tick).map_err(|error| chain(&error))?;
     let sampler = Sampler::start(Box::new(source), sampling)
         .map_err(|error| format!("starting the monitor's thread: {error}"))?;
     Ok(Sight {

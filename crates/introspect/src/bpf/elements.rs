@@ -3,14 +3,17 @@
 
 use super::{Map, MapType};
 use crate::btf::Field;
+use crate::budget::Budget;
 use crate::kernel::{Kernel, PerCpu, ReadError, stable};
+use crate::memory::BudgetedMemory;
 
 /// The lowest bit of a pointer that ends a chain; above it is the number of the bucket.
 const NULLS: u64 = 1;
 /// Buckets are read in pieces of this many.
 const BUCKETS_AT_ONCE: u64 = 4096;
-/// Memory that the elements of a map take here at most, all together.
-const MAX_ELEMENT_BYTES: usize = 32 << 20;
+/// Memory that the elements of one map take here at most, and that of its buckets: it is to leave something of the
+/// budget for others.
+const MAX_ELEMENT_BYTES: usize = 16 << 20;
 
 /// An entry of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,13 +92,15 @@ impl MapElements {
         })
     }
 
-    /// At most `limit` entries of `map`, and not more than take 32 MiB here.
-    pub fn read(&self, map: &Map, limit: usize) -> Result<Elements, ReadError> {
+    /// At most `limit` entries of `map`, and not more than take 16 MiB here; of a hash table those in the first
+    /// 16 MiB of its buckets.
+    pub fn read(&self, map: &Map, limit: usize, budget: &Budget) -> Result<Elements, ReadError> {
+        let memory = self.kernel.memory().within(budget);
         let limit = limit.min(self.most_elements(map));
         match map.map_type {
-            MapType::ARRAY | MapType::PERCPU_ARRAY => self.array(map, limit),
+            MapType::ARRAY | MapType::PERCPU_ARRAY => self.array(memory, map, limit),
             MapType::HASH | MapType::LRU_HASH | MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH => {
-                self.hash(map, limit)
+                self.hash(memory, map, limit)
             }
             _ => Err(ReadError::Unsupported {
                 what: "what is in maps of this type can't be read from outside: only arrays and hash tables",
@@ -126,8 +131,12 @@ impl MapElements {
         Ok(map.address.wrapping_add(self.array.value).wrapping_add(at))
     }
 
-    fn array(&self, map: &Map, limit: usize) -> Result<Elements, ReadError> {
-        let memory = self.kernel.memory();
+    fn array(
+        &self,
+        memory: BudgetedMemory<'_>,
+        map: &Map,
+        limit: usize,
+    ) -> Result<Elements, ReadError> {
         let first = self.array_address(map, 0)?;
         let step = match map.map_type {
             // A pointer for each.
@@ -137,8 +146,9 @@ impl MapElements {
         let count = usize::try_from(map.max_entries).unwrap_or(usize::MAX);
         let elements = (0..map.max_entries).take(limit).map(|index| {
             let at = first.wrapping_add(step.wrapping_mul(index.into()));
+            memory.budget().charge_nodes(1)?;
             let value = if map.map_type == MapType::PERCPU_ARRAY {
-                self.per_cpu(memory.u64(at)?, map)?
+                self.per_cpu(memory, memory.u64(at)?, map)?
             } else {
                 ElementValue::Single(memory.bytes(at, map.value_size.into())?)
             };
@@ -154,14 +164,26 @@ impl MapElements {
     }
 
     /// The value of each CPU at the per-CPU address `variable`.
-    fn per_cpu(&self, variable: u64, map: &Map) -> Result<ElementValue, ReadError> {
+    fn per_cpu(
+        &self,
+        memory: BudgetedMemory<'_>,
+        variable: u64,
+        map: &Map,
+    ) -> Result<ElementValue, ReadError> {
         let values = self.percpu.addresses(variable);
-        let values = values.map(|at| self.kernel.memory().bytes(at, map.value_size.into()));
+        let values = values.map(|at| {
+            memory.budget().charge_nodes(1)?;
+            memory.bytes(at, map.value_size.into())
+        });
         Ok(ElementValue::PerCpu(values.collect::<Result<_, _>>()?))
     }
 
-    fn hash(&self, map: &Map, limit: usize) -> Result<Elements, ReadError> {
-        let memory = self.kernel.memory();
+    fn hash(
+        &self,
+        memory: BudgetedMemory<'_>,
+        map: &Map,
+        limit: usize,
+    ) -> Result<Elements, ReadError> {
         let hash = &self.hash;
         let table = memory.u64(map.address.wrapping_add(hash.buckets.offset))?;
         let count = u64::from(memory.u32(map.address.wrapping_add(hash.n_buckets.offset))?);
@@ -176,7 +198,12 @@ impl MapElements {
         let mut bucket = 0;
         while bucket < count {
             let now = BUCKETS_AT_ONCE.min(count - bucket);
-            let at = table.wrapping_add(bucket.wrapping_mul(hash.bucket_bytes));
+            let read_bytes = bucket.saturating_mul(hash.bucket_bytes);
+            if read_bytes >= MAX_ELEMENT_BYTES as u64 {
+                found.cut = true;
+                return Ok(found);
+            }
+            let at = table.wrapping_add(read_bytes);
             let bytes = memory.bytes(at, now.saturating_mul(hash.bucket_bytes))?;
             for number in 0..now {
                 let offset = number * hash.bucket_bytes + hash.head;
@@ -188,7 +215,7 @@ impl MapElements {
                 }
                 let left = limit - found.elements.len();
                 let address = at.wrapping_add(offset);
-                let chain = stable(|| self.chain(map, address, bucket + number, left))?;
+                let chain = stable(|| self.chain(memory, map, (address, bucket + number), left))?;
                 found.elements.extend(chain.elements);
                 if chain.cut {
                     found.cut = true;
@@ -204,12 +231,11 @@ impl MapElements {
     /// says whose it is.
     fn chain(
         &self,
+        memory: BudgetedMemory<'_>,
         map: &Map,
-        head: u64,
-        bucket: u64,
+        (head, bucket): (u64, u64),
         limit: usize,
     ) -> Result<Elements, ReadError> {
-        let memory = self.kernel.memory();
         let mut found = Elements::default();
         let mut at = memory.u64(head)?;
         while at & NULLS == 0 {
@@ -217,7 +243,8 @@ impl MapElements {
                 found.cut = true;
                 return Ok(found);
             }
-            found.elements.push(self.hash_element(map, at)?);
+            memory.budget().charge_nodes(1)?;
+            found.elements.push(self.hash_element(memory, map, at)?);
             at = memory.u64(at)?;
         }
         if at >> 1 != bucket {
@@ -228,13 +255,17 @@ impl MapElements {
         Ok(found)
     }
 
-    fn hash_element(&self, map: &Map, element: u64) -> Result<Element, ReadError> {
-        let memory = self.kernel.memory();
+    fn hash_element(
+        &self,
+        memory: BudgetedMemory<'_>,
+        map: &Map,
+        element: u64,
+    ) -> Result<Element, ReadError> {
         let key_at = element.wrapping_add(self.hash.key);
         let value_at = key_at.wrapping_add(u64::from(map.key_size).next_multiple_of(8));
         let value = match map.map_type {
             MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH => {
-                self.per_cpu(memory.u64(value_at)?, map)?
+                self.per_cpu(memory, memory.u64(value_at)?, map)?
             }
             _ => ElementValue::Single(memory.bytes(value_at, map.value_size.into())?),
         };

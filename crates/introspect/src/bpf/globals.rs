@@ -1,10 +1,14 @@
 //! Global variables of BPF objects: maps of one value, whose type is a section (`.bss`, `.data`, `.rodata`).
 
 use super::value::{Step, locate, steps};
-use super::{Map, MapElements, MapType, ObjectBtf, Value};
+use super::{Map, MapElements, MapType, ObjectBtf, ObjectBtfCache, Value};
 use crate::btf::{Btf, Kind, Type, TypeError, TypeId};
+use crate::budget::Budget;
 use crate::kernel::{Kernel, PerCpu, ReadError};
 use crate::memory::{KernelMemory, MemoryError, PhysError, PhysWrite};
+
+/// Names of variables that an error lists at most, in bytes.
+const MAX_LISTED_BYTES: usize = 4096;
 
 /// Reads global variables.
 #[derive(Clone, Debug)]
@@ -134,11 +138,16 @@ impl Globals {
     }
 
     /// The section that `map` is; nothing if it is another kind of map.
-    pub fn section(&self, map: &Map) -> Result<Option<GlobalSection>, ReadError> {
+    pub fn section(
+        &self,
+        map: &Map,
+        cache: &ObjectBtfCache,
+        budget: &Budget,
+    ) -> Result<Option<GlobalSection>, ReadError> {
         if map.map_type != MapType::ARRAY || map.btf == 0 || map.value_type == TypeId(0) {
             return Ok(None);
         }
-        let btf = self.btf.read(map.btf)?;
+        let btf = self.btf.read(map.btf, cache, budget)?;
         let of = btf.get(map.value_type)?;
         if of.kind() != Kind::Datasec {
             return Ok(None);
@@ -155,19 +164,21 @@ impl Globals {
 
 impl GlobalSection {
     /// Its variables and their values.
-    pub fn read(&self) -> Result<Value, ReadError> {
-        let bytes = self
-            .memory
-            .bytes(self.address, self.map.value_size.into())?;
-        Ok(Value::render(&self.btf, self.map.value_type, &bytes)?)
+    pub fn read(&self, budget: &Budget) -> Result<Value, ReadError> {
+        let memory = self.memory.within(budget);
+        let bytes = memory.bytes(self.address, self.map.value_size.into())?;
+        let of = self.map.value_type;
+        Ok(Value::render(&self.btf, of, &bytes, budget)?)
     }
 
     /// The number at `path`: a variable, a member or an element of one.
-    pub fn field(&self, path: &str) -> Result<GlobalField, GlobalError> {
-        let located = self.locate(path).map_err(|source| GlobalError::Type {
-            path: path.to_owned(),
-            source,
-        })?;
+    pub fn field(&self, path: &str, budget: &Budget) -> Result<GlobalField, GlobalError> {
+        let located = self
+            .locate(path, budget)
+            .map_err(|source| GlobalError::Type {
+                path: path.to_owned(),
+                source,
+            })?;
         let Some((at, of, is_bit_field)) = located else {
             return Err(self.not_found(path));
         };
@@ -188,32 +199,52 @@ impl GlobalSection {
         })
     }
 
-    fn locate(&self, path: &str) -> Result<Option<(u64, Type<'_>, bool)>, TypeError> {
+    fn locate(
+        &self,
+        path: &str,
+        budget: &Budget,
+    ) -> Result<Option<(u64, Type<'_>, bool)>, TypeError> {
         let section = self.btf.get(self.map.value_type)?;
         let steps = steps(path).unwrap_or_default();
         let Some((Step::Member(name), inner)) = steps.split_first() else {
             return Ok(None);
         };
+        budget.charge_nodes(section.vlen() as u64)?;
         let Some(var) = section.section_vars().find(|var| var.name == *name) else {
             return Ok(None);
         };
-        let found = locate(&self.btf, var.type_id, inner)?;
+        let found = locate(&self.btf, var.type_id, inner, budget)?;
         Ok(found.map(|(at, of, bits)| (at.saturating_add(var.offset.into()), of, bits)))
     }
 
     fn not_found(&self, path: &str) -> GlobalError {
         let section = self.btf.get(self.map.value_type).ok();
-        let names: Vec<&str> = section
+        let names = section
             .into_iter()
             .flat_map(|section| section.section_vars())
-            .map(|var| var.name)
-            .collect();
+            .map(|var| var.name);
         GlobalError::NotFound {
             section: self.name.clone(),
             path: path.to_owned(),
-            variables: names.join(", "),
+            variables: listed(names),
         }
     }
+}
+
+/// Names in a list, which ends with `…` if there are more.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut list = String::new();
+    for name in names {
+        if !list.is_empty() {
+            list += ", ";
+        }
+        if list.len() + name.len() > MAX_LISTED_BYTES {
+            list.push('…');
+            break;
+        }
+        list += name;
+    }
+    list
 }
 
 fn number_kind(of: Type<'_>) -> Option<FieldKind> {

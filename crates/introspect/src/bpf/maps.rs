@@ -2,6 +2,7 @@
 
 use super::xarray::IdTable;
 use crate::btf::{Field, TypeId};
+use crate::budget::Budget;
 use crate::bytes;
 use crate::kernel::record::{Record, RecordBuilder, value, value_u32};
 use crate::kernel::{Kernel, ReadError};
@@ -113,14 +114,14 @@ impl Maps {
     }
 
     /// All maps, in order of their ids.
-    pub fn all(&self) -> Result<Vec<Map>, ReadError> {
+    pub fn all(&self, budget: &Budget) -> Result<Vec<Map>, ReadError> {
+        let memory = self.kernel.memory().within(budget);
         let mut bytes = Vec::new();
         self.table
-            .objects()?
+            .objects(budget)?
             .into_iter()
             .map(|address| {
-                let memory = self.kernel.memory();
-                self.record.read(memory, address, &mut bytes)?;
+                self.record.read_within(memory, address, &mut bytes)?;
                 Ok(self.map(address, &bytes))
             })
             .collect()

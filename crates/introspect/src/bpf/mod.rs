@@ -14,6 +14,6 @@ mod xarray;
 pub use elements::{Element, ElementValue, Elements, MapElements};
 pub use globals::{FieldKind, GlobalError, GlobalField, GlobalSection, Globals, WriteError};
 pub use maps::{Map, MapType, Maps};
-pub use object_btf::ObjectBtf;
+pub use object_btf::{ObjectBtf, ObjectBtfCache};
 pub use programs::{Program, ProgramStats, Programs};
 pub use value::Value;

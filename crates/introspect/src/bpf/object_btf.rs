@@ -1,6 +1,10 @@
 //! The type information of BPF objects (`struct btf`, `kernel/bpf/btf.c`).
 
-use crate::btf::{Btf, Field};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::btf::{Btf, BtfError, Field};
+use crate::budget::Budget;
 use crate::kernel::{Kernel, ReadError};
 
 /// More type information than any program has (`BTF_MAX_SIZE`).
@@ -15,6 +19,13 @@ pub struct ObjectBtf {
     base: Option<Field>,
 }
 
+/// Type information that was read in one look. Most maps of an object have the same: it is read once.
+#[derive(Debug, Default)]
+pub struct ObjectBtfCache {
+    /// By the address of the `struct btf`.
+    read: RefCell<HashMap<u64, Result<Btf, ReadError>>>,
+}
+
 impl ObjectBtf {
     /// Looks up where everything is.
     pub fn new(kernel: &Kernel) -> Result<Self, ReadError> {
@@ -27,10 +38,24 @@ impl ObjectBtf {
         })
     }
 
-    /// The type information of the `struct btf` at `address`, as [`Map::btf`](super::Map::btf) has it. It
-    /// does not change while its map or program lives.
-    pub fn read(&self, address: u64) -> Result<Btf, ReadError> {
-        let memory = self.kernel.memory();
+    /// The type information of the `struct btf` at `address`, as [`Map::btf`](super::Map::btf) has it, from
+    /// `cache` if it was read before. It does not change while its map or program lives.
+    pub fn read(
+        &self,
+        address: u64,
+        cache: &ObjectBtfCache,
+        budget: &Budget,
+    ) -> Result<Btf, ReadError> {
+        if let Some(read) = cache.read.borrow().get(&address) {
+            return read.clone();
+        }
+        let read = self.read_anew(address, budget);
+        cache.read.borrow_mut().insert(address, read.clone());
+        read
+    }
+
+    fn read_anew(&self, address: u64, budget: &Budget) -> Result<Btf, ReadError> {
+        let memory = self.kernel.memory().within(budget);
         let data = memory.u64(address.wrapping_add(self.data.offset))?;
         let size = memory.u32(address.wrapping_add(self.data_size.offset))?;
         if size > MAX_BTF_BYTES {
@@ -44,10 +69,10 @@ impl ObjectBtf {
             None => 0,
         };
         // What a BPF object or a module continues can only be the kernel's own.
-        Ok(if base == 0 {
-            Btf::parse(&bytes)?
-        } else {
-            Btf::parse_split(&bytes, &self.kernel.image().btf)?
+        let base = (base != 0).then(|| self.kernel.image().btf.clone());
+        Btf::parse_within(&bytes, base, budget).map_err(|error| match error {
+            BtfError::Budget(exhausted) => exhausted.into(),
+            error => error.into(),
         })
     }
 }

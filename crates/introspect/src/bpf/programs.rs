@@ -4,12 +4,11 @@ use std::ops::Range;
 
 use super::xarray::IdTable;
 use crate::btf::Field;
+use crate::budget::Budget;
 use crate::bytes;
 use crate::kernel::record::{Record, RecordBuilder, value, value_u32};
 use crate::kernel::{Kernel, PerCpu, ReadError};
-
-/// More than the programs and CPUs of a large machine make. A table of ids may name one program very often.
-const MAX_COUNTERS: usize = 1 << 22;
+use crate::memory::BudgetedMemory;
 
 /// A program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,23 +98,16 @@ impl Programs {
     }
 
     /// All programs, in order of their ids.
-    pub fn all(&self) -> Result<Vec<Program>, ReadError> {
+    pub fn all(&self, budget: &Budget) -> Result<Vec<Program>, ReadError> {
         let (mut prog, mut aux) = (Vec::new(), Vec::new());
-        let programs = self.table.objects()?;
-        let counters = programs.len().saturating_mul(self.percpu.cpus() as usize);
-        if counters > MAX_COUNTERS {
-            return Err(ReadError::TooMany {
-                what: "all programs' counters of each CPU",
-                limit: MAX_COUNTERS,
-            });
-        }
-        programs
+        let memory = self.kernel.memory().within(budget);
+        self.table
+            .objects(budget)?
             .into_iter()
             .map(|address| {
-                let memory = self.kernel.memory();
-                self.prog.read(memory, address, &mut prog)?;
+                self.prog.read_within(memory, address, &mut prog)?;
                 let at = value(self.aux, &prog);
-                self.aux_record.read(memory, at, &mut aux)?;
+                self.aux_record.read_within(memory, at, &mut aux)?;
                 let name = usize::try_from(self.name.offset).ok();
                 let name = name.and_then(|at| aux.get(at..at.checked_add(16)?));
                 let code = self
@@ -128,14 +120,14 @@ impl Programs {
                     prog_type: value_u32(self.prog_type, &prog),
                     verified_insns: self.verified_insns.map(|field| value_u32(field, &aux)),
                     code: code.unwrap_or_default(),
-                    stats: self.stats(value(self.stats, &prog))?,
+                    stats: self.stats(memory, value(self.stats, &prog))?,
                 })
             })
             .collect()
     }
 
     /// The sum of the counters at the per-CPU address `variable`.
-    fn stats(&self, variable: u64) -> Result<ProgramStats, ReadError> {
+    fn stats(&self, memory: BudgetedMemory<'_>, variable: u64) -> Result<ProgramStats, ReadError> {
         let mut sum = ProgramStats::default();
         if variable == 0 {
             return Ok(sum);
@@ -143,9 +135,8 @@ impl Programs {
         let counters = &self.counters;
         let mut bytes = Vec::new();
         for address in self.percpu.addresses(variable) {
-            counters
-                .record
-                .read(self.kernel.memory(), address, &mut bytes)?;
+            memory.budget().charge_nodes(1)?;
+            counters.record.read_within(memory, address, &mut bytes)?;
             let add = |to: &mut u64, field| *to = to.wrapping_add(value(field, &bytes));
             add(&mut sum.run_count, counters.count);
             add(&mut sum.run_time_ns, counters.time);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::btf::{Btf, Field, Kind, Struct, Type, TypeError, TypeId};
+use crate::budget::Budget;
 
 /// Deepest nesting, and most values, that are rendered. What is beyond is [`Value::Cut`].
 const MAX_DEPTH: usize = 32;
@@ -11,6 +12,8 @@ const MAX_VALUES: usize = 100_000;
 /// Most bytes of names and text in a value. Members may overlap, as those of a union do, so that what is rendered is
 /// not bounded by the length of what is read.
 const MAX_TEXT_BYTES: usize = 4 << 20;
+/// The name of the last member of a structure of which not all were rendered; its value is [`Value::Cut`].
+const REST: &str = "…";
 
 /// A value of a C type.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,15 +48,39 @@ pub enum Value {
 }
 
 impl Value {
-    /// Renders `bytes` as a value of type `id`. Bytes that are missing are [`Value::Cut`].
-    pub fn render(btf: &Btf, id: TypeId, bytes: &[u8]) -> Result<Self, TypeError> {
+    /// Renders `bytes` as a value of type `id`. Bytes that are missing are [`Value::Cut`], and so is what is
+    /// beyond 100,000 values, 4 MiB of text or `budget`: as an element of an array, or as a member `…` of a
+    /// structure, for all that follow.
+    pub fn render(btf: &Btf, id: TypeId, bytes: &[u8], budget: &Budget) -> Result<Self, TypeError> {
         let mut renderer = Renderer {
             btf,
+            budget,
             left: MAX_VALUES,
             left_text_bytes: MAX_TEXT_BYTES,
             enumerators: HashMap::new(),
         };
+        if !renderer.has_value() {
+            return Ok(Self::Cut);
+        }
         renderer.render(btf.get(id)?, bytes, MAX_DEPTH)
+    }
+
+    /// Bytes of memory that it takes here, about.
+    pub fn memory_bytes(&self) -> u64 {
+        let inner: u64 = match self {
+            Self::Struct(members) => members
+                .iter()
+                .map(|(name, value)| {
+                    size_of::<String>() as u64 + name.len() as u64 + value.memory_bytes()
+                })
+                .sum(),
+            Self::Array(elements) => elements.iter().map(Self::memory_bytes).sum(),
+            Self::Text(text) => text.len() as u64,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Enum { name, .. } => name.as_ref().map_or(0, |name| name.len() as u64),
+            _ => 0,
+        };
+        inner.saturating_add(size_of::<Self>() as u64)
     }
 
     /// The member or element at `path`: `stats.per_cpu[3]`.
@@ -83,8 +110,11 @@ impl Value {
     }
 }
 
+/// Whoever calls [`Renderer::render`] has asked [`Renderer::has_value`] before, so that each value is counted,
+/// those too of which nothing is left.
 struct Renderer<'a> {
     btf: &'a Btf,
+    budget: &'a Budget,
     left: usize,
     left_text_bytes: usize,
     /// Names of values of the enumerations that were met: an array of thousands looks them up each time.
@@ -97,10 +127,6 @@ impl<'a> Renderer<'a> {
         let Some(depth) = depth.checked_sub(1) else {
             return Ok(Value::Cut);
         };
-        if self.left == 0 {
-            return Ok(Value::Cut);
-        }
-        self.left -= 1;
         match of.kind() {
             Kind::Struct | Kind::Union => {
                 let mut members = Vec::new();
@@ -110,8 +136,13 @@ impl<'a> Renderer<'a> {
             Kind::Array => self.array(of, bytes, depth),
             Kind::Datasec => {
                 let mut members = Vec::new();
+                // Variables that the types don't know take time too.
+                if !self.has_nodes(of.vlen()) {
+                    return Ok(Value::Cut);
+                }
                 for var in of.section_vars() {
-                    if self.left == 0 || !self.has_text(var.name.len()) {
+                    if !self.has_value() || !self.has_text(var.name.len()) {
+                        members.push((REST.to_owned(), Value::Cut));
                         break;
                     }
                     let value = self.part(var.type_id, bytes, var.offset.into(), depth)?;
@@ -129,9 +160,22 @@ impl<'a> Renderer<'a> {
         }
     }
 
+    /// Whether one more value is worth it; if so, it is counted.
+    fn has_value(&mut self) -> bool {
+        let left = self.left.checked_sub(1).filter(|_| self.has_nodes(1));
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Whether the look may visit so many more.
+    fn has_nodes(&self, nodes: usize) -> bool {
+        self.budget.charge_nodes(nodes as u64).is_ok()
+    }
+
     /// Whether so many bytes of names and text more are worth it; if so, they are counted.
     fn has_text(&mut self, bytes: usize) -> bool {
         let left = self.left_text_bytes.checked_sub(bytes);
+        let left = left.filter(|_| self.budget.charge_bytes(bytes as u64).is_ok());
         self.left_text_bytes = left.unwrap_or(self.left_text_bytes);
         left.is_some()
     }
@@ -157,27 +201,32 @@ impl<'a> Renderer<'a> {
         depth: usize,
         into: &mut Vec<(String, Value)>,
     ) -> Result<(), TypeError> {
+        let rest = || (REST.to_owned(), Value::Cut);
         let Some(depth) = depth.checked_sub(1) else {
+            into.push(rest());
             return Ok(());
         };
         for member in of.members() {
-            if self.left == 0 {
+            // An anonymous structure is counted too, as it may have no members and be one of very many.
+            if !self.has_value() {
+                // Those of an outer structure that follow are told of by the same mark.
+                if into.last().is_none_or(|(name, _)| name != REST) {
+                    into.push(rest());
+                }
                 return Ok(());
             }
             let bit_offset = bit_base + u64::from(member.bit_offset);
             let inner = self.btf.get(member.type_id)?.stripped()?;
             let is_composite = matches!(inner.kind(), Kind::Struct | Kind::Union);
             if member.name.is_empty() && is_composite {
-                // Counted too, as it may have no members and be one of very many.
-                self.left -= 1;
                 self.members(inner, bit_offset, bytes, depth, into)?;
                 continue;
             }
             if !self.has_text(member.name.len()) {
+                into.push(rest());
                 return Ok(());
             }
             let value = if member.bitfield_bits.is_some() {
-                self.left -= 1;
                 let field = Field::new(self.btf, bit_offset, &member)?;
                 self.bit_field(inner, field, bytes)
             } else {
@@ -209,7 +258,7 @@ impl<'a> Renderer<'a> {
         }
         let mut elements = Vec::new();
         for part in whole.chunks_exact(size) {
-            if self.left == 0 {
+            if !self.has_value() {
                 elements.push(Value::Cut);
                 break;
             }
@@ -264,6 +313,9 @@ impl<'a> Renderer<'a> {
         } else {
             value.cast_signed()
         };
+        if !self.enumerators.contains_key(&of.id()) && !self.has_nodes(of.vlen()) {
+            return Value::Enum { value, name: None };
+        }
         let names = self.enumerators.entry(of.id()).or_insert_with(|| {
             let mut names = HashMap::new();
             for one in of.enumerators().filter(|one| !one.name.is_empty()) {
@@ -381,6 +433,7 @@ pub(super) fn locate<'a>(
     btf: &'a Btf,
     id: TypeId,
     path: &[Step<'_>],
+    budget: &Budget,
 ) -> Result<Option<(u64, Type<'a>, bool)>, TypeError> {
     let mut at = 0_u64;
     let mut of = btf.get(id)?.stripped()?;
@@ -391,7 +444,7 @@ pub(super) fn locate<'a>(
                 let Some(layout) = Struct::from_id(btf, of.id())? else {
                     return Ok(None);
                 };
-                let Some(field) = layout.member(name)? else {
+                let Some(field) = layout.member(name, budget)? else {
                     return Ok(None);
                 };
                 at = at.saturating_add(field.offset);

@@ -1,12 +1,12 @@
 //! Tables from ids to objects (`struct idr` over `struct xarray`, `include/linux/xarray.h`).
 
-use crate::btf::Field;
-use crate::kernel::{Kernel, ReadError, stable};
+use std::collections::HashSet;
 
-/// More objects than are believed.
-const MAX_ENTRIES: usize = 1 << 16;
-/// Nodes that are visited to find them.
-const MAX_NODES: usize = 1 << 16;
+use crate::btf::Field;
+use crate::budget::Budget;
+use crate::kernel::{Kernel, ReadError, stable};
+use crate::memory::BudgetedMemory;
+
 /// The low bits of an entry: 0 is a pointer, 2 something of the table's own, others are numbers.
 const TAG_MASK: u64 = 3;
 const INTERNAL: u64 = 2;
@@ -37,27 +37,23 @@ impl IdTable {
         })
     }
 
-    /// The addresses of the objects in it, in order of their ids.
-    pub(super) fn objects(&self) -> Result<Vec<u64>, ReadError> {
-        stable(|| self.walk())
+    /// The addresses of the objects in it, in order of their ids. One that has several ids is there once.
+    pub(super) fn objects(&self, budget: &Budget) -> Result<Vec<u64>, ReadError> {
+        let memory = self.kernel.memory().within(budget);
+        stable(|| self.walk(memory))
     }
 
-    fn walk(&self) -> Result<Vec<u64>, ReadError> {
-        let memory = self.kernel.memory();
-        let what = "a table of ids";
+    fn walk(&self, memory: BudgetedMemory<'_>) -> Result<Vec<u64>, ReadError> {
         let mut found = Vec::new();
-        let mut nodes = 0;
+        let mut seen = HashSet::new();
         // Entries to look at, the next one last, each with the shift that a node there must be below.
         let mut pending = vec![(memory.u64(self.head)?, u8::MAX)];
         while let Some((entry, above)) = pending.pop() {
+            memory.budget().charge_nodes(1)?;
             if entry & TAG_MASK == 0 {
-                if found.len() == MAX_ENTRIES {
-                    return Err(ReadError::TooMany {
-                        what,
-                        limit: MAX_ENTRIES,
-                    });
+                if entry != 0 && seen.insert(entry) {
+                    found.push(entry);
                 }
-                found.extend((entry != 0).then_some(entry));
                 continue;
             }
             if entry & TAG_MASK != INTERNAL || entry <= LAST_MARK {
@@ -65,9 +61,10 @@ impl IdTable {
             }
             let node = entry - INTERNAL;
             let [shift] = memory.array(node.wrapping_add(self.shift.offset))?;
-            nodes += 1;
-            if shift >= above || nodes > MAX_NODES {
-                return Err(ReadError::Unstable { what });
+            if shift >= above {
+                return Err(ReadError::Unstable {
+                    what: "a table of ids",
+                });
             }
             let slots = memory.bytes(node.wrapping_add(self.slots.offset), self.slots.size)?;
             let (slots, _) = slots.as_chunks::<8>();

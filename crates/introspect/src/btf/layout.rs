@@ -1,6 +1,7 @@
 //! Where a member is, by its path: `task_struct` has `scx.dsq` at such a byte, or this kernel has none.
 
 use super::{Btf, Kind, Member, Type, TypeError, TypeId};
+use crate::budget::Budget;
 use crate::bytes::uint;
 
 /// How many members are looked at to find one through anonymous structures. The biggest structure of a kernel
@@ -90,7 +91,8 @@ impl<'a> Struct<'a> {
     /// The member at `path` (`scx.dsq`; anonymous structures have no part in it), or nothing if this kernel
     /// has none.
     pub fn optional(&self, path: &'static str) -> Result<Option<Field>, LayoutError> {
-        self.walk(path).map_err(|source| self.type_error(source))
+        self.walk(path, None)
+            .map_err(|source| self.type_error(source))
     }
 
     /// The member at `path`, which the caller can't do without.
@@ -136,13 +138,13 @@ impl<'a> Struct<'a> {
         }
     }
 
-    fn walk(&self, path: &str) -> Result<Option<Field>, TypeError> {
+    fn walk(&self, path: &str, budget: Option<&Budget>) -> Result<Option<Field>, TypeError> {
         let btf = self.of.btf();
         let mut of = self.of;
         let mut bit_offset: u64 = 0;
         let mut last = None;
         for name in path.split('.') {
-            let Some((at, member)) = find_member(of, name)? else {
+            let Some((at, member)) = find_member(of, name, budget)? else {
                 return Ok(None);
             };
             bit_offset += at;
@@ -153,9 +155,9 @@ impl<'a> Struct<'a> {
             .transpose()
     }
 
-    /// The member of this name, which need not be known beforehand.
-    pub(crate) fn member(&self, name: &str) -> Result<Option<Field>, TypeError> {
-        self.walk(name)
+    /// The member of this name, which need not be known beforehand, of what a guest has.
+    pub(crate) fn member(&self, name: &str, budget: &Budget) -> Result<Option<Field>, TypeError> {
+        self.walk(name, Some(budget))
     }
 
     fn type_error(&self, source: TypeError) -> LayoutError {
@@ -167,12 +169,17 @@ impl<'a> Struct<'a> {
 }
 
 /// The member `name`, which may lie in anonymous structures, with its offset in bits.
-fn find_member<'a>(of: Type<'a>, name: &str) -> Result<Option<(u64, Member<'a>)>, TypeError> {
+fn find_member<'a>(
+    of: Type<'a>,
+    name: &str,
+    budget: Option<&Budget>,
+) -> Result<Option<(u64, Member<'a>)>, TypeError> {
     let mut pending = vec![(0, of)];
     let mut seen = 0;
     while let Some((outer, of)) = pending.pop() {
         for member in of.members() {
             seen += 1;
+            budget.map_or(Ok(()), |budget| budget.charge_nodes(1))?;
             if seen > MAX_MEMBERS {
                 return Err(TypeError::Endless { id: of.id().0 });
             }

@@ -10,6 +10,7 @@ mod types;
 
 use std::sync::Arc;
 
+use crate::budget::Budget;
 use crate::bytes::uint;
 pub use layout::{BitField, Field, LayoutError, Struct};
 pub use parse::BtfError;
@@ -50,12 +51,21 @@ struct NameIndex {
 impl Btf {
     /// Reads type information that stands for itself, as that of a kernel or of a BPF object.
     pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
-        parse::parse(bytes, None)
+        parse::parse(bytes, None, None)
     }
 
     /// Reads type information that continues `base`, as that of a module.
     pub fn parse_split(bytes: &[u8], base: &Self) -> Result<Self, BtfError> {
-        parse::parse(bytes, Some(base.clone()))
+        parse::parse(bytes, Some(base.clone()), None)
+    }
+
+    /// As [`Self::parse`], or [`Self::parse_split`] if there is a base, of what a guest has.
+    pub fn parse_within(
+        bytes: &[u8],
+        base: Option<Self>,
+        budget: &Budget,
+    ) -> Result<Self, BtfError> {
+        parse::parse(bytes, base, Some(budget))
     }
 
     /// Ids below this are types, the base's included. Id 0 is `void`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Btf, Inner, Kind, NameIndex, name_bytes};
+use crate::budget::{Budget, BudgetExhausted};
 use crate::bytes::{u16_at, u32_at};
 
 const MAGIC: u16 = 0xeb9f;
@@ -60,9 +61,17 @@ pub enum BtfError {
         /// How long the names are, those of the base included.
         len: u64,
     },
+    /// It has more types or names than the look may cost.
+    #[error(transparent)]
+    Budget(#[from] BudgetExhausted),
 }
 
-pub(super) fn parse(bytes: &[u8], base: Option<Btf>) -> Result<Btf, BtfError> {
+/// `budget` is that of a look at a guest; an image of a kernel needs none.
+pub(super) fn parse(
+    bytes: &[u8],
+    base: Option<Btf>,
+    budget: Option<&Budget>,
+) -> Result<Btf, BtfError> {
     let (types, strings) = sections(bytes)?;
     let strings = std::str::from_utf8(strings).map_err(|_| BtfError::Strings)?;
     if !strings.ends_with('\0') {
@@ -73,7 +82,7 @@ pub(super) fn parse(bytes: &[u8], base: Option<Btf>) -> Result<Btf, BtfError> {
         // Id 0 is void, which is not in the section.
         None => (1, 0),
     };
-    let starts = type_starts(types, first_id)?;
+    let starts = type_starts(types, first_id, budget)?;
     let mut btf = Inner {
         base,
         types: types.into(),
@@ -83,7 +92,7 @@ pub(super) fn parse(bytes: &[u8], base: Option<Btf>) -> Result<Btf, BtfError> {
         first_string,
         names: NameIndex::default(),
     };
-    btf.names = index_names(&btf)?;
+    btf.names = index_names(&btf, budget)?;
     Ok(Btf {
         inner: Arc::new(btf),
     })
@@ -120,7 +129,7 @@ fn sections(bytes: &[u8]) -> Result<(&[u8], &[u8]), BtfError> {
 }
 
 /// Where each type begins.
-fn type_starts(types: &[u8], first_id: u32) -> Result<Vec<u32>, BtfError> {
+fn type_starts(types: &[u8], first_id: u32, budget: Option<&Budget>) -> Result<Vec<u32>, BtfError> {
     // A kernel's types take 20 to 24 bytes each on average.
     let mut starts = Vec::with_capacity(types.len() / 20);
     let mut at = 0;
@@ -131,6 +140,7 @@ fn type_starts(types: &[u8], first_id: u32) -> Result<Vec<u32>, BtfError> {
         len: types.len(),
     };
     while at < types.len() {
+        budget.map_or(Ok(()), |budget| budget.charge_nodes(1))?;
         let info = u32_at(types, at + 4).ok_or(truncated("a type", at))?;
         let number = info >> 24 & 0x1f;
         let kind = Kind::from_number(number).ok_or(BtfError::UnknownKind { id, kind: number })?;
@@ -145,7 +155,7 @@ fn type_starts(types: &[u8], first_id: u32) -> Result<Vec<u32>, BtfError> {
     Ok(starts)
 }
 
-fn index_names(btf: &Inner) -> Result<NameIndex, BtfError> {
+fn index_names(btf: &Inner, budget: Option<&Budget>) -> Result<NameIndex, BtfError> {
     let mut index = NameIndex::with_capacity(btf.starts.len());
     let strings = btf.strings.as_bytes();
     for (number, &start) in (0_u32..).zip(&btf.starts) {
@@ -159,13 +169,17 @@ fn index_names(btf: &Inner) -> Result<NameIndex, BtfError> {
             Some(own) => {
                 let rest = strings.get(own as usize..).ok_or_else(error)?;
                 let name = name_bytes(rest);
+                // Names may overlap, so that together they are longer than the strings.
+                budget.map_or(Ok(()), |budget| budget.charge_bytes(name.len() as u64))?;
                 if !name.is_empty() {
                     index.insert(number, name);
                 }
             }
             None => {
                 let base = btf.base.as_ref().ok_or_else(error)?;
-                index.insert(number, base.string(offset).as_bytes());
+                let name = base.string(offset).as_bytes();
+                budget.map_or(Ok(()), |budget| budget.charge_bytes(name.len() as u64))?;
+                index.insert(number, name);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Btf;
 use super::parse::TYPE_BYTES;
+use crate::budget::BudgetExhausted;
 use crate::bytes::u32_at;
 
 /// Longest chain of typedefs and qualifiers, or of arrays of arrays, that is followed. C code has far fewer.
@@ -99,6 +100,9 @@ pub enum TypeError {
         /// Its id.
         id: u32,
     },
+    /// It has more members than the look may cost.
+    #[error(transparent)]
+    Budget(#[from] BudgetExhausted),
 }
 
 /// A type.
@@ -220,6 +224,14 @@ impl<'a> Type<'a> {
     /// What it is.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// How many members, values or variables it has.
+    pub(crate) fn vlen(&self) -> usize {
+        match self.kind {
+            Kind::Enum => self.tail.len() / 8,
+            _ => self.tail.len() / 12,
+        }
     }
 
     /// Its name; empty if it has none.

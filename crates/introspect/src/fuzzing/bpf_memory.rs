@@ -5,14 +5,15 @@ use std::sync::{Arc, LazyLock};
 
 use super::synthetic::busy_bpf::{busy, read_all};
 use super::synthetic::fake_bpf::FakeBpf;
-use super::synthetic::fake_kernel::FIRST_OBJECT;
+use super::synthetic::fake_kernel::{FIRST_OBJECT, MAX_CPUS};
 use crate::KernelImage;
 use crate::bpf::{Maps, Programs};
+use crate::budget::Budget;
 use crate::kernel::{Kernel, PerCpu};
 use crate::memory::{Dump, Evidence, PhysError, PhysRead};
 
 /// More objects than there are, unless the walk ran on.
-const MOST_OBJECTS: usize = 1 << 16;
+const MAX_OBJECTS: usize = 1 << 20;
 
 /// A made-up kernel, and where the objects in its memory are.
 struct Prepared {
@@ -38,7 +39,7 @@ static KERNEL: LazyLock<Prepared> = LazyLock::new(|| {
 /// Fills the table of maps with those that it has; where its nodes begin.
 fn fill_again(bpf: &mut FakeBpf) -> u64 {
     let kernel = bpf.fake.attach();
-    let maps = Maps::new(&kernel).and_then(|maps| maps.all());
+    let maps = Maps::new(&kernel).and_then(|maps| maps.all(&Budget::default()));
     let maps: Vec<u64> = maps.iter().flatten().map(|map| map.address).collect();
     let begin = bpf.fake.kernel.next_object;
     bpf.fill_maps(&maps);
@@ -81,13 +82,14 @@ pub fn xarray(input: &[u8]) {
     let Some(kernel) = attach(&KERNEL.tables, input) else {
         return;
     };
-    if let Ok(maps) = Maps::new(&kernel).and_then(|maps| maps.all()) {
-        assert!(maps.len() <= MOST_OBJECTS);
+    if let Ok(maps) = Maps::new(&kernel).and_then(|maps| maps.all(&Budget::default())) {
+        assert!(maps.len() <= MAX_OBJECTS);
     }
-    if let Ok(percpu) = PerCpu::read(&kernel)
-        && let Ok(programs) = Programs::new(&kernel, &percpu).and_then(|programs| programs.all())
+    if let Ok(percpu) = PerCpu::read(&kernel, MAX_CPUS)
+        && let Ok(programs) =
+            Programs::new(&kernel, &percpu).and_then(|programs| programs.all(&Budget::default()))
     {
-        assert!(programs.len() <= MOST_OBJECTS);
+        assert!(programs.len() <= MAX_OBJECTS);
     }
 }
 

@@ -2,17 +2,18 @@
 
 use crate::bpf::Value;
 use crate::btf::{Btf, TypeId};
+use crate::budget::Budget;
 
 /// A little above what is rendered of a value at most.
-const MOST_VALUES: usize = 110_000;
-const MOST_TEXT_BYTES: usize = 4 << 20;
+const MAX_VALUES: usize = 110_000;
+const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// Not more than is worth it, whatever the types say.
 pub(super) fn render_bounded(btf: &Btf, id: TypeId, bytes: &[u8]) {
-    if let Ok(value) = Value::render(btf, id, bytes) {
+    if let Ok(value) = Value::render(btf, id, bytes, &Budget::default()) {
         let (values, text_bytes) = extent(&value);
-        assert!(values <= MOST_VALUES, "{values} values");
-        assert!(text_bytes <= MOST_TEXT_BYTES, "{text_bytes} bytes of text");
+        assert!(values <= MAX_VALUES, "{values} values");
+        assert!(text_bytes <= MAX_TEXT_BYTES, "{text_bytes} bytes of text");
         let _ = value.get("a.b[1]");
         assert!(!value.to_string().is_empty() && !format!("{value:#}").is_empty());
     }

@@ -1,14 +1,15 @@
 //! Dispatch queues of sched_ext (`struct scx_dispatch_q`): each CPU's own, each node's, and those that the
 //! scheduler made, which are in a hash table by id.
 
+use std::collections::HashSet;
+
 use super::{Kernel, PerCpu, ReadError, SchedExt, list, stable};
 use crate::btf::Field;
+use crate::budget::Budget;
+use crate::memory::BudgetedMemory;
 
-/// More than are believed: buckets of the hash table, queues, nodes, and tasks on one queue.
-const MAX_BUCKETS: u64 = 1 << 20;
-const MAX_QUEUES: usize = 10_000;
+/// More nodes than any kernel has (`MAX_NUMNODES`, `CONFIG_NODES_SHIFT` up to 10).
 const MAX_NODES: u32 = 1024;
-const MAX_TASKS: usize = 100_000;
 /// `SCX_DSQ_LNODE_ITER_CURSOR`: not a task, but the place of one who looks at the queue.
 const ITER_CURSOR: u32 = 1;
 /// The lowest bit of a pointer in a `struct bucket_table` is a lock, or says that it is none.
@@ -131,16 +132,17 @@ impl DispatchQueues {
     }
 
     /// The queue of each CPU, in their order.
-    pub fn local(&self) -> Result<Vec<DispatchQueue>, ReadError> {
+    pub fn local(&self, budget: &Budget) -> Result<Vec<DispatchQueue>, ReadError> {
+        let memory = self.kernel.memory.within(budget);
         (0..)
             .zip(&self.local)
-            .map(|(cpu, &address)| self.read(DsqKind::Local { cpu }, address))
+            .map(|(cpu, &address)| self.read(memory, DsqKind::Local { cpu }, address))
             .collect()
     }
 
     /// The queues of the nodes; none while there is no scheduler.
-    pub fn global(&self) -> Result<Vec<DispatchQueue>, ReadError> {
-        let memory = &self.kernel.memory;
+    pub fn global(&self, budget: &Budget) -> Result<Vec<DispatchQueue>, ReadError> {
+        let memory = self.kernel.memory.within(budget);
         let Some(array) = self.address(self.global.place)? else {
             return Ok(Vec::new());
         };
@@ -152,20 +154,21 @@ impl DispatchQueues {
             .map(|node| {
                 let holder = memory.u64(array.wrapping_add(u64::from(node) * 8))?;
                 let address = holder.wrapping_add(self.global.queue_in);
-                self.read(DsqKind::Global { node }, address)
+                self.read(memory, DsqKind::Global { node }, address)
             })
             .collect()
     }
 
     /// The queues that the scheduler made, in no particular order; none while there is no scheduler.
-    pub fn user(&self) -> Result<Vec<DispatchQueue>, ReadError> {
+    pub fn user(&self, budget: &Budget) -> Result<Vec<DispatchQueue>, ReadError> {
+        let memory = self.kernel.memory.within(budget);
         let Some(table) = self.address(self.hash.place)? else {
             return Ok(Vec::new());
         };
-        let queues = stable(|| self.hashed(table))?;
+        let queues = stable(|| self.hashed(memory, table))?;
         queues
             .into_iter()
-            .map(|address| self.read(DsqKind::User, address))
+            .map(|address| self.read(memory, DsqKind::User, address))
             .collect()
     }
 
@@ -180,10 +183,7 @@ impl DispatchQueues {
     }
 
     /// What is in the hash table at `table` (`struct rhashtable`, `include/linux/rhashtable.h`).
-    fn hashed(&self, table: u64) -> Result<Vec<u64>, ReadError> {
-        let memory = &self.kernel.memory;
-        let what = "the table of dispatch queues";
-        let limit = MAX_QUEUES;
+    fn hashed(&self, memory: BudgetedMemory<'_>, table: u64) -> Result<Vec<u64>, ReadError> {
         let hash = &self.hash;
         let buckets = memory.u64(table.wrapping_add(hash.table.offset))?;
         if buckets == 0 {
@@ -195,19 +195,22 @@ impl DispatchQueues {
                 what: "the table of dispatch queues is nested, as it is when the kernel runs out of memory",
             });
         }
-        if size > MAX_BUCKETS {
-            return Err(ReadError::Unstable { what });
-        }
+        memory.budget().charge_nodes(size)?;
         let heads = memory.bytes(buckets.wrapping_add(hash.buckets.offset), size * 8)?;
         let (heads, _) = heads.as_chunks::<8>();
         let mut queues = Vec::new();
+        let mut seen = HashSet::new();
         for head in heads {
             // Of a head, the lowest bit is a lock.
             let mut at = u64::from_le_bytes(*head) & !NULLS;
             while at != 0 && at & NULLS == 0 {
-                if queues.len() == limit {
-                    return Err(ReadError::TooMany { what, limit });
+                // Each queue is on one chain; chains that meet are being changed.
+                if !seen.insert(at) {
+                    return Err(ReadError::Unstable {
+                        what: "the table of dispatch queues",
+                    });
                 }
+                memory.budget().charge_nodes(1)?;
                 queues.push(at.wrapping_sub(self.queue.hash_node.offset));
                 at = memory.u64(at)?;
             }
@@ -215,12 +218,16 @@ impl DispatchQueues {
         Ok(queues)
     }
 
-    fn read(&self, kind: DsqKind, address: u64) -> Result<DispatchQueue, ReadError> {
-        let memory = &self.kernel.memory;
+    fn read(
+        &self,
+        memory: BudgetedMemory<'_>,
+        kind: DsqKind,
+        address: u64,
+    ) -> Result<DispatchQueue, ReadError> {
         let queue = &self.queue;
         stable(|| {
             let head = address.wrapping_add(queue.list.offset);
-            let nodes = list::walk(memory, head, MAX_TASKS, "a dispatch queue")?;
+            let nodes = list::walk(memory, head, "a dispatch queue")?;
             let mut tasks = Vec::new();
             for node in nodes {
                 let link = node.wrapping_sub(queue.link.offset);

@@ -1,16 +1,15 @@
 //! Doubly linked lists (`struct list_head`).
 
 use super::ReadError;
-use crate::memory::KernelMemory;
+use crate::memory::BudgetedMemory;
 
 /// The addresses of the list heads on the list at `head`, which itself is not among them.
 ///
 /// Each must point back to the one before it; a list that is changed while it is read is
 /// [`ReadError::Unstable`].
 pub(super) fn walk(
-    memory: &KernelMemory,
+    memory: BudgetedMemory<'_>,
     head: u64,
-    limit: usize,
     what: &'static str,
 ) -> Result<Vec<u64>, ReadError> {
     let mut nodes = Vec::new();
@@ -18,15 +17,16 @@ pub(super) fn walk(
     let mut at = memory.u64(head)?;
     loop {
         // `next` and `prev`, in this order in every kernel.
-        let [next, prev] = pair(memory, at).map_err(|_| ReadError::Unstable { what })?;
+        memory.budget().charge_nodes(1)?;
+        let [next, prev] = match pair(memory, at) {
+            Err(ReadError::Memory(_)) => return Err(ReadError::Unstable { what }),
+            read => read?,
+        };
         if prev != last {
             return Err(ReadError::Unstable { what });
         }
         if at == head {
             return Ok(nodes);
-        }
-        if nodes.len() == limit {
-            return Err(ReadError::TooMany { what, limit });
         }
         nodes.push(at);
         last = at;
@@ -34,7 +34,7 @@ pub(super) fn walk(
     }
 }
 
-fn pair(memory: &KernelMemory, address: u64) -> Result<[u64; 2], ReadError> {
+fn pair(memory: BudgetedMemory<'_>, address: u64) -> Result<[u64; 2], ReadError> {
     let bytes: [u8; 16] = memory.array(address)?;
     let (words, _) = bytes.as_chunks::<8>();
     Ok([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])

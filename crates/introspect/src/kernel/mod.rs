@@ -24,6 +24,7 @@ pub use sched_ext::{ExitInfo, SchedExt, SchedExtState};
 pub use task::{SchedClass, ScxTask, Task, Tasks};
 
 use crate::btf::{BtfError, LayoutError, TypeError};
+use crate::budget::BudgetExhausted;
 use crate::image::KernelImage;
 use crate::memory::{AttachError, Evidence, KernelMemory, MemoryError, PhysRead};
 
@@ -65,6 +66,9 @@ pub enum ReadError {
         /// What is believed at most.
         limit: usize,
     },
+    /// The look at the guest costs more than it may. It says nothing about the kernel.
+    #[error(transparent)]
+    Budget(#[from] BudgetExhausted),
     /// It is in a form that can't be read.
     #[error("{what}")]
     Unsupported {

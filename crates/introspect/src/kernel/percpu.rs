@@ -12,14 +12,16 @@ pub struct PerCpu {
 }
 
 impl PerCpu {
-    /// Reads where the areas are. They never move, so this is done once, after the kernel has set them up.
-    pub fn read(kernel: &Kernel) -> Result<Self, ReadError> {
+    /// Reads where the areas are, of a machine that was declared with `declared_cpus`: a guest may say that it
+    /// has more. They never move, so this is done once, after the kernel has set them up.
+    pub fn read(kernel: &Kernel, declared_cpus: u32) -> Result<Self, ReadError> {
         let cpus = kernel.memory.u32(kernel.symbol("nr_cpu_ids")?)?;
         if cpus == 0 || cpus > MAX_CPUS {
             return Err(ReadError::Unsupported {
                 what: "the number of possible CPUs is not one: the kernel has not come far enough in its boot",
             });
         }
+        let cpus = cpus.min(declared_cpus);
         let table = kernel.symbol("__per_cpu_offset")?;
         let bytes = kernel.memory.bytes(table, u64::from(cpus) * 8)?;
         let (offsets, _) = bytes.as_chunks::<8>();
@@ -31,7 +33,7 @@ impl PerCpu {
         })
     }
 
-    /// How many CPUs can ever be there (`nr_cpu_ids`).
+    /// How many CPUs can ever be there (`nr_cpu_ids`), at most as many as were declared.
     pub fn cpus(&self) -> u32 {
         u32::try_from(self.offsets.len()).unwrap_or(MAX_CPUS)
     }

@@ -2,7 +2,7 @@
 
 use super::ReadError;
 use crate::btf::{Field, LayoutError, Struct};
-use crate::memory::KernelMemory;
+use crate::memory::{BudgetedMemory, KernelMemory};
 
 /// Members that are nearer to each other than this are read at once.
 const GAP_BYTES: u64 = 128;
@@ -104,12 +104,31 @@ impl Record {
         address: u64,
         bytes: &mut Vec<u8>,
     ) -> Result<(), ReadError> {
+        self.read_by(address, bytes, |at, part| Ok(memory.read(at, part)?))
+    }
+
+    /// As [`Self::read`], within a budget.
+    pub(crate) fn read_within(
+        &self,
+        memory: BudgetedMemory<'_>,
+        address: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        self.read_by(address, bytes, |at, part| memory.read(at, part))
+    }
+
+    fn read_by(
+        &self,
+        address: u64,
+        bytes: &mut Vec<u8>,
+        read: impl Fn(u64, &mut [u8]) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         let end = self.spans.last().map_or(0, |&(_, end)| end);
         bytes.resize(usize::try_from(end).unwrap_or(0), 0);
         for &(start, end) in &self.spans {
             let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
             if let Some(part) = range.and_then(|(start, end)| bytes.get_mut(start..end)) {
-                memory.read(address.wrapping_add(start), part)?;
+                read(address.wrapping_add(start), part)?;
             }
         }
         Ok(())

@@ -3,11 +3,10 @@
 use super::record::{Record, RecordBuilder, value, value_i32, value_u32};
 use super::{CpuMask, Kernel, PerCpu, ReadError, list, stable};
 use crate::btf::{Field, LayoutError};
+use crate::budget::Budget;
 use crate::bytes;
+use crate::memory::BudgetedMemory;
 
-/// More tasks than are believed. The kernel's own limit (`PID_MAX_LIMIT`) is higher, but no guest of a test
-/// comes near to this.
-const MAX_TASKS: usize = 100_000;
 /// `PF_KTHREAD`.
 const PF_KTHREAD: u32 = 0x0020_0000;
 /// `TASK_REPORT`, `TASK_IDLE`, `TASK_RTLOCK_WAIT`, `TASK_FROZEN`.
@@ -172,16 +171,14 @@ impl Tasks {
 
     /// All tasks: every thread of every process, and kernel threads. The idle tasks, which are on no list, are
     /// not among them ([`Runqueue::idle`](super::Runqueue::idle) has them).
-    pub fn all(&self) -> Result<Vec<Task>, ReadError> {
+    pub fn all(&self, budget: &Budget) -> Result<Vec<Task>, ReadError> {
+        let memory = self.kernel.memory.within(budget);
         stable(|| {
             let mut bytes = Vec::new();
             let mut tasks = Vec::new();
-            for leader in self.leaders()? {
-                for address in self.threads(leader)? {
-                    if tasks.len() == MAX_TASKS {
-                        return Err(self.too_many());
-                    }
-                    tasks.push(self.read_with(address, &mut bytes)?);
+            for leader in self.leaders(memory)? {
+                for address in self.threads(memory, leader)? {
+                    tasks.push(self.read_with(memory, address, &mut bytes)?);
                 }
             }
             Ok(tasks)
@@ -189,42 +186,40 @@ impl Tasks {
     }
 
     /// The task with this id in the initial pid namespace.
-    pub fn by_pid(&self, pid: i32) -> Result<Option<Task>, ReadError> {
-        Ok(self.all()?.into_iter().find(|task| task.pid == pid))
+    pub fn by_pid(&self, pid: i32, budget: &Budget) -> Result<Option<Task>, ReadError> {
+        Ok(self.all(budget)?.into_iter().find(|task| task.pid == pid))
     }
 
     /// The task whose `task_struct` is at `address`.
-    pub fn read(&self, address: u64) -> Result<Task, ReadError> {
-        self.read_with(address, &mut Vec::new())
-    }
-
-    fn too_many(&self) -> ReadError {
-        ReadError::TooMany {
-            what: "the list of tasks",
-            limit: MAX_TASKS,
-        }
+    pub fn read(&self, address: u64, budget: &Budget) -> Result<Task, ReadError> {
+        let memory = self.kernel.memory.within(budget);
+        self.read_with(memory, address, &mut Vec::new())
     }
 
     /// The first thread of every process.
-    fn leaders(&self) -> Result<Vec<u64>, ReadError> {
+    fn leaders(&self, memory: BudgetedMemory<'_>) -> Result<Vec<u64>, ReadError> {
         let offset = self.fields.tasks.offset;
         let head = self.init_task.wrapping_add(offset);
-        let nodes = list::walk(&self.kernel.memory, head, MAX_TASKS, "the list of tasks")?;
+        let nodes = list::walk(memory, head, "the list of tasks")?;
         Ok(nodes.iter().map(|node| node.wrapping_sub(offset)).collect())
     }
 
     /// The threads of the process of `leader`.
-    fn threads(&self, leader: u64) -> Result<Vec<u64>, ReadError> {
-        let memory = &self.kernel.memory;
+    fn threads(&self, memory: BudgetedMemory<'_>, leader: u64) -> Result<Vec<u64>, ReadError> {
         let signal = memory.u64(leader.wrapping_add(self.fields.signal.offset))?;
         let head = signal.wrapping_add(self.signal_threads);
-        let nodes = list::walk(memory, head, MAX_TASKS, "the list of a process's threads")?;
+        let nodes = list::walk(memory, head, "the list of a process's threads")?;
         let offset = self.fields.thread_node.offset;
         Ok(nodes.iter().map(|node| node.wrapping_sub(offset)).collect())
     }
 
-    fn read_with(&self, address: u64, bytes: &mut Vec<u8>) -> Result<Task, ReadError> {
-        self.record.read(&self.kernel.memory, address, bytes)?;
+    fn read_with(
+        &self,
+        memory: BudgetedMemory<'_>,
+        address: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Task, ReadError> {
+        self.record.read_within(memory, address, bytes)?;
         let fields = &self.fields;
         let class = value(fields.class, bytes);
         let class = self.classes.iter().find(|(at, _)| *at == class);
@@ -249,7 +244,7 @@ impl Tasks {
             prio: value_i32(fields.prio, bytes),
             static_prio: value_i32(fields.static_prio, bytes),
             rt_priority: value_u32(fields.rt_priority, bytes),
-            cpus: self.cpus(address, bytes)?,
+            cpus: self.cpus(memory, address, bytes)?,
             migration_disabled: fields
                 .migration_disabled
                 .is_some_and(|field| value(field, bytes) != 0),
@@ -268,7 +263,12 @@ impl Tasks {
     }
 
     /// The CPUs that `cpus_ptr` names: nearly always the task's own mask, which was read with the rest.
-    fn cpus(&self, address: u64, bytes: &[u8]) -> Result<CpuMask, ReadError> {
+    fn cpus(
+        &self,
+        memory: BudgetedMemory<'_>,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<CpuMask, ReadError> {
         let its_own = self.fields.cpus_mask.offset;
         let names = value(self.fields.cpus_ptr, bytes);
         if names == address.wrapping_add(its_own) {
@@ -277,7 +277,7 @@ impl Tasks {
             let mask = mask.and_then(|mask| mask.get(..len)).unwrap_or_default();
             return Ok(CpuMask::from_bytes(mask, self.cpus));
         }
-        let mask = self.kernel.memory.bytes(names, CpuMask::bytes(self.cpus))?;
+        let mask = memory.bytes(names, CpuMask::bytes(self.cpus))?;
         Ok(CpuMask::from_bytes(&mask, self.cpus))
     }
 }

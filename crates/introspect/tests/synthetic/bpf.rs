@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use ktstr_introspect::Budget;
 use ktstr_introspect::bpf::{
-    ElementValue, FieldKind, GlobalError, Globals, Map, MapElements, Maps, Programs, Value,
-    WriteError,
+    ElementValue, FieldKind, GlobalError, Globals, Map, MapElements, Maps, ObjectBtfCache,
+    Programs, Value, WriteError,
 };
 use ktstr_introspect::btf::{Btf, Kind, TypeId};
 use ktstr_introspect::kernel::{Kernel, PerCpu, ReadError};
@@ -15,14 +16,14 @@ use proptest::prelude::*;
 
 use crate::busy_bpf::{ARRAY, HASH, bss_bytes, busy, object, read_all, with_bss};
 use crate::fake_bpf::{ARRAY_VALUES, FakeBpf, MapSpec};
-use crate::fake_kernel::Noisy;
+use crate::fake_kernel::{MAX_CPUS, Noisy};
 
 fn elements(kernel: &Kernel) -> MapElements {
-    MapElements::new(kernel, &PerCpu::read(kernel).unwrap()).unwrap()
+    MapElements::new(kernel, &PerCpu::read(kernel, MAX_CPUS).unwrap()).unwrap()
 }
 
 fn maps(kernel: &Kernel) -> Vec<Map> {
-    Maps::new(kernel).unwrap().all().unwrap()
+    Maps::new(kernel).unwrap().all(&Budget::default()).unwrap()
 }
 
 #[test]
@@ -62,11 +63,16 @@ fn maps_and_programs_are_found_from_the_tables_of_ids() {
         (array, 4, 12)
     );
     assert_eq!((maps[1].max_entries, maps[1].flags), (9, 0));
-    let error = elements(&kernel).read(&maps[2], 1).unwrap_err();
+    let error = elements(&kernel)
+        .read(&maps[2], 1, &Budget::default())
+        .unwrap_err();
     assert!(matches!(error, ReadError::Unsupported { .. }), "{error}");
 
-    let percpu = PerCpu::read(&kernel).unwrap();
-    let programs = Programs::new(&kernel, &percpu).unwrap().all().unwrap();
+    let percpu = PerCpu::read(&kernel, MAX_CPUS).unwrap();
+    let programs = Programs::new(&kernel, &percpu)
+        .unwrap()
+        .all(&Budget::default())
+        .unwrap();
     let found: Vec<_> = programs
         .iter()
         .map(|program| (program.id, program.name.as_str(), program.stats.run_count))
@@ -93,7 +99,10 @@ fn a_table_of_ids_goes_down_only() {
     // In a circle, or to a node that is not below.
     for node in [top, second] {
         bpf.fake.kernel.write_u64(first + 8, node + 2);
-        let error = Maps::new(&bpf.fake.attach()).unwrap().all().unwrap_err();
+        let error = Maps::new(&bpf.fake.attach())
+            .unwrap()
+            .all(&Budget::default())
+            .unwrap_err();
         assert_eq!(
             error,
             ReadError::Unstable {
@@ -129,13 +138,13 @@ fn arrays_and_hash_tables_are_read() {
     let elements = elements(&kernel);
     let [array, hash, percpu_array, percpu_hash] = maps(&kernel).try_into().unwrap();
 
-    let read = elements.read(&array, 2).unwrap();
+    let read = elements.read(&array, 2, &Budget::default()).unwrap();
     assert!(read.cut);
     assert_eq!(read.elements[1].key, [1, 0, 0, 0]);
     assert_eq!(read.elements[1].value, ElementValue::Single(vec![1; 12]));
-    assert!(!elements.read(&array, 3).unwrap().cut);
+    assert!(!elements.read(&array, 3, &Budget::default()).unwrap().cut);
 
-    let read = elements.read(&hash, 10).unwrap();
+    let read = elements.read(&hash, 10, &Budget::default()).unwrap();
     let keys: Vec<&[u8]> = read
         .elements
         .iter()
@@ -148,7 +157,7 @@ fn arrays_and_hash_tables_are_read() {
     );
     assert!(!read.cut);
     for limit in 0..3 {
-        let cut = elements.read(&hash, limit).unwrap();
+        let cut = elements.read(&hash, limit, &Budget::default()).unwrap();
         assert_eq!((cut.elements.len(), cut.cut), (limit, true));
     }
 
@@ -158,14 +167,14 @@ fn arrays_and_hash_tables_are_read() {
         };
         values.iter().map(|value| value[0]).collect()
     };
-    let read = elements.read(&percpu_array, 9).unwrap();
+    let read = elements.read(&percpu_array, 9, &Budget::default()).unwrap();
     let values: Vec<_> = read
         .elements
         .iter()
         .map(|element| words(&element.value))
         .collect();
     assert_eq!(values, [[21, 22], [31, 32]]);
-    let read = elements.read(&percpu_hash, 9).unwrap();
+    let read = elements.read(&percpu_hash, 9, &Budget::default()).unwrap();
     assert_eq!(words(&read.elements[0].value), [21, 22]);
 }
 
@@ -181,7 +190,9 @@ fn a_chain_that_ends_in_another_bucket_is_unstable() {
     let second = bpf.fake.kernel.read_phys(bpf.fake.kernel.gpa(table + 16));
     bpf.fake.kernel.write_u64(first, second);
     let kernel = bpf.fake.attach();
-    let error = elements(&kernel).read(&maps(&kernel)[0], 100).unwrap_err();
+    let error = elements(&kernel)
+        .read(&maps(&kernel)[0], 100, &Budget::default())
+        .unwrap_err();
     assert_eq!(
         error,
         ReadError::Unstable {
@@ -191,7 +202,9 @@ fn a_chain_that_ends_in_another_bucket_is_unstable() {
     // One that leads to itself ends too.
     bpf.fake.kernel.write_u64(first, first);
     let kernel = bpf.fake.attach();
-    let read = elements(&kernel).read(&maps(&kernel)[0], 100).unwrap();
+    let read = elements(&kernel)
+        .read(&maps(&kernel)[0], 100, &Budget::default())
+        .unwrap();
     assert!(read.cut);
 }
 
@@ -199,7 +212,7 @@ fn a_chain_that_ends_in_another_bucket_is_unstable() {
 fn values_are_rendered_field_by_field() {
     let (btf, bss) = object();
     let btf = Btf::parse(&btf.bytes()).unwrap();
-    let value = Value::render(&btf, TypeId(bss), &bss_bytes()).unwrap();
+    let value = Value::render(&btf, TypeId(bss), &bss_bytes(), &Budget::default()).unwrap();
     let first = "{ word: 5, half: 5, shorts: [1 × 3, 2], bits: { low: -2, high: 15 }, \
                  next: 0xffff888000001000, name: \"cpu0\" }";
     // What is no text is not shown as one.
@@ -233,20 +246,23 @@ fn values_are_rendered_field_by_field() {
     }
 
     // Bytes that end too early, and a bool and an enumeration with values that they have no word for.
-    let short = Value::render(&btf, TypeId(bss), &bss_bytes()[..6]).unwrap();
+    let short = Value::render(&btf, TypeId(bss), &bss_bytes()[..6], &Budget::default()).unwrap();
     assert_eq!(
         short.to_string(),
         "{ count: -7, mode: …, stop: …, both: … }"
     );
     let mode = btf.find(Kind::Enum, "mode").unwrap().id();
     assert_eq!(
-        Value::render(&btf, mode, &[9, 0, 0, 0])
+        Value::render(&btf, mode, &[9, 0, 0, 0], &Budget::default())
             .unwrap()
             .to_string(),
         "9"
     );
     let bool_ = btf.find(Kind::Int, "_Bool").unwrap().id();
-    assert_eq!(Value::render(&btf, bool_, &[2]).unwrap(), Value::Uint(2));
+    assert_eq!(
+        Value::render(&btf, bool_, &[2], &Budget::default()).unwrap(),
+        Value::Uint(2)
+    );
 }
 
 /// Guest memory that can be written too.
@@ -263,17 +279,36 @@ impl PhysWrite for Written {
 fn global_variables_are_read_and_found_by_path() {
     let (bpf, map) = with_bss();
     let kernel = bpf.fake.attach();
-    let globals = Globals::new(&kernel, &PerCpu::read(&kernel).unwrap()).unwrap();
+    let globals = Globals::new(&kernel, &PerCpu::read(&kernel, MAX_CPUS).unwrap()).unwrap();
     let maps = maps(&kernel);
-    assert!(globals.section(&maps[1]).unwrap().is_none());
-    let section = globals.section(&maps[0]).unwrap().unwrap();
+    assert!(
+        globals
+            .section(&maps[1], &ObjectBtfCache::default(), &Budget::default())
+            .unwrap()
+            .is_none()
+    );
+    let section = globals
+        .section(&maps[0], &ObjectBtfCache::default(), &Budget::default())
+        .unwrap()
+        .unwrap();
     assert_eq!(section.name, ".bss");
-    assert_eq!(section.read().unwrap().get("count"), Some(&Value::Int(-7)));
+    assert_eq!(
+        section.read(&Budget::default()).unwrap().get("count"),
+        Some(&Value::Int(-7))
+    );
 
-    let field = section.field("both[1].shorts[2]").unwrap();
+    let field = section
+        .field("both[1].shorts[2]", &Budget::default())
+        .unwrap();
     assert_eq!((field.size, field.kind), (2, FieldKind::Unsigned));
     assert_eq!(field.address, map + ARRAY_VALUES + 16 + 40 + 8 + 4);
-    let read = |path| section.field(path).unwrap().read(kernel.memory()).unwrap();
+    let read = |path| {
+        section
+            .field(path, &Budget::default())
+            .unwrap()
+            .read(kernel.memory())
+            .unwrap()
+    };
     assert_eq!(
         (
             read("count"),
@@ -283,7 +318,10 @@ fn global_variables_are_read_and_found_by_path() {
         ),
         (-7, -1, 1, 5)
     );
-    assert_eq!(section.field("stop").unwrap().kind, FieldKind::Bool);
+    assert_eq!(
+        section.field("stop", &Budget::default()).unwrap().kind,
+        FieldKind::Bool
+    );
 
     for path in [
         "cuont",
@@ -294,14 +332,17 @@ fn global_variables_are_read_and_found_by_path() {
         "count.x",
         "both[-1]",
     ] {
-        let error = section.field(path).unwrap_err();
+        let error = section.field(path, &Budget::default()).unwrap_err();
         assert!(
             matches!(error, GlobalError::NotFound { .. }),
             "{path}: {error}"
         );
     }
     assert_eq!(
-        section.field("cuont").unwrap_err().to_string(),
+        section
+            .field("cuont", &Budget::default())
+            .unwrap_err()
+            .to_string(),
         "section `.bss` has no `cuont`; its variables are: count, mode, stop, both"
     );
     for path in [
@@ -311,7 +352,7 @@ fn global_variables_are_read_and_found_by_path() {
         "both[0].next",
         "both[0].name",
     ] {
-        let error = section.field(path).unwrap_err();
+        let error = section.field(path, &Budget::default()).unwrap_err();
         assert!(
             matches!(error, GlobalError::NotANumber { .. }),
             "{path}: {error}"
@@ -323,12 +364,19 @@ fn global_variables_are_read_and_found_by_path() {
 fn global_variables_are_written_where_they_are_if_it_fits() {
     let (bpf, map) = with_bss();
     let kernel = bpf.fake.attach();
-    let globals = Globals::new(&kernel, &PerCpu::read(&kernel).unwrap()).unwrap();
-    let section = globals.section(&maps(&kernel)[0]).unwrap().unwrap();
+    let globals = Globals::new(&kernel, &PerCpu::read(&kernel, MAX_CPUS).unwrap()).unwrap();
+    let section = globals
+        .section(
+            &maps(&kernel)[0],
+            &ObjectBtfCache::default(),
+            &Budget::default(),
+        )
+        .unwrap()
+        .unwrap();
     let written = Written(RefCell::default());
     let write = |path: &str, value| {
         section
-            .field(path)
+            .field(path, &Budget::default())
             .unwrap()
             .write(kernel.memory(), &written, value)
     };
@@ -416,7 +464,7 @@ proptest! {
         }
         if let Ok(btf) = Btf::parse(&types) {
             for id in 0..btf.end_id() {
-                if let Ok(value) = Value::render(&btf, TypeId(id), &bytes) {
+                if let Ok(value) = Value::render(&btf, TypeId(id), &bytes, &Budget::default()) {
                     let _ = (value.to_string().len(), format!("{value:#}").len());
                 }
             }

@@ -1,10 +1,12 @@
 //! Maps of every kind that is read, and what reads them all.
 
-use ktstr_introspect::bpf::{Globals, MapElements, Maps, Programs};
+use ktstr_introspect::Budget;
+use ktstr_introspect::bpf::{Globals, MapElements, Maps, ObjectBtfCache, Programs};
 use ktstr_introspect::kernel::{Kernel, PerCpu};
 
 use super::btf_builder::{BtfBuilder, INT_BOOL, INT_SIGNED};
 use super::fake_bpf::{FakeBpf, MapSpec};
+use super::fake_kernel::MAX_CPUS;
 
 pub(crate) const ARRAY: MapSpec = MapSpec {
     id: 1,
@@ -113,20 +115,23 @@ pub(crate) fn busy() -> FakeBpf {
 
 /// Reads everything that there is, and passes over what can't be read.
 pub(crate) fn read_all(kernel: &Kernel) -> Option<usize> {
-    let percpu = PerCpu::read(kernel).ok()?;
+    let (budget, cache) = (Budget::default(), ObjectBtfCache::default());
+    let percpu = PerCpu::read(kernel, MAX_CPUS).ok()?;
     let elements = MapElements::new(kernel, &percpu).ok()?;
     let globals = Globals::new(kernel, &percpu).ok()?;
     let mut read = Programs::new(kernel, &percpu)
         .ok()?
-        .all()
+        .all(&budget)
         .map_or(0, |all| all.len());
-    for map in Maps::new(kernel).ok()?.all().unwrap_or_default() {
+    for map in Maps::new(kernel).ok()?.all(&budget).unwrap_or_default() {
         read += elements
-            .read(&map, 100)
+            .read(&map, 100, &budget)
             .map_or(0, |found| found.elements.len());
-        if let Ok(Some(section)) = globals.section(&map) {
-            read += section.read().map_or(0, |value| value.to_string().len());
-            let _ = section.field("both[1].bits");
+        if let Ok(Some(section)) = globals.section(&map, &cache, &budget) {
+            read += section
+                .read(&budget)
+                .map_or(0, |value| value.to_string().len());
+            let _ = section.field("both[1].bits", &budget);
         }
     }
     Some(read)

@@ -12,6 +12,8 @@ use ktstr_introspect::symbols::Symbols;
 
 use super::btf_builder::BtfBuilder;
 
+/// More than any made-up machine is declared with.
+pub(crate) const MAX_CPUS: u32 = 256;
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const HUGE_PAGE: u64 = 2 << 20;
 const GIB: u64 = 1 << 30;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use ktstr_introspect::Budget;
 use ktstr_introspect::kernel::{
     DispatchQueues, DsqKind, Kernel, PerCpu, ReadError, Runqueues, SchedClass, SchedDomains,
     SchedExt, SchedExtState, Tasks,
@@ -10,7 +11,7 @@ use ktstr_introspect::kernel::{
 use ktstr_introspect::memory::Dump;
 use proptest::prelude::*;
 
-use crate::fake_kernel::Noisy;
+use crate::fake_kernel::{MAX_CPUS, Noisy};
 use crate::fake_sched::{
     CPUS, CPUS_PTR, DSQ_LINK, Era, FakeSched, RQ_LOCAL_DSQ, SCX, TASKS, THREAD_NODE,
 };
@@ -36,7 +37,7 @@ fn runqueues_are_read_with_what_the_kernel_has_of_them() {
         fake.kernel.write_u64(rq + 184 + 8, 4_000);
         fake.kernel.write_u64(rq + RQ_LOCAL_DSQ + 16, 6);
         let kernel = fake.attach();
-        let percpu = PerCpu::read(&kernel).unwrap();
+        let percpu = PerCpu::read(&kernel, MAX_CPUS).unwrap();
         assert_eq!(percpu.cpus(), 2);
         assert_eq!(
             percpu.online(&kernel).unwrap().to_string(),
@@ -66,7 +67,7 @@ fn runqueues_are_read_with_what_the_kernel_has_of_them() {
 }
 
 fn tasks(kernel: &Kernel) -> Tasks {
-    Tasks::new(kernel, &PerCpu::read(kernel).unwrap()).unwrap()
+    Tasks::new(kernel, &PerCpu::read(kernel, MAX_CPUS).unwrap()).unwrap()
 }
 
 #[test]
@@ -82,10 +83,10 @@ fn every_thread_of_every_process_is_found() {
         fake.kernel.write_u64(second[1] + CPUS_PTR, elsewhere);
         let kernel = fake.attach();
         let tasks = tasks(&kernel);
-        let all = tasks.all().unwrap();
+        let all = tasks.all(&Budget::default()).unwrap();
         let ids: Vec<_> = all.iter().map(|task| (task.pid, task.tgid)).collect();
         assert_eq!(ids, [(1, 1), (40, 40), (41, 40), (42, 40)]);
-        let last = tasks.by_pid(42).unwrap().unwrap();
+        let last = tasks.by_pid(42, &Budget::default()).unwrap().unwrap();
         assert_eq!(last, all[3]);
         assert_eq!(
             (last.comm.as_str(), last.state, last.cpu),
@@ -101,7 +102,7 @@ fn every_thread_of_every_process_is_found() {
         let has = era != Era::Bare;
         assert_eq!(last.run_delay_ns, has.then_some(77));
         assert_eq!(last.scx.map(|scx| scx.slice_ns), has.then_some(5_000));
-        assert_eq!(tasks.by_pid(7).unwrap(), None);
+        assert_eq!(tasks.by_pid(7, &Budget::default()).unwrap(), None);
     }
 }
 
@@ -127,7 +128,7 @@ fn states_are_the_letters_of_proc() {
         fake.kernel.write(task + 8, &state.to_le_bytes());
         fake.kernel.write(task + 12, &exit_state.to_le_bytes());
     }
-    let read = tasks(&fake.attach()).all().unwrap();
+    let read = tasks(&fake.attach()).all(&Budget::default()).unwrap();
     let letters: String = read.iter().map(|task| task.state).collect();
     assert_eq!(
         letters,
@@ -143,7 +144,7 @@ fn a_list_that_does_not_fit_together_is_unstable() {
         fake.link(&leaders);
         (fake, leaders)
     };
-    let error = |fake: &FakeSched| tasks(&fake.attach()).all().unwrap_err();
+    let error = |fake: &FakeSched| tasks(&fake.attach()).all(&Budget::default()).unwrap_err();
     // A circle that does not lead back to the head.
     let (mut fake, leaders) = build();
     fake.kernel
@@ -170,7 +171,7 @@ fn the_state_of_sched_ext_is_read_in_every_layout() {
     for era in [Era::Variables, Era::Members, Era::PerCpu] {
         let fake = FakeSched::new(era);
         let kernel = fake.attach();
-        let percpu = PerCpu::read(&kernel).unwrap();
+        let percpu = PerCpu::read(&kernel, MAX_CPUS).unwrap();
         let scx = SchedExt::new(&kernel, &percpu).unwrap().unwrap();
         assert_eq!(scx.state().unwrap(), SchedExtState::Enabled);
         assert_eq!(scx.ops_name().unwrap().as_deref(), Some("faulty"));
@@ -185,7 +186,7 @@ fn the_state_of_sched_ext_is_read_in_every_layout() {
         );
     }
     let bare = FakeSched::new(Era::Bare).attach();
-    let percpu = PerCpu::read(&bare).unwrap();
+    let percpu = PerCpu::read(&bare, MAX_CPUS).unwrap();
     assert!(SchedExt::new(&bare, &percpu).unwrap().is_none());
     assert!(DispatchQueues::new(&bare, &percpu).unwrap().is_none());
 }
@@ -198,7 +199,7 @@ fn without_a_scheduler_there_is_nothing_of_it() {
     let state = fake.address("scx_enable_state_var");
     fake.kernel.write(state, &3_u32.to_le_bytes());
     let kernel = fake.attach();
-    let percpu = PerCpu::read(&kernel).unwrap();
+    let percpu = PerCpu::read(&kernel, MAX_CPUS).unwrap();
     let scx = SchedExt::new(&kernel, &percpu).unwrap().unwrap();
     assert_eq!(scx.state().unwrap(), SchedExtState::Disabled);
     assert_eq!(scx.ops_name().unwrap(), None);
@@ -206,10 +207,13 @@ fn without_a_scheduler_there_is_nothing_of_it() {
     assert_eq!(scx.exit_info().unwrap(), None);
     let queues = DispatchQueues::new(&kernel, &percpu).unwrap().unwrap();
     assert_eq!(
-        (queues.global().unwrap(), queues.user().unwrap()),
+        (
+            queues.global(&Budget::default()).unwrap(),
+            queues.user(&Budget::default()).unwrap()
+        ),
         (vec![], vec![])
     );
-    assert_eq!(queues.local().unwrap().len(), 2);
+    assert_eq!(queues.local(&Budget::default()).unwrap().len(), 2);
 }
 
 #[test]
@@ -224,9 +228,9 @@ fn dispatch_queues_are_read_with_their_tasks() {
             .write(all[1] + DSQ_LINK + 16, &1_u32.to_le_bytes());
         fake.kernel.write_u64(all[0] + SCX, dsq);
         let kernel = fake.attach();
-        let percpu = PerCpu::read(&kernel).unwrap();
+        let percpu = PerCpu::read(&kernel, MAX_CPUS).unwrap();
         let queues = DispatchQueues::new(&kernel, &percpu).unwrap().unwrap();
-        let local = queues.local().unwrap();
+        let local = queues.local(&Budget::default()).unwrap();
         assert_eq!(local[0].tasks, [0; 0]);
         assert_eq!(local[1].kind, DsqKind::Local { cpu: 1 });
         assert_eq!((local[1].address, local[1].nr), (dsq, 3));
@@ -237,8 +241,12 @@ fn dispatch_queues_are_read_with_their_tasks() {
                 .map(|queue: &ktstr_introspect::kernel::DispatchQueue| queue.id)
                 .collect()
         };
-        assert_eq!(ids(queues.global().unwrap()), [1], "{era:?}");
-        assert_eq!(ids(queues.user().unwrap()), [2, 3]);
+        assert_eq!(
+            ids(queues.global(&Budget::default()).unwrap()),
+            [1],
+            "{era:?}"
+        );
+        assert_eq!(ids(queues.user(&Budget::default()).unwrap()), [2, 3]);
     }
 }
 
@@ -259,7 +267,7 @@ fn domains_are_followed_to_the_top_but_not_in_circles() {
     fake.kernel.write_u64(fake.rq(0) + 40, low);
     let read = |fake: &FakeSched| {
         let kernel = fake.attach();
-        let percpu = PerCpu::read(&kernel).unwrap();
+        let percpu = PerCpu::read(&kernel, MAX_CPUS).unwrap();
         let domains = SchedDomains::new(&kernel, &percpu).unwrap();
         let names: Vec<String> = domains.counter_names().map(str::to_owned).collect();
         let runqueues = Runqueues::new(&kernel, &percpu).unwrap().read().unwrap();
@@ -298,7 +306,7 @@ fn a_reader_whose_member_is_gone_says_which() {
     fake.btf = crate::btf_builder::BtfBuilder::new();
     fake.btf.structure("rq", 8, &[]);
     let kernel = fake.attach();
-    let percpu = PerCpu::read(&kernel).unwrap();
+    let percpu = PerCpu::read(&kernel, MAX_CPUS).unwrap();
     let error = Runqueues::new(&kernel, &percpu).unwrap_err().to_string();
     assert_eq!(
         error,
@@ -313,22 +321,22 @@ fn a_reader_whose_member_is_gone_says_which() {
 
 /// Reads everything that there is, and passes over what can't be read.
 fn read_all(kernel: &Kernel) -> Option<usize> {
-    let percpu = PerCpu::read(kernel).ok()?;
+    let percpu = PerCpu::read(kernel, MAX_CPUS).ok()?;
     let runqueues = Runqueues::new(kernel, &percpu).ok()?;
     let tasks = Tasks::new(kernel, &percpu).ok()?;
     let domains = SchedDomains::new(kernel, &percpu).ok()?;
-    let mut read = tasks.all().map_or(0, |all| all.len());
+    let mut read = tasks.all(&Budget::default()).map_or(0, |all| all.len());
     for runqueue in runqueues.read().unwrap_or_default() {
         read += domains.of(&runqueue).map_or(0, |all| all.len());
-        read += usize::from(tasks.read(runqueue.curr).is_ok());
+        read += usize::from(tasks.read(runqueue.curr, &Budget::default()).is_ok());
     }
     if let Ok(Some(scx)) = SchedExt::new(kernel, &percpu) {
         let _ = (scx.state(), scx.ops_name(), scx.events(), scx.exit_info());
     }
     if let Ok(Some(queues)) = DispatchQueues::new(kernel, &percpu) {
-        read += queues.user().map_or(0, |all| all.len());
-        read += queues.local().map_or(0, |all| all.len());
-        read += queues.global().map_or(0, |all| all.len());
+        read += queues.user(&Budget::default()).map_or(0, |all| all.len());
+        read += queues.local(&Budget::default()).map_or(0, |all| all.len());
+        read += queues.global(&Budget::default()).map_or(0, |all| all.len());
     }
     Some(read)
 }

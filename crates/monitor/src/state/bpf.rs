@@ -1,7 +1,9 @@
 //! BPF maps and what is in them.
 
+use ktstr_introspect::Budget;
 use ktstr_introspect::bpf::{
-    Element, ElementValue, GlobalSection, Globals, Map, MapElements, Maps, ObjectBtf, Value,
+    Element, ElementValue, GlobalSection, Globals, Map, MapElements, Maps, ObjectBtf,
+    ObjectBtfCache, Value,
 };
 use ktstr_introspect::btf::{Btf, TypeId};
 use ktstr_introspect::kernel::{Kernel, PerCpu, ReadError};
@@ -12,7 +14,11 @@ use super::{MapContent, MapEntry, MapState};
 use crate::kernel_source::missing;
 
 /// Entries of one map that are kept.
-const MOST_ENTRIES: usize = 256;
+const MAX_ENTRIES: usize = 256;
+/// What a map costs besides its content: its part of what is kept and written.
+const MAP_BYTES: u64 = 1024;
+/// Maps that are named though the look has ended before them.
+const MAX_UNREAD_MAPS: usize = 256;
 
 /// Reads maps.
 #[derive(Debug)]
@@ -33,26 +39,42 @@ impl MapReader {
         })
     }
 
-    pub(super) fn read(&self) -> Result<Vec<MapState>, ReadError> {
-        let maps = self.maps()?;
-        Ok(maps.iter().map(|map| self.map(map)).collect())
+    /// All maps; of those for which the budget does not do, only that they are there, and of very many not even
+    /// that.
+    pub(super) fn read(&self, budget: &Budget) -> Result<Vec<MapState>, ReadError> {
+        let maps = self.maps(budget)?;
+        let cache = ObjectBtfCache::default();
+        let mut read = Vec::new();
+        for map in &maps {
+            let fits = budget.charge_bytes(MAP_BYTES).is_ok();
+            if !fits && read.len() >= MAX_UNREAD_MAPS {
+                break;
+            }
+            read.push(self.map(map, &cache, budget));
+        }
+        Ok(read)
     }
 
-    pub(super) fn maps(&self) -> Result<Vec<Map>, ReadError> {
-        self.maps.all()
+    pub(super) fn maps(&self, budget: &Budget) -> Result<Vec<Map>, ReadError> {
+        self.maps.all(budget)
     }
 
-    pub(super) fn section(&self, map: &Map) -> Result<Option<GlobalSection>, ReadError> {
-        self.globals.section(map)
+    pub(super) fn section(
+        &self,
+        map: &Map,
+        cache: &ObjectBtfCache,
+        budget: &Budget,
+    ) -> Result<Option<GlobalSection>, ReadError> {
+        self.globals.section(map, cache, budget)
     }
 
-    fn map(&self, map: &Map) -> MapState {
-        let (name, content) = match self.section(map) {
+    fn map(&self, map: &Map, cache: &ObjectBtfCache, budget: &Budget) -> MapState {
+        let (name, content) = match self.section(map, cache, budget) {
             Ok(Some(section)) => (
                 section.name.clone(),
-                section.read().map(MapContent::Globals),
+                section.read(budget).map(MapContent::Globals),
             ),
-            Ok(None) => (map.name.clone(), self.entries(map)),
+            Ok(None) => (map.name.clone(), self.entries(map, cache, budget)),
             Err(error) => (map.name.clone(), Err(error)),
         };
         MapState {
@@ -63,13 +85,18 @@ impl MapReader {
         }
     }
 
-    fn entries(&self, map: &Map) -> Result<MapContent, ReadError> {
-        let read = self.elements.read(map, MOST_ENTRIES)?;
+    fn entries(
+        &self,
+        map: &Map,
+        cache: &ObjectBtfCache,
+        budget: &Budget,
+    ) -> Result<MapContent, ReadError> {
+        let read = self.elements.read(map, MAX_ENTRIES, budget)?;
         let btf = match map.btf {
             0 => None,
-            address => Some(self.types.read(address)?),
+            address => Some(self.types.read(address, cache, budget)?),
         };
-        let render = |id: TypeId, bytes: &[u8]| render(btf.as_ref(), id, bytes);
+        let render = |id: TypeId, bytes: &[u8]| render(btf.as_ref(), id, bytes, budget);
         let entry = |element: &Element| MapEntry {
             key: render(map.key_type, &element.key),
             values: match &element.value {
@@ -88,9 +115,9 @@ impl MapReader {
 }
 
 /// As the type says, else as bytes.
-fn render(btf: Option<&Btf>, id: TypeId, bytes: &[u8]) -> Value {
+fn render(btf: Option<&Btf>, id: TypeId, bytes: &[u8], budget: &Budget) -> Value {
     btf.filter(|_| id != TypeId(0))
-        .and_then(|btf| Value::render(btf, id, bytes).ok())
+        .and_then(|btf| Value::render(btf, id, bytes, budget).ok())
         .unwrap_or_else(|| Value::Bytes(bytes.to_vec()))
 }
 

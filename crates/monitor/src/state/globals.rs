@@ -1,6 +1,7 @@
 //! Finding a global variable among all BPF objects.
 
-use ktstr_introspect::bpf::{GlobalError, GlobalField};
+use ktstr_introspect::Budget;
+use ktstr_introspect::bpf::{GlobalError, GlobalField, ObjectBtfCache};
 use ktstr_introspect::kernel::ReadError;
 
 use super::bpf::MapReader;
@@ -49,19 +50,26 @@ pub enum GlobalLookupError {
 
 impl MapReader {
     /// The one number at `path` among the global variables of all loaded objects that can be written.
-    pub(super) fn find_global(&self, path: &str) -> Result<GlobalField, GlobalLookupError> {
+    pub(super) fn find_global(
+        &self,
+        path: &str,
+        budget: &Budget,
+    ) -> Result<GlobalField, GlobalLookupError> {
+        let cache = ObjectBtfCache::default();
         let mut found = Vec::new();
         let mut variables = Vec::new();
         let mut is_constant = false;
-        for map in self.maps()? {
-            let Some(section) = self.section(&map)? else {
+        for map in self.maps(budget)? {
+            let Some(section) = self.section(&map, &cache, budget)? else {
                 continue;
             };
             let constant = section.name.starts_with(READ_ONLY);
-            match section.field(path) {
+            match section.field(path, budget) {
                 Ok(_) if constant => is_constant = true,
                 Ok(field) => found.push((map.id, field)),
                 Err(GlobalError::NotFound { variables: has, .. }) if !constant => {
+                    let listed = budget.charge_bytes(has.len() as u64);
+                    listed.map_err(ReadError::from)?;
                     variables.push(has);
                 }
                 Err(GlobalError::NotFound { .. }) => {}

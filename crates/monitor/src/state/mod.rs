@@ -23,6 +23,10 @@ pub struct KernelState {
     pub sched_ext: Reading<ScxState>,
     /// BPF maps, in order of their ids.
     pub maps: Reading<Vec<MapState>>,
+    /// Set if the look ended before all was read, as it would have cost too much: why. What is missing then is no
+    /// fault of the scheduler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exhausted: Option<String>,
 }
 
 /// One CPU, what runs on it, and what waits for it.
@@ -151,6 +155,19 @@ impl KernelState {
         })
     }
 
+    /// Bytes of memory that it takes here, about.
+    pub fn memory_bytes(&self) -> u64 {
+        let cpus = self.cpus.iter().flatten().map(|cpu| {
+            let tasks = cpu.running.iter().chain(&cpu.waiting);
+            size_of::<CpuState>() as u64 + tasks.map(TaskState::memory_bytes).sum::<u64>()
+        });
+        let maps = self.maps.iter().flatten().map(MapState::memory_bytes);
+        let scx = self.sched_ext.as_ref().ok();
+        let exit = scx.and_then(|scx| scx.exit.as_ref());
+        let exit = exit.map_or(0, |exit| exit.dump.len() + exit.message.len());
+        size_of::<Self>() as u64 + exit as u64 + cpus.chain(maps).sum::<u64>()
+    }
+
     /// The task of sched_ext that has waited longest, and its CPU.
     pub fn longest_waiting(&self) -> Option<(u32, &TaskState)> {
         let cpus = self.cpus.as_ref().ok()?;
@@ -160,5 +177,28 @@ impl KernelState {
         waiting
             .filter(|(_, task)| task.runnable_ms.is_some())
             .max_by_key(|(_, task)| task.runnable_ms)
+    }
+}
+
+impl TaskState {
+    fn memory_bytes(&self) -> u64 {
+        let texts = [&self.comm, &self.class, &self.policy, &self.cpus];
+        let texts = texts.into_iter().chain(&self.dsq).map(String::len);
+        (size_of::<Self>() + texts.sum::<usize>()) as u64
+    }
+}
+
+impl MapState {
+    fn memory_bytes(&self) -> u64 {
+        let content = match &self.content {
+            Ok(MapContent::Globals(value)) => value.memory_bytes(),
+            Ok(MapContent::Entries { entries, .. }) => entries
+                .iter()
+                .flat_map(|entry| entry.values.iter().chain([&entry.key]))
+                .map(Value::memory_bytes)
+                .sum(),
+            Err(_) => 0,
+        };
+        size_of::<Self>() as u64 + content
     }
 }

@@ -1,8 +1,9 @@
 //! Reading the state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use ktstr_introspect::Budget;
 use ktstr_introspect::bpf::GlobalField;
 use ktstr_introspect::kernel::{
     CpuMask, DispatchQueue, DispatchQueues, DsqKind, ExitInfo, Kernel, PerCpu, ReadError, Runqueue,
@@ -29,9 +30,10 @@ pub struct StateReader {
 }
 
 impl StateReader {
-    /// Looks up where in `kernel`, which has a tick of that length, everything is.
-    pub fn new(kernel: &Kernel, tick: Duration) -> Result<Self, ReadError> {
-        let percpu = PerCpu::read(kernel)?;
+    /// Looks up where in `kernel`, of a machine of `declared_cpus` and with a tick of that length, everything
+    /// is.
+    pub fn new(kernel: &Kernel, declared_cpus: u32, tick: Duration) -> Result<Self, ReadError> {
+        let percpu = PerCpu::read(kernel, declared_cpus)?;
         Ok(Self {
             runqueues: Runqueues::new(kernel, &percpu)?,
             tasks: Tasks::new(kernel, &percpu)?,
@@ -44,18 +46,23 @@ impl StateReader {
         })
     }
 
-    /// The state now.
-    pub fn read(&self) -> KernelState {
+    /// The state now, as far as `budget` goes: CPUs and tasks first, maps last.
+    pub fn read(&self, budget: &Budget) -> KernelState {
         KernelState {
-            cpus: self.cpus().map_err(missing),
+            cpus: self.cpus(budget).map_err(missing),
             sched_ext: self.sched_ext(),
-            maps: self.maps.read().map_err(missing),
+            maps: self.maps.read(budget).map_err(missing),
+            exhausted: budget.exhausted().map(|why| why.to_string()),
         }
     }
 
     /// The number at `path` among the global variables of BPF programs, to be written.
-    pub fn find_global(&self, path: &str) -> Result<GlobalField, GlobalLookupError> {
-        self.maps.find_global(path)
+    pub fn find_global(
+        &self,
+        path: &str,
+        budget: &Budget,
+    ) -> Result<GlobalField, GlobalLookupError> {
+        self.maps.find_global(path, budget)
     }
 
     /// How long the kernel lets a task of sched_ext wait before it throws the scheduler out.
@@ -73,17 +80,17 @@ impl StateReader {
     }
 
     /// The task of sched_ext that has been runnable longest without running, and for how long, in
-    /// milliseconds.
-    pub fn longest_waiting(&self) -> Option<(Task, u64)> {
-        let now = self.jiffies().ok()?;
-        let tasks = self.tasks.all().ok()?.into_iter();
+    /// milliseconds; nothing if none waits.
+    pub fn longest_waiting(&self, budget: &Budget) -> Result<Option<(Task, u64)>, ReadError> {
+        let now = self.jiffies()?;
+        let tasks = self.tasks.all(budget)?.into_iter();
         let waiting =
             tasks.filter(|task| task.class == SchedClass::Ext && task.on_rq && !task.on_cpu);
         let waited = waiting.filter_map(|task| {
             let since = task.scx?.runnable_at_jiffies;
             Some((task, self.ms(now.saturating_sub(since))))
         });
-        waited.max_by_key(|(_, ms)| *ms)
+        Ok(waited.max_by_key(|(_, ms)| *ms))
     }
 
     fn ms(&self, jiffies: u64) -> u64 {
@@ -91,17 +98,17 @@ impl StateReader {
         jiffies.saturating_mul(tick_ns) / 1_000_000
     }
 
-    fn cpus(&self) -> Result<Vec<CpuState>, ReadError> {
+    fn cpus(&self, budget: &Budget) -> Result<Vec<CpuState>, ReadError> {
         let online = self.percpu.online(&self.kernel)?;
         let active = self.percpu.active(&self.kernel)?;
-        let queues = self.queue_names();
+        let queues = self.queue_names(budget)?;
         let now = self.jiffies()?;
         let mut waiting: HashMap<u32, Vec<TaskState>> = HashMap::new();
         let mut running = HashMap::new();
         let runqueues = self.runqueues.read()?;
-        for task in self.tasks.all()? {
-            let runs = runqueues.iter().any(|rq| rq.curr == task.address);
-            if runs {
+        let current: HashSet<u64> = runqueues.iter().map(|rq| rq.curr).collect();
+        for task in self.tasks.all(budget)? {
+            if current.contains(&task.address) {
                 running.insert(task.address, self.task(&task, None, &queues));
             } else if task.on_rq {
                 let state = self.task(&task, Some(now), &queues);
@@ -143,11 +150,18 @@ impl StateReader {
     }
 
     /// Names of dispatch queues by address. One that can't be read has none.
-    fn queue_names(&self) -> HashMap<u64, String> {
+    fn queue_names(&self, budget: &Budget) -> Result<HashMap<u64, String>, ReadError> {
         let Some(queues) = &self.queues else {
-            return HashMap::new();
+            return Ok(HashMap::new());
         };
-        let read = [queues.local(), queues.global(), queues.user()];
+        let read = [
+            queues.local(budget),
+            queues.global(budget),
+            queues.user(budget),
+        ];
+        if let Some(exhausted) = budget.exhausted() {
+            return Err(exhausted.into());
+        }
         let name = |queue: DispatchQueue| {
             let name = match queue.kind {
                 DsqKind::Local { cpu } => format!("local {cpu}"),
@@ -156,7 +170,7 @@ impl StateReader {
             };
             (queue.address, name)
         };
-        read.into_iter().flatten().flatten().map(name).collect()
+        Ok(read.into_iter().flatten().flatten().map(name).collect())
     }
 
     fn jiffies(&self) -> Result<u64, ReadError> {

@@ -7,10 +7,11 @@ use ktstr_introspect::bpf::Value;
 use super::{CpuState, KernelState, MapContent, MapState, ScxState, TaskState};
 use crate::sample::Missing;
 
-/// Waiting tasks of one CPU, CPUs, entries of a map and lines of one value that are shown.
+/// Waiting tasks of one CPU, CPUs, entries of a map, maps and lines of one value that are shown.
 const MAX_WAITING: usize = 4;
 const MAX_CPUS: usize = 32;
 const MAX_ENTRIES: usize = 4;
+const MAX_MAPS: usize = 64;
 const MAX_VALUE_LINES: usize = 40;
 
 impl KernelState {
@@ -39,6 +40,9 @@ impl KernelState {
             }
             Err(why) => _ = writeln!(out, "runqueues: {why}"),
         }
+        if let Some(why) = &self.exhausted {
+            _ = writeln!(out, "not all was read: {why}");
+        }
         out
     }
 
@@ -49,8 +53,9 @@ impl KernelState {
             Ok(maps) => maps,
             Err(why) => return format!("BPF maps: {why}\n"),
         };
-        maps.iter().for_each(|state| map(&mut out, state));
-        let unread = maps.iter().filter_map(|map| {
+        let shown = &maps[..maps.len().min(MAX_MAPS)];
+        shown.iter().for_each(|state| map(&mut out, state));
+        let unread = shown.iter().filter_map(|map| {
             let why = map.content.as_ref().err()?;
             Some((why, format!("{} ({})", map.name, map.kind)))
         });
@@ -64,6 +69,7 @@ impl KernelState {
         for (why, names) in by_reason {
             _ = writeln!(out, "not read: {}: {why}", names.join(", "));
         }
+        left_out(&mut out, maps.len(), MAX_MAPS);
         out
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ktstr_introspect::BudgetExhausted;
 use ktstr_monitor::state::{
     CpuState, KernelState, MapContent, MapEntry, MapState, SchedExtExit, ScxState, TaskState,
 };
@@ -103,6 +104,7 @@ fn state() -> KernelState {
                 ..map(8, "busy", "hash", globals(&[]))
             },
         ]),
+        exhausted: None,
     }
 }
 
@@ -183,6 +185,7 @@ fn a_state_that_can_not_be_read_in_lines() {
         cpus: Err(Missing::Unstable),
         sched_ext: Err(Missing::Absent("sched_ext".to_owned())),
         maps: Err(Missing::Failed("no table of maps".to_owned())),
+        exhausted: None,
     };
     let text = state.summary(|_| None) + &state.maps_summary();
     insta::assert_snapshot!(text, @r"
@@ -190,6 +193,44 @@ fn a_state_that_can_not_be_read_in_lines() {
     runqueues: it changed while it was read
     BPF maps: no table of maps
     ");
+}
+
+#[test]
+fn a_state_of_which_not_all_was_read_says_so_and_shows_few_of_very_many_maps() {
+    let exhausted = BudgetExhausted::Nodes { limit: 1 << 20 };
+    let map = MapState {
+        content: Err(Missing::Budget(exhausted.to_string())),
+        ..map(8, "many", "hash", globals(&[]))
+    };
+    let state = KernelState {
+        cpus: Ok(Vec::new()),
+        sched_ext: Err(Missing::Absent("sched_ext".to_owned())),
+        maps: Ok(vec![map; 70]),
+        exhausted: Some(exhausted.to_string()),
+    };
+    insta::assert_snapshot!(state.summary(|_| None), @r"
+    sched_ext: this kernel has no sched_ext
+    not all was read: the look at the guest's memory ended: its lists, tables and types have more than 1048576 nodes
+    ");
+    let maps = state.maps_summary();
+    assert_eq!(maps.matches("many (hash)").count(), 64);
+    assert!(maps.ends_with("  … and 6 more\n"), "{maps}");
+    assert_eq!(
+        serde_json::to_value(&state).expect("JSON")["exhausted"],
+        exhausted.to_string()
+    );
+}
+
+#[test]
+fn the_memory_of_a_state_is_about_that_of_what_it_holds() {
+    let small = state().memory_bytes();
+    assert!((1000..20_000).contains(&small), "{small}");
+    let mut big = state();
+    let value = Value::Array(vec![Value::Bytes(vec![7; 1000]); 1000]);
+    let content = MapContent::Globals(value);
+    big.maps = Ok(vec![map(9, ".data", "array", content)]);
+    let bytes = big.memory_bytes();
+    assert!((1_000_000..1_200_000).contains(&bytes), "{bytes}");
 }
 
 #[test]

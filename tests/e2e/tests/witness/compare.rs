@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ktstr::monitor::SchedExtState;
 use ktstr::monitor::state::{KernelState, MapContent, MapState, TaskState};
 use ktstr::prelude::*;
+use ktstr_introspect::Budget;
 use ktstr_introspect::bpf::Value;
 use ktstr_introspect::btf::{Btf, TypeId};
 
@@ -205,7 +206,7 @@ impl Seen {
 fn render(btf: Option<&Btf>, id: TypeId, bytes: &Trimmed) -> Result<Value> {
     let bytes = bytes.bytes()?;
     Ok(match btf.filter(|_| id != TypeId(0)) {
-        Some(btf) => Value::render(btf, id, &bytes)?,
+        Some(btf) => Value::render(btf, id, &bytes, &Budget::default())?,
         None => Value::Bytes(bytes),
     })
 }
