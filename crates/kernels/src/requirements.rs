@@ -22,7 +22,7 @@ impl fmt::Display for Requirement {
 /// What was found out about a kernel before it is booted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requirements {
-    /// The kernel's options are not known, so nothing could be checked.
+    /// The kernel's options are not known, so that only the drivers that can be modules were looked for.
     pub unchecked: bool,
     /// It can't boot a test without these.
     pub missing: Vec<Requirement>,
@@ -31,7 +31,7 @@ pub struct Requirements {
 }
 
 impl Requirements {
-    /// Nothing is missing that a test can't do without. True also when nothing could be checked.
+    /// Nothing is known to be missing that a test can't do without.
     pub fn can_boot(&self) -> bool {
         self.missing.is_empty()
     }

@@ -295,8 +295,9 @@ fn fault_f12_a_mirror_that_stays_silent_is_given_up() {
 fn fault_f12_a_mirror_that_sends_a_few_bytes_a_second_is_given_up() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000000\r\n\r\n";
     let (error, told) = give_up_on(&slow_mirror(head, Duration::from_millis(100)));
+    // How many bytes came is a matter of how soon apt asked.
     assert!(
-        error.starts_with("MIRROR sent ") && error.contains("bytes in 4 s, so it was given up"),
+        error.starts_with("MIRROR sent ") && error.contains(" in 4 s, so it was given up"),
         "{error}"
     );
     assert!(!told.is_empty());

@@ -39,9 +39,9 @@ pub(super) const TARGETS: [Target; 15] = [
     target("kallsyms", 128 * KIB),
     // A byte, CR3, an address, and an entry of each of five levels.
     target("page_tables", 1 + 7 * 8),
-    // Bits over all of the made-up kernel's tables, and its objects.
-    target("xarray", 16 * KIB),
-    target("map_values", 64 * KIB),
+    // Bits over all of the made-up kernel's tables (1.7 KiB), and over its objects (17 KiB).
+    target("xarray", 4 * KIB),
+    target("map_values", 32 * KIB),
     // All of the memory that is the input's.
     target("map_memory", 64 * KIB),
 ];

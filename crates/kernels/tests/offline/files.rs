@@ -206,6 +206,35 @@ fn fault_f2_a_file_that_was_given_once_is_not_the_default() {
 }
 
 #[test]
+fn fault_f10_a_kernel_without_its_packages_is_no_default_and_says_so() {
+    let scratch = Scratch::new();
+    let kernel = scratch
+        .resolve(&scratch.write("bzImage", &image()))
+        .unwrap();
+    let origin = serde_json::json!({
+        "debian": {
+            "suite": "s", "role": "stable-backports", "version": "7.0.13-1", "flavour": "cloud-amd64",
+            "missing": ["linux-base-7.0.13", "linux-modules-7.0.13"],
+        }
+    });
+    make_fetched(kernel.dir(), &[("origin", origin)]);
+    let options = ResolveOptions {
+        machine_root: scratch.dir.path().to_owned(),
+        ..ResolveOptions::default()
+    };
+    let find = |spec: Option<&str>| {
+        let spec = spec.map(|spec| spec.parse().unwrap());
+        resolve(spec.as_ref(), &scratch.cache, &options, &Notes::default())
+    };
+    for unasked in [None, Some("debian"), Some("debian/s")] {
+        let error = find(unasked).unwrap_err().to_string();
+        assert!(error.contains("no Debian mirror"), "{error}");
+    }
+    let kernel = find(Some("debian/7.0")).unwrap();
+    insta::assert_snapshot!(kernel.modules_for(&["virtio_blk"]).unwrap_err(), @"kernel 9.9.9-synthetic was fetched without its modules, so `virtio_blk` can't be loaded: linux-base-7.0.13, linux-modules-7.0.13 left Debian's archive; take another version");
+}
+
+#[test]
 fn fault_f13_modules_of_another_release_beside_an_image_are_told() {
     let scratch = Scratch::new();
     let image = scratch.write(&format!("root/boot/vmlinuz-{RELEASE}"), &image());

@@ -120,6 +120,15 @@ fn fault_e9_packages_of_two_kernels_in_one_folder_are_named() {
 }
 
 #[test]
+fn fault_e9_an_image_and_a_package_in_one_folder_are_named() {
+    let scratch = Scratch::new();
+    scratch.write("both/bzImage", &image());
+    scratch.write("both/linux-image-1.deb", &deb("", &[]));
+    let folder = scratch.dir.path().join("both");
+    insta::assert_snapshot!(scratch.refusal(&folder), @"DIR/both has several kernels in it; give the path of one: bzImage, linux-image-1.deb");
+}
+
+#[test]
 fn fault_f13_a_package_for_another_architecture_is_named() {
     let package = deb_for("arm64", "zst", &[("./boot/vmlinuz-1", b"MZ")]);
     insta::assert_snapshot!(refusal(&package), @"DIR/a.deb is a package for arm64; machines here are x86-64, so give the package for amd64");

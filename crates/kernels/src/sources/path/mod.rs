@@ -226,6 +226,14 @@ fn look_in_folder(folder: &Path) -> Result<Found, PathError> {
     }
     let names = file_names(folder)?;
     let images: Vec<&String> = names.iter().filter(|name| is_image_name(name)).collect();
+    // An image, and packages that may be of another kernel: neither is preferred.
+    if !images.is_empty() && names.iter().any(|name| is_package_name(name)) {
+        let is_either = |name: &&String| is_image_name(name) || is_package_name(name);
+        return Err(PathError::Several {
+            path: folder.to_owned(),
+            names: names.iter().filter(is_either).cloned().collect(),
+        });
+    }
     let image = match images.as_slice() {
         [] => return packages_or_boot(folder, &names),
         [one] => folder.join(one),
@@ -262,9 +270,7 @@ fn look_in_folder(folder: &Path) -> Result<Found, PathError> {
 fn packages_or_boot(folder: &Path, names: &[String]) -> Result<Found, PathError> {
     let debs: Vec<PathBuf> = names
         .iter()
-        .filter(|name| {
-            name.ends_with(".deb") && name.starts_with("linux-") && !name.contains("-dbg")
-        })
+        .filter(|name| is_package_name(name))
         .map(|name| folder.join(name))
         .collect();
     if !debs.is_empty() {
@@ -292,6 +298,10 @@ fn packages_or_boot(folder: &Path, names: &[String]) -> Result<Found, PathError>
             path: folder.to_owned(),
         }),
     }
+}
+
+fn is_package_name(name: &str) -> bool {
+    name.ends_with(".deb") && name.starts_with("linux-") && !name.contains("-dbg")
 }
 
 /// Whether a folder is `modules/NAME` of another release, as installing them names it.
