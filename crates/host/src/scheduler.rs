@@ -29,6 +29,9 @@ pub enum SchedulerSource {
         enable: String,
         /// Switches it off.
         disable: String,
+        /// Ends with status 0 while it is on, and with another while it is off. Not needed for a scheduler of
+        /// sched_ext, which the kernel names.
+        is_enabled: Option<String>,
     },
 }
 
@@ -134,9 +137,14 @@ impl SchedulerPlan {
     /// What the guest is told.
     pub(crate) fn job(&self, include: &Include, watchdog: Option<WatchdogJob>) -> SchedulerJob {
         let start = match &self.source {
-            SchedulerSource::Builtin { enable, disable } => SchedulerStart::Builtin {
+            SchedulerSource::Builtin {
+                enable,
+                disable,
+                is_enabled,
+            } => SchedulerStart::Builtin {
                 enable: enable.clone(),
                 disable: disable.clone(),
+                is_enabled: is_enabled.clone(),
             },
             _ => {
                 let program = std::iter::once(include.guest.clone());

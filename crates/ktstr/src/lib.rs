@@ -82,7 +82,9 @@ mod scheduler;
 /// | `stall` | the kernel's watchdog disables the scheduler |
 /// | `scx_error`, `scx_error(contains = "text")` | the kernel disables it for an error, with these words |
 /// | `check(max_gap_ms)` | this check does not hold, and the scheduler stays |
-/// | `load_failure` | the scheduler can't be loaded |
+/// | `load_failure`, `load_failure(contains = "text")` | the kernel refuses to load the scheduler, with these words |
+///
+/// It excuses checks that follow from it (the guide's chapter on schedulers has the table), and no others.
 ///
 /// A shape that can't exist, an attribute that is not in these tables, and a value that makes no sense are
 /// compile errors where they stand:
@@ -139,6 +141,7 @@ pub use ktstr_macros::ktstr_test;
 /// | `binary` | its program: the file that `KTSTR_SCHEDULER` names, else the binary target of this name, built with cargo in this workspace (`KTSTR_SCHEDULER_PROFILE` names the profile) |
 /// | `binary_path` | or a file; a relative path starts at this crate |
 /// | `enable`, `disable` | or shell commands for one that is part of the kernel |
+/// | `is_enabled` | beside them, where it is not of sched_ext: a shell command that ends with status 0 only while it is on |
 /// | `topology` | `(numa_nodes, llcs, cores, threads)` of its tests, where they don't declare their own |
 /// | `sched_args` | arguments of its program |
 /// | `ops` | the name that the kernel has for it, or its beginning; if unset, that of `binary` without `scx_`, and any for a file |

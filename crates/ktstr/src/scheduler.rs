@@ -35,6 +35,7 @@ enum Source {
     Builtin {
         enable: &'static str,
         disable: &'static str,
+        is_enabled: Option<&'static str>,
     },
 }
 
@@ -70,10 +71,39 @@ impl Scheduler {
         self
     }
 
-    /// It is part of the kernel, and these shell commands switch it on and off.
+    /// It is part of the kernel, and these shell commands switch it on and off. If it is not one of sched_ext, it needs
+    /// [`is_enabled`](Self::is_enabled) too: else nothing shows that it is on, and its tests are inconclusive.
     #[must_use]
     pub const fn kernel_builtin(mut self, enable: &'static str, disable: &'static str) -> Self {
-        self.source = Some(Source::Builtin { enable, disable });
+        self.source = Some(Source::Builtin {
+            enable,
+            disable,
+            is_enabled: None,
+        });
+        self
+    }
+
+    /// A shell command that ends with status 0 while the scheduler of [`kernel_builtin`](Self::kernel_builtin) is on, and
+    /// with another while it is off: `grep -qw FEATURE /sys/kernel/debug/sched/features`.
+    ///
+    /// # Panics
+    ///
+    /// When the scheduler is no such one; at compile time, if used in a constant.
+    #[must_use]
+    pub const fn is_enabled(mut self, command: &'static str) -> Self {
+        let Some(Source::Builtin {
+            enable, disable, ..
+        }) = self.source
+        else {
+            panic!(
+                "`is_enabled` is for a scheduler that commands switch on: call kernel_builtin first"
+            );
+        };
+        self.source = Some(Source::Builtin {
+            enable,
+            disable,
+            is_enabled: Some(command),
+        });
         self
     }
 
@@ -200,9 +230,17 @@ impl SchedulerUse {
                 binary: binary.to_owned(),
                 manifest_dir: folder.to_owned(),
             },
-            (Some(Source::Builtin { enable, disable }), _) => SchedulerSource::Builtin {
+            (
+                Some(Source::Builtin {
+                    enable,
+                    disable,
+                    is_enabled,
+                }),
+                _,
+            ) => SchedulerSource::Builtin {
                 enable: enable.to_owned(),
                 disable: disable.to_owned(),
+                is_enabled: is_enabled.map(str::to_owned),
             },
             (Some(Source::Path(path)), _) => SchedulerSource::Path(folder.join(path)),
             // Refused at compile time by `topology_under`.

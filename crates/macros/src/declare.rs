@@ -10,12 +10,13 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Result, Token, Visibility, braced};
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "name",
     "binary",
     "binary_path",
     "enable",
     "disable",
+    "is_enabled",
     "topology",
     "sched_args",
     "ops",
@@ -188,6 +189,12 @@ pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
 fn source(declaration: &Declaration) -> Result<TokenStream> {
     let fields = &declaration.fields;
     let (binary, path) = (text(fields, "binary")?, text(fields, "binary_path")?);
+    let is_enabled = text(fields, "is_enabled")?;
+    if let (Some(command), None) = (&is_enabled, fields.get("enable")) {
+        let message = "`is_enabled` goes with `enable` and `disable`: a program's scheduler is named by the kernel";
+        return Err(Error::new(command.span(), message));
+    }
+    let is_enabled = is_enabled.map(|command| quote!(.is_enabled(#command)));
     match (
         binary,
         path,
@@ -196,7 +203,9 @@ fn source(declaration: &Declaration) -> Result<TokenStream> {
     ) {
         (Some(binary), None, None, None) => Ok(quote!(.binary_discover(#binary))),
         (None, Some(path), None, None) => Ok(quote!(.binary_path(#path))),
-        (None, None, Some(enable), Some(disable)) => Ok(quote!(.kernel_builtin(#enable, #disable))),
+        (None, None, Some(enable), Some(disable)) => {
+            Ok(quote!(.kernel_builtin(#enable, #disable) #is_enabled))
+        }
         _ => Err(Error::new(
             declaration.ident.span(),
             "a scheduler needs one of `binary`, `binary_path`, or `enable` with `disable`",
@@ -326,9 +335,11 @@ mod tests {
         ] {
             assert!(code.contains(part), "no {part} in {code}");
         }
-        let builtin = expanded("B, { name = \"b\", enable = \"on\", disable = \"off\" }");
+        let builtin = expanded(
+            "B, { name = \"b\", enable = \"on\", disable = \"off\", is_enabled = \"is\" }",
+        );
         assert!(
-            builtin.contains(".kernel_builtin(\"on\",\"off\")"),
+            builtin.contains(".kernel_builtin(\"on\",\"off\").is_enabled(\"is\")"),
             "{builtin}"
         );
     }
@@ -344,6 +355,11 @@ mod tests {
                 "M",
             ),
             ("M, { name = \"x\", enable = \"on\" }", "needs one of", "M"),
+            (
+                "M, { name = \"x\", binary = \"x\", is_enabled = \"is\" }",
+                "goes with `enable`",
+                "\"is\"",
+            ),
             ("M, { nam = \"x\" }", "there is no `nam`", "nam"),
             ("M, { name = \"x\", name = \"y\" }", "given twice", "name"),
             ("M, { name = 3 }", "`name` takes a text", "3"),

@@ -34,11 +34,12 @@ pub(crate) enum Expectation {
     Stall,
     ScxError(Option<LitStr>),
     Check(LitStr),
-    LoadFailure,
+    LoadFailure(Option<LitStr>),
 }
 
 const FORMS: &str = "say what is expected: `expect_err(stall)`, `expect_err(scx_error)`, \
-     `expect_err(scx_error(contains = \"text\"))`, `expect_err(check(max_gap_ms))` or `expect_err(load_failure)`";
+     `expect_err(scx_error(contains = \"text\"))`, `expect_err(check(max_gap_ms))`, `expect_err(load_failure)` or \
+     `expect_err(load_failure(contains = \"text\"))`";
 
 /// Reads the value of one of [`NAMES`] that has a form of its own.
 pub(crate) fn own_form(name: &Ident, input: ParseStream<'_>) -> Result<Option<Value>> {
@@ -72,24 +73,8 @@ impl Parse for Expectation {
             .map_err(|error| Error::new(error.span(), FORMS))?;
         match what.to_string().as_str() {
             "stall" => Ok(Self::Stall),
-            "load_failure" => Ok(Self::LoadFailure),
-            "scx_error" if !input.peek(syn::token::Paren) => Ok(Self::ScxError(None)),
-            "scx_error" => {
-                let content;
-                parenthesized!(content in input);
-                let name: Ident = content.parse()?;
-                if name != "contains" {
-                    return Err(Error::new(name.span(), FORMS));
-                }
-                content.parse::<Token![=]>()?;
-                let text: LitStr = content.parse()?;
-                if text.value().trim().is_empty() {
-                    let message =
-                        "every error contains an empty text: give one that tells it apart";
-                    return Err(Error::new(text.span(), message));
-                }
-                Ok(Self::ScxError(Some(text)))
-            }
+            "load_failure" => Ok(Self::LoadFailure(contained_text(input)?)),
+            "scx_error" => Ok(Self::ScxError(contained_text(input)?)),
             "check" => {
                 let content;
                 parenthesized!(content in input);
@@ -104,6 +89,26 @@ impl Parse for Expectation {
             _ => Err(Error::new(what.span(), FORMS)),
         }
     }
+}
+
+/// `(contains = "text")`, if it is there.
+fn contained_text(input: ParseStream<'_>) -> Result<Option<LitStr>> {
+    if !input.peek(syn::token::Paren) {
+        return Ok(None);
+    }
+    let content;
+    parenthesized!(content in input);
+    let name: Ident = content.parse()?;
+    if name != "contains" {
+        return Err(Error::new(name.span(), FORMS));
+    }
+    content.parse::<Token![=]>()?;
+    let text: LitStr = content.parse()?;
+    if text.value().trim().is_empty() {
+        let message = "every error contains an empty text: give one that tells it apart";
+        return Err(Error::new(text.span(), message));
+    }
+    Ok(Some(text))
 }
 
 pub(crate) fn read(given: &BTreeMap<String, Argument>) -> Result<Under> {
@@ -188,7 +193,11 @@ impl Under {
                 let name = borrowed(name);
                 quote!(Check(#name))
             }
-            Some(Expectation::LoadFailure) => quote!(LoadFailure),
+            Some(Expectation::LoadFailure(None)) => quote!(LoadFailure),
+            Some(Expectation::LoadFailure(Some(text))) => {
+                let text = borrowed(text);
+                quote!(LoadFailureWith(#text))
+            }
         };
         quote!(::core::option::Option::Some(::ktstr::__private::Expectation::#expectation))
     }

@@ -32,7 +32,9 @@ pub use exit_code::ExitCode;
 pub use outcome::Outcome;
 pub use render::{Palette, Renderer};
 pub use run_id::{RUN_ID_ENV, RunId, RunIdError};
-pub use scheduler::{Expectation, Expected, KernelExit, SchedulerEnd, SchedulerReport};
+pub use scheduler::{
+    Expectation, Expected, FailedLoad, KernelExit, RefusedCall, SchedulerEnd, SchedulerReport,
+};
 pub use sidecar::{
     BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, SCHEMA_VERSION, Sidecar, Timings,
     shell_word,

@@ -25,6 +25,8 @@ pub enum SchedulerEnd {
     Reloaded,
     /// It is no longer attached, without an error, though its process lives.
     FellBack,
+    /// It is switched on by a command, and nothing shows that the command did so.
+    Unproven,
     /// The machine ended before it could be told.
     #[default]
     Unknown,
@@ -42,6 +44,7 @@ impl SchedulerEnd {
             Self::Error => "was disabled by the kernel for an error",
             Self::Reloaded => "was disabled and loaded again",
             Self::FellBack => "is no longer attached, though its process lives",
+            Self::Unproven => "was not shown to be attached",
             Self::Unknown => "was still there when the machine ended",
         }
     }
@@ -115,6 +118,31 @@ impl fmt::Display for KernelExit {
     }
 }
 
+/// What a program did that ended by itself before its scheduler was attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedLoad {
+    /// How often it had the kernel load or attach something by bpf(2); `None` if its calls could not be traced.
+    pub bpf_calls: Option<u64>,
+    /// The last of these calls, if the kernel refused it. Earlier ones that were refused are how libbpf finds out what
+    /// a kernel can do.
+    pub refused: Option<RefusedCall>,
+}
+
+/// A call of bpf(2) that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedCall {
+    /// `BPF_PROG_LOAD` and others of `enum bpf_cmd` (include/uapi/linux/bpf.h).
+    pub command: String,
+    /// `EACCES`, by the name of errno(3).
+    pub errno: String,
+}
+
+impl fmt::Display for RefusedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the kernel refused {}: {}", self.command, self.errno)
+    }
+}
+
 /// Everything about the scheduler of one test.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedulerReport {
@@ -141,6 +169,9 @@ pub struct SchedulerReport {
     /// count.
     #[serde(default)]
     pub enables: Option<u64>,
+    /// What its program did until it ended, if it ended by itself before it was attached.
+    #[serde(default)]
+    pub failed_load: Option<FailedLoad>,
     /// The state that the kernel dumped when it disabled it for an error.
     #[serde(default)]
     pub dump: String,
@@ -200,8 +231,10 @@ pub enum Expectation {
     },
     /// This check does not hold, while the scheduler stays attached.
     Check(Cow<'static, str>),
-    /// The scheduler can't be loaded.
+    /// The kernel refuses to load the scheduler.
     LoadFailure,
+    /// The kernel refuses to load the scheduler, and its reason, or what the program printed, contains this.
+    LoadFailureWith(Cow<'static, str>),
 }
 
 impl fmt::Display for Expectation {
@@ -215,7 +248,13 @@ impl fmt::Display for Expectation {
                 write!(f, "an error of the scheduler with `{text}`")
             }
             Self::Check(name) => write!(f, "a failure of the check `{name}`"),
-            Self::LoadFailure => f.write_str("a scheduler that can't be loaded"),
+            Self::LoadFailure => f.write_str("a scheduler that the kernel refuses to load"),
+            Self::LoadFailureWith(text) => {
+                write!(
+                    f,
+                    "a scheduler that the kernel refuses to load, with `{text}`"
+                )
+            }
         }
     }
 }
@@ -229,4 +268,7 @@ pub struct Expected {
     pub met: bool,
     /// What happened, in one sentence.
     pub seen: String,
+    /// Checks that did not hold or had no data, and that follow from what was expected.
+    #[serde(default)]
+    pub excused: Vec<String>,
 }

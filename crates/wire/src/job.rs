@@ -67,6 +67,8 @@ pub enum SchedulerStart {
         enable: String,
         /// Switches it off.
         disable: String,
+        /// Ends with status 0 while it is on, and with another while it is off.
+        is_enabled: Option<String>,
     },
 }
 

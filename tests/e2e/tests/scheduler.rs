@@ -52,6 +52,13 @@ declare_scheduler!(SWITCHED_ON, {
     name = "switched-on",
     enable = "echo switching on, NO_COLOR=$NO_COLOR; echo 1 > /proc/sys/kernel/sched_schedstats",
     disable = "echo 0 > /proc/sys/kernel/sched_schedstats",
+    is_enabled = "grep -q 1 /proc/sys/kernel/sched_schedstats",
+});
+
+declare_scheduler!(NOTHING, {
+    name = "nothing",
+    enable = "true",
+    disable = "true",
 });
 
 /// Folder of a crate that a test below writes.
@@ -144,7 +151,11 @@ fn ignored_affinity_is_found_by_the_kernel(ctx: &Ctx) -> Result<AssertResult> {
     Ok(execute_defs(ctx, defs)?)
 }
 
-#[ktstr_test(scheduler = IMPATIENT, extra_sched_args = ["--fault", "never-load"], expect_err(load_failure))]
+#[ktstr_test(
+    scheduler = IMPATIENT,
+    extra_sched_args = ["--fault", "never-load"],
+    expect_err(load_failure(contains = "the kernel refused BPF_PROG_LOAD: EACCES"))
+)]
 fn a_scheduler_that_does_not_load_is_found(_: &Ctx) -> Result<AssertResult> {
     bail!("the body is not to run");
 }
@@ -262,6 +273,18 @@ mod victims {
     #[ignore = "fails on purpose"]
     fn falls_back(ctx: &Ctx) -> Result<AssertResult> {
         Ok(scenarios::steady(ctx)?)
+    }
+
+    #[ktstr_test(scheduler = IMPATIENT, extra_sched_args = ["--falt", "never-load"], expect_err(load_failure))]
+    #[ignore = "fails on purpose"]
+    fn has_a_wrong_argument(_: &Ctx) -> Result<AssertResult> {
+        bail!("the body is not to run");
+    }
+
+    #[ktstr_test(scheduler = NOTHING)]
+    #[ignore = "is inconclusive on purpose"]
+    fn is_switched_on_by_nothing(_: &Ctx) -> Result<AssertResult> {
+        Ok(AssertResult::default())
     }
 
     /// A CPU goes offline and comes back; each time the kernel ends the scheduler, which loads itself again.
@@ -413,6 +436,31 @@ fn fault_a5_a_scheduler_that_loads_itself_again_was_not_attached_to_the_end() {
     let words = "scheduler `impatient` was disabled and loaded again; unregistered from the main kernel: cpu 1 going \
                  offline, exiting scheduler; the kernel enabled it 3 times";
     contains(&text, &[words]);
+}
+
+#[test]
+fn fault_a1_a_program_that_ends_before_it_loads_anything_is_no_load_failure() {
+    let (sidecar, text) = run("has_a_wrong_argument");
+    assert_eq!(sidecar.outcome, Outcome::Fail, "{text}");
+    let words = "expected a scheduler that the kernel refuses to load, but scheduler `impatient` was never attached; \
+                 its process ended with exit status 2; it ended before it had the kernel load anything";
+    contains(&text, &[words]);
+}
+
+#[test]
+fn fault_a4_a_command_that_switches_nothing_on_is_no_scheduler() {
+    let (sidecar, text) = run("is_switched_on_by_nothing");
+    assert_eq!(sidecar.outcome, Outcome::Inconclusive, "{text}");
+    let unproven: Vec<&str> = sidecar
+        .result
+        .with_outcome(Outcome::Inconclusive)
+        .map(|check| check.check.as_str())
+        .collect();
+    assert_eq!(unproven, ["scheduler_attached", "scheduler_alive"]);
+    contains(
+        &text,
+        &["scheduler `nothing` was not shown to be attached; `true` ended with success"],
+    );
 }
 
 #[test]

@@ -59,6 +59,16 @@ pub(super) fn of_log(log: &str, ops: &str) -> LogWords {
     words
 }
 
+/// Every time that any scheduler was disabled, in order: that of one that was never attached is the kernel's refusal.
+pub(super) fn of_any(log: &str) -> Vec<KernelExit> {
+    let named = log.lines().rev().find_map(|line| {
+        let rest = split(line).1.strip_prefix(PREFIX)?;
+        let rest = rest.strip_prefix("BPF scheduler \"")?;
+        rest.split_once("\" disabled (")
+    });
+    named.map_or(Vec::new(), |(ops, _)| of_log(log, ops).exits)
+}
+
 /// Adds what only the trace knows: the messages of exits that are no errors, which the kernel does not print, and the
 /// kinds of all. A scheduler that user space ends is not in it.
 pub(super) fn complete(exits: &mut [KernelExit], traced: &[KernelExit]) {
@@ -223,6 +233,8 @@ mod tests {
         assert_eq!(words, of_log(LOG, "ktstr"));
         // Without the line of its attach all that is left counts.
         assert_eq!(of_log(refused, "ktstr").exits.len(), 1);
+        assert_eq!(of_any(refused)[0].to_string(), "runtime error: x");
+        assert_eq!(of_any("6,1,1,-;x\n"), []);
     }
 
     #[test]
@@ -249,7 +261,7 @@ mod tests {
             let mut words = of_log(&log, "k");
             let traced = words.exits.clone();
             complete(&mut words.exits, &traced);
-            let _ = kind_in_dump(&log);
+            let _ = (kind_in_dump(&log), of_any(&log));
         }
     }
 }

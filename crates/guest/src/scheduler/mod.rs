@@ -9,6 +9,8 @@
 //! A stalled scheduler stops everything in the guest, this process too, until the kernel's watchdog disables
 //! it. So nothing here counts on being run in time.
 
+mod attach;
+mod bpf_calls;
 mod dump;
 mod held_maps;
 mod kernel_words;
@@ -32,12 +34,12 @@ use ktstr_wire::{Message, SchedulerJob, SchedulerStart};
 use nix::sys::signal::Signal;
 
 use crate::link::{Link, LinkError};
+use attach::{Attached, Started, attach, run_shell, tells_enabled};
 use dump::{DumpTrace, Traced};
 use held_maps::HeldMaps;
 use process::Process;
 use verdict::Seen;
 use watch::{Watch, Watched};
-use watchdog::NotSet;
 
 /// How long loading and attaching may take. Under emulation the verifier alone takes the big ones 20 s.
 const ATTACH_WITHIN: Duration = Duration::from_secs(120);
@@ -55,6 +57,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     job: SchedulerJob,
+    attached: Attached,
     report: SchedulerReport,
     process: SharedProcess,
     watch: Option<Watch>,
@@ -101,12 +104,20 @@ pub(crate) fn start(
     let attached = attach(job, link, &mut started);
     let Started { process, limit } = started;
     match attached {
-        Ok(ops) => {
-            report.attach_ms = Some(millis(began.elapsed()));
-            if let Some(ops) = &ops {
+        Ok(attached) => {
+            let is_proven = !matches!(attached, Attached::Unproven(_));
+            report.attach_ms = is_proven.then(|| millis(began.elapsed()));
+            report.ops = attached.ops();
+            if let Some(ops) = &report.ops {
                 link.send(&Message::SchedulerAttached(ops.clone()))?;
             }
-            report.ops = ops;
+            if let Ok(trace) = &trace
+                && let Err(error) = trace.loaded()
+            {
+                link.send(&Message::Remark(format!(
+                    "calls of bpf(2) are traced to the end of the test: {error}"
+                )))?;
+            }
             let process = Arc::new(Mutex::new(process));
             let held = HeldMaps::all();
             if let Err(error) = &held {
@@ -124,6 +135,7 @@ pub(crate) fn start(
             let watch = Watch::start(watched, Arc::clone(link));
             Ok(Start::Attached(Box::new(Scheduler {
                 job: job.clone(),
+                attached,
                 report,
                 process,
                 watch: watch.ok(),
@@ -137,11 +149,17 @@ pub(crate) fn start(
         Err(why) => {
             report.detail = why;
             if let Some(mut process) = process {
+                let ended_by_itself = process.ended().is_some();
                 process.end(END_WITHIN);
                 process.finish_log()?;
+                if ended_by_itself {
+                    let traced = trace.ok().and_then(|trace| trace.read().ok());
+                    not_loaded(&mut report, &traced.unwrap_or_default(), seq_before);
+                }
             }
             let mut result = AssertResult::default();
-            result.push(check(SchedulerReport::ATTACHED, false, report.sentence()));
+            let attached = check(SchedulerReport::ATTACHED, Outcome::Fail, report.sentence());
+            result.push(attached);
             limit.into_iter().for_each(|check| result.push(check));
             link.send(&Message::Scheduler(Box::new(report)))?;
             Ok(Start::Failed(result))
@@ -149,74 +167,25 @@ pub(crate) fn start(
     }
 }
 
-/// What there is of a scheduler before it is attached.
-#[derive(Default)]
-struct Started {
-    process: Option<Process>,
-    limit: Option<CheckResult>,
-}
-
-/// The name that the kernel has for the scheduler once it is attached, or why it is not.
-fn attach(
-    job: &SchedulerJob,
-    link: &Arc<Link>,
-    started: &mut Started,
-) -> Result<Option<String>, String> {
-    let limit = job.watchdog.as_ref();
-    if let SchedulerStart::Builtin { enable, .. } = &job.start {
-        started.limit = limit.map(|limit| watchdog::check(limit, &Err(NotSet::NoProgram)));
-        run_shell(enable, link)?;
-        return Ok(sysfs::attached());
+/// Fills in why a program ended without a scheduler that is attached.
+fn not_loaded(report: &mut SchedulerReport, traced: &Traced, seq_before: Option<u64>) {
+    report.enables = sysfs::enables_since(seq_before);
+    let load = traced.failed_load();
+    if report.enables.is_some_and(|enables| enables > 0) {
+        report
+            .detail
+            .push_str("; the kernel had enabled it, and it was gone before it was seen");
     }
-    if !sysfs::is_there() {
-        return Err("the kernel has no sched_ext (CONFIG_SCHED_CLASS_EXT)".to_owned());
+    if let Some(refused) = &load.refused {
+        report.detail.push_str("; ");
+        report.detail.push_str(&refused.to_string());
     }
-    if let Some(other) = sysfs::attached() {
-        return Err(format!("the scheduler `{other}` is attached already"));
-    }
-    let SchedulerStart::Program(argv) = &job.start else {
-        return Err("no program is known for it".to_owned());
-    };
-    let deadline = Instant::now() + ATTACH_WITHIN;
-    let spawned = match limit {
-        None => Process::spawn(argv, link),
-        Some(limit) => {
-            watchdog::spawn_limited(argv, link, limit, deadline).map(|(process, set)| {
-                started.limit = Some(watchdog::check(limit, &set));
-                process
-            })
-        }
-    };
-    let spawned = spawned.map_err(|error| format!("its program can't be run: {error}"))?;
-    let process = started.process.insert(spawned);
-    loop {
-        if let Some(ops) = sysfs::attached() {
-            return match &job.ops {
-                Some(wanted) if !is_named(&ops, wanted) => Err(format!(
-                    "the kernel has a scheduler attached that it calls `{ops}`, not `{wanted}`; if that is its \
-                     name, declare `ops = \"{ops}\"`"
-                )),
-                _ => Ok(Some(ops)),
-            };
-        }
-        if let Some(status) = process.ended() {
-            return Err(ended_with(status));
-        }
-        if Instant::now() >= deadline {
-            return Err(format!(
-                "after {} s its process runs, and sched_ext says `{}`",
-                ATTACH_WITHIN.as_secs(),
-                sysfs::state()
-            ));
-        }
-        thread::sleep(LOOK_EVERY);
-    }
-}
-
-/// `bpfland` names `bpfland` and `bpfland_1.1.4_x86_64`, and not `bpflander`.
-fn is_named(ops: &str, wanted: &str) -> bool {
-    ops.strip_prefix(wanted)
-        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+    report.failed_load = Some(load);
+    // Newer kernels let the call succeed, and tell the scheduler that it was disabled.
+    let log = checks::read_kernel_log().unwrap_or_default();
+    report.exits = kernel_words::of_any(&log);
+    kernel_words::complete(&mut report.exits, &traced.exits);
+    report.exit = KernelExit::decisive(&report.exits).cloned();
 }
 
 impl Scheduler {
@@ -227,7 +196,7 @@ impl Scheduler {
         let lives = process
             .as_mut()
             .is_none_or(|process| process.ended().is_none());
-        let is_attached = sysfs::attached() == self.report.ops;
+        let is_attached = self.is_attached()?;
         let to_the_end = !gone && lives && is_attached;
         // One that was disabled may still be printing why.
         let by_itself = match &mut process {
@@ -248,13 +217,7 @@ impl Scheduler {
             process.finish_log()?;
         }
         self.conclude(to_the_end, by_itself)?;
-        let mut result = AssertResult::default();
-        let name = &self.report.name;
-        let attach_s = Duration::from_millis(self.report.attach_ms.unwrap_or(0)).as_secs_f64();
-        let attached = format!("scheduler `{name}` was attached after {attach_s:.2} s");
-        result.push(check(SchedulerReport::ATTACHED, true, attached));
-        let held = self.report.end == SchedulerEnd::Attached;
-        result.push(check(SchedulerReport::ALIVE, held, self.report.sentence()));
+        let mut result = judged(&self.report);
         self.limit.into_iter().for_each(|check| result.push(check));
         self.link.send(&Message::Scheduler(Box::new(self.report)))?;
         Ok(result)
@@ -305,7 +268,31 @@ impl Scheduler {
             enables: report.enables,
         });
         report.detail = process.map(ended_with).unwrap_or_default();
+        match &self.attached {
+            Attached::Unproven(why) => {
+                report.end = SchedulerEnd::Unproven;
+                report.detail.clone_from(why);
+            }
+            Attached::Told(command) if report.end != SchedulerEnd::Attached => {
+                report.detail = format!("`{command}` tells that it is off at the end");
+            }
+            _ => {}
+        }
         Ok(())
+    }
+
+    /// Whether it is attached now.
+    fn is_attached(&self) -> Result<bool, LinkError> {
+        let told = match &self.attached {
+            Attached::Named(_) | Attached::Unproven(_) => {
+                return Ok(sysfs::attached() == self.report.ops);
+            }
+            Attached::Told(command) => tells_enabled(command, &self.link),
+        };
+        match told {
+            Ok(told) => Ok(told),
+            Err(why) => self.remark(&why).map(|()| false),
+        }
     }
 
     fn wait_until_disabled(&self) -> Result<(), LinkError> {
@@ -332,24 +319,6 @@ fn lock(process: &SharedProcess) -> MutexGuard<'_, Option<Process>> {
     process.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a shell command to its end; why it failed, if it did.
-fn run_shell(command: &str, link: &Arc<Link>) -> Result<(), String> {
-    let argv = [SchedulerJob::SHELL, "sh", "-c", command].map(str::to_owned);
-    let mut process =
-        Process::spawn(&argv, link).map_err(|error| format!("no shell can be run: {error}"))?;
-    let status = process.wait_for_end(ATTACH_WITHIN);
-    process.end(Duration::ZERO);
-    let sent = process.finish_log();
-    match status {
-        Some(status) if status.success() => sent.map_err(|error| error.to_string()),
-        Some(status) => Err(format!("`{command}`: {}", ended_with(status))),
-        None => Err(format!(
-            "`{command}` did not end within {} s",
-            ATTACH_WITHIN.as_secs()
-        )),
-    }
-}
-
 fn ended_with(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
 
@@ -373,10 +342,32 @@ fn command_line(start: &SchedulerStart) -> String {
     }
 }
 
-fn check(name: &str, holds: bool, detail: String) -> CheckResult {
+/// The checks of a scheduler that was started, by what became of it.
+fn judged(report: &SchedulerReport) -> AssertResult {
+    let mut result = AssertResult::default();
+    if report.end == SchedulerEnd::Unproven {
+        for name in [SchedulerReport::ATTACHED, SchedulerReport::ALIVE] {
+            let no_data = check(name, Outcome::Inconclusive, report.sentence());
+            result.push(no_data);
+        }
+        return result;
+    }
+    let name = &report.name;
+    let attach_s = Duration::from_millis(report.attach_ms.unwrap_or(0)).as_secs_f64();
+    let attached = format!("scheduler `{name}` was attached after {attach_s:.2} s");
+    result.push(check(SchedulerReport::ATTACHED, Outcome::Pass, attached));
+    let alive = match report.end {
+        SchedulerEnd::Attached => Outcome::Pass,
+        _ => Outcome::Fail,
+    };
+    result.push(check(SchedulerReport::ALIVE, alive, report.sentence()));
+    result
+}
+
+fn check(name: &str, outcome: Outcome, detail: String) -> CheckResult {
     CheckResult {
         check: name.to_owned(),
-        outcome: if holds { Outcome::Pass } else { Outcome::Fail },
+        outcome,
         value: None,
         bound: None,
         unit: String::new(),
@@ -402,10 +393,29 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_go_on_with_a_version() {
-        assert!(is_named("bpfland", "bpfland"));
-        assert!(is_named("bpfland_1.1.4_x86_64", "bpfland"));
-        assert!(!is_named("bpflander", "bpfland"));
-        assert!(!is_named("land", "bpfland"));
+    fn fault_a4_what_nothing_shows_to_be_attached_is_inconclusive() {
+        let report = SchedulerReport {
+            name: "x".to_owned(),
+            end: SchedulerEnd::Unproven,
+            detail: "`true` ended with success".to_owned(),
+            ..SchedulerReport::default()
+        };
+        let result = judged(&report);
+        let checks: Vec<(&str, Outcome)> = result
+            .checks
+            .iter()
+            .map(|check| (check.check.as_str(), check.outcome))
+            .collect();
+        assert_eq!(
+            checks,
+            [
+                ("scheduler_attached", Outcome::Inconclusive),
+                ("scheduler_alive", Outcome::Inconclusive)
+            ]
+        );
+        assert_eq!(
+            result.checks[0].detail,
+            "scheduler `x` was not shown to be attached; `true` ended with success"
+        );
     }
 }

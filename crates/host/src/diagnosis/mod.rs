@@ -62,6 +62,11 @@ pub(crate) fn cause(sidecar: &Sidecar, scenes: &[Scene<'_>]) -> String {
     cause
 }
 
+/// Why libbpf or the kernel refused the scheduler's program, as its log tells it.
+pub(crate) fn refusal_in_log(log: &str) -> Option<String> {
+    log::refusal(log, None)
+}
+
 fn not_loaded(scheduler: &SchedulerReport, release: Option<&str>) -> Option<String> {
     let why = log::refusal(&scheduler.log, release).or_else(|| log::last_error(&scheduler.log))?;
     Some(format!(

@@ -51,6 +51,10 @@ pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
     }
     if let Some(expected) = sidecar.expected.as_ref().filter(|expected| expected.met) {
         facts.push(format!("as expected: {}", clean_line(&expected.seen)));
+        if !expected.excused.is_empty() {
+            let excused = clean_line(&expected.excused.join(", "));
+            facts.push(format!("which excuses {excused}"));
+        }
     }
     if let Some(last) = sidecar.boot_retries.last() {
         facts.push(format!(

@@ -258,6 +258,7 @@ fn a_stall_that_was_expected_is_one_line() {
         what: Expectation::Stall,
         met: true,
         seen: scheduler.sentence(),
+        excused: vec!["max_gap_ms".to_owned(), "progress".to_owned()],
     });
     sidecar.outcome = Outcome::Pass;
     assert_snapshot!(plain(&sidecar));

@@ -241,6 +241,7 @@ pub(crate) fn stalled(test: &str) -> Sidecar {
         exit: Some(exit),
         dump: "CPU states\n----------\n\nCPU 0   : nr_run=1\n".to_owned(),
         log: "scx_ktstr: attached as \"ktstr\"\n".to_owned(),
+        ..SchedulerReport::default()
     };
     let mut sidecar = pass(test);
     sidecar.outcome = Outcome::Fail;
