@@ -283,6 +283,16 @@ fn fault_f1_paths_in_variables_start_where_the_command_was_run() {
     let expected = ["my/lock", "bin/scx_mine", "my/runs"].map(|path| workspace.path(path));
     assert_eq!(told, expected);
 
+    let covered = workspace
+        .command("-p suite passes --no-run")
+        .env("LLVM_PROFILE_FILE", workspace.path("profile"))
+        .output();
+    let covered = Ran::from(covered.expect("it starts"));
+    has(
+        &covered.text,
+        "coverage of what runs in a guest is not counted",
+    );
+
     let missing = workspace
         .command("-p suite passes")
         .env("KTSTR_SCHEDULER", "bin/no")
@@ -294,6 +304,50 @@ fn fault_f1_paths_in_variables_start_where_the_command_was_run() {
         &missing.text,
         &format!("there is no such file; tried {tried}"),
     );
+}
+
+#[test]
+fn fault_f7_an_archive_leaves_its_results_where_the_command_is_run() {
+    let workspace = Workspace::new();
+    let archive = workspace.path("tests.tar.zst");
+    let archive = archive.display();
+    let mut cargo = cargo_of(&workspace.command(""));
+    cargo.args(["nextest", "archive", "-p", "suite", "--archive-file"]);
+    let made = Ran::from(cargo.arg(archive.to_string()).output().expect("it starts"));
+    assert_eq!(made.code, Some(0), "{}", made.text);
+
+    // The workspace has moved, and there is none where the command is run.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let moved = workspace.path("moved");
+    fs::create_dir_all(moved.join("suite")).expect("made");
+    fs::write(moved.join("Cargo.toml"), "").expect("written");
+    let moved = moved.display();
+    let line = format!("--archive-file {archive} --workspace-remap {moved} passes");
+    let mut command = workspace.command(&line);
+    let ran = Ran::from(
+        command
+            .current_dir(elsewhere.path())
+            .output()
+            .expect("it starts"),
+    );
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    let runs = elsewhere.path().join("target/ktstr/runs");
+    let run = fs::read_dir(runs).expect("a store").next().expect("a run");
+    let result = run.expect("readable").path().join("eevdf.passes.json");
+    assert!(result.exists(), "{}", result.display());
+}
+
+/// Cargo itself, in the folder and with the environment of `command`.
+fn cargo_of(command: &Command) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => cargo.env(name, value),
+            None => cargo.env_remove(name),
+        };
+    }
+    cargo.current_dir(command.get_current_dir().expect("it has one"));
+    cargo
 }
 
 #[test]

@@ -47,6 +47,10 @@ pub fn run(name: &'static str) {
         );
     };
     let (mut result, mut trouble) = run_entry(entry);
+    result
+        .sidecar
+        .remarks
+        .extend(environment::lost_coverage().map(str::to_owned));
     let unstored = environment::unstored();
     let stored = result
         .sidecar

@@ -86,6 +86,13 @@ fn scheduler(folders: &Folders) -> Result<Option<PathBuf>, SettingsError> {
         .transpose()
 }
 
+/// What to say of a program that is instrumented for coverage, if this is one by its environment.
+pub(crate) fn lost_coverage() -> Option<&'static str> {
+    env::var_os("LLVM_PROFILE_FILE").map(|_| {
+        "coverage (LLVM_PROFILE_FILE) of what runs in a guest is not counted, only that of the host's side"
+    })
+}
+
 /// Where a test leaves its result.
 pub(crate) fn run_store() -> RunStore {
     match path(RUNS_DIR_ENV) {

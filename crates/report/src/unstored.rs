@@ -1,6 +1,6 @@
 //! Results that find no room where they belong.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::path::PathBuf;
 
 use crate::{RunStore, Sidecar, StoreError};
@@ -24,10 +24,12 @@ impl Sidecar {
         let Some(instead) = instead else {
             return Err(refused);
         };
-        // Without the test's name, so that it is the same for all tests of the run.
-        let cause = refused
-            .source()
-            .map_or_else(|| refused.to_string(), ToString::to_string);
+        // Without the names of the test and of a temporary file, so that it is the same for all tests of the run.
+        let mut cause: &dyn Error = &refused;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        let cause = cause.to_string();
         let folder = store.root().display();
         self.remarks
             .push(format!("can't write to {folder}: {cause}"));

@@ -19,7 +19,7 @@ const DUMP_LINES: usize = 80;
 const KERNEL_STATE_LINES: usize = 120;
 const MAP_LINES: usize = 80;
 
-/// Waiting for host CPUs that is worth a word.
+/// Waiting for host CPUs and memory that is worth a word.
 const LONG_QUEUED_MS: u64 = 5_000;
 
 /// `PASS name  shape · kernel · engine · time · checks`, and what was unusual.
@@ -42,7 +42,7 @@ pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
     facts.push(wall_ms(sidecar.timings.total_ms));
     if sidecar.timings.queued_ms >= LONG_QUEUED_MS {
         let queued = wall_ms(sidecar.timings.queued_ms);
-        facts.push(format!("{queued} of it waiting for host CPUs"));
+        facts.push(format!("{queued} of it waiting for its turn"));
     }
     if sidecar.outcome == Outcome::Skip {
         facts.push(clean_line(&sidecar.reason().unwrap_or_default()));

@@ -246,4 +246,10 @@ fn fault_f6_a_result_without_room_in_the_store_goes_elsewhere_with_the_reason() 
         ))
     );
     assert!(sidecar.leave(&full, Some(&full)).is_err());
+
+    // The reason doesn't name a file that only this result had.
+    let gone = RunStore::new("/proc/no/such/folder");
+    sidecar.leave(&gone, Some(&instead)).unwrap();
+    let reason = "can't write to /proc/no/such/folder: No such file or directory (os error 2)";
+    assert_eq!(sidecar.remarks.last().map(String::as_str), Some(reason));
 }
