@@ -45,15 +45,39 @@ pub(crate) fn kernel_cmdline(spec: &MachineSpec) -> Result<String, SpecError> {
     cmdline::join(BASE_OPTIONS, spec)
 }
 
-/// All arguments for a machine as specified. `thread_per_vcpu`: whether each vCPU gets a thread of its own.
+/// What QEMU may not do once it has read its arguments (docs/system/security.rst of QEMU): a guest that breaks out of
+/// it starts no program, gains no rights and changes no other process's scheduling. It needs none of that itself.
+pub(crate) const SANDBOX: [&str; 2] = [
+    "-sandbox",
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+];
+
+/// What depends on the QEMU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Abilities {
+    /// Each vCPU gets a thread of its own.
+    pub(crate) thread_per_vcpu: bool,
+    /// It takes [`SANDBOX`].
+    pub(crate) sandbox: bool,
+}
+
+/// All arguments for a machine as specified.
 pub(crate) fn qemu_args(
     spec: &MachineSpec,
-    thread_per_vcpu: bool,
+    abilities: Abilities,
     fds: &ChildFds,
 ) -> Result<Vec<OsString>, SpecError> {
-    let threads = if thread_per_vcpu { "multi" } else { "single" };
+    let threads = if abilities.thread_per_vcpu {
+        "multi"
+    } else {
+        "single"
+    };
     let mut args = Args::default();
     args.add("-name", "ktstr");
+    if abilities.sandbox {
+        let [option, value] = SANDBOX;
+        args.add(option, value);
+    }
     args.flag("-nodefaults");
     args.flag("-no-user-config");
     args.flag("-no-reboot");
@@ -175,7 +199,11 @@ mod tests {
 
     /// One option a line.
     fn show(spec: &MachineSpec, thread_per_vcpu: bool, fds: &ChildFds) -> String {
-        let args = qemu_args(spec, thread_per_vcpu, fds).unwrap();
+        let abilities = Abilities {
+            thread_per_vcpu,
+            sandbox: true,
+        };
+        let args = qemu_args(spec, abilities, fds).unwrap();
         let mut lines = String::new();
         for arg in args {
             let arg = arg.to_string_lossy();
@@ -227,7 +255,11 @@ mod tests {
         let args = show(&spec, false, &fds(1, false, false));
         assert!(args.contains("\n-kernel /k/vmlinuz\n"), "{args}");
         spec.kernel.bzimage = None;
-        let error = qemu_args(&spec, false, &fds(1, false, false)).unwrap_err();
+        let abilities = Abilities {
+            thread_per_vcpu: false,
+            sandbox: false,
+        };
+        let error = qemu_args(&spec, abilities, &fds(1, false, false)).unwrap_err();
         assert!(matches!(error, SpecError::NoKaslr));
     }
 

@@ -11,7 +11,7 @@ use ktstr_topology::Topology;
 use ktstr_vmm::{GuestRam, NodeMemory, StartError};
 
 use super::KICK_PERIOD_MS;
-use super::args::{kernel_cmdline, qemu_args};
+use super::args::{Abilities, SANDBOX, kernel_cmdline, qemu_args};
 use super::machine::TcgMachine;
 use super::process;
 use super::streams::{self, ChildEnds};
@@ -40,6 +40,9 @@ const MAX_CPUS: u32 = 255;
 /// `MAX_NODES` in QEMU (include/sysemu/numa.h).
 const MAX_NODES: u32 = 128;
 
+/// There if the host's kernel filters system calls (seccomp(2)).
+const SECCOMP: &str = "/proc/sys/kernel/seccomp/actions_avail";
+
 /// How long the host's own scheduler may keep an emulation thread waiting on a busy host.
 const HOST_SLACK_MS: u64 = 50;
 
@@ -57,6 +60,8 @@ pub(crate) struct TcgEngine {
     qemu: PathBuf,
     found: Found,
     version: Version,
+    /// Whether it limits itself to the system calls that it needs.
+    sandbox: bool,
 }
 
 impl TcgEngine {
@@ -77,8 +82,29 @@ impl TcgEngine {
         }
     }
 
-    /// Asks a QEMU for its version.
+    /// Asks a QEMU for its version, and whether it can be sandboxed: one without the ability refuses the option.
     fn at(qemu: &Path, found: Found) -> Result<Self, EngineError> {
+        let sandboxed = Command::new(qemu)
+            .args(SANDBOX)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
+        if let Ok(sandboxed) = sandboxed
+            && let Ok(version) = String::from_utf8_lossy(&sandboxed.stdout).parse::<Version>()
+            && version >= OLDEST
+        {
+            return Ok(Self {
+                qemu: qemu.to_owned(),
+                found,
+                version,
+                sandbox: Path::new(SECCOMP).exists(),
+            });
+        }
+        Self::without_sandbox(qemu, found)
+    }
+
+    /// Asks a QEMU for its version alone.
+    fn without_sandbox(qemu: &Path, found: Found) -> Result<Self, EngineError> {
         let qemu = qemu.to_owned();
         let output = Command::new(&qemu)
             .arg("--version")
@@ -113,7 +139,16 @@ impl TcgEngine {
             qemu,
             found,
             version,
+            sandbox: false,
         })
+    }
+
+    /// What this QEMU can do.
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            thread_per_vcpu: self.version.threads_vcpus_soundly(),
+            sandbox: self.sandbox,
+        }
     }
 
     /// Runs on the machine's thread: starts QEMU, reports its pid or the error, and sees it to its end.
@@ -166,7 +201,12 @@ impl Engine for TcgEngine {
             Found::OnPath => " on PATH",
             Found::InCache => " of the cache",
         };
-        format!("QEMU {}{place}, {threads}", self.version)
+        let sandbox = if self.sandbox {
+            ""
+        } else {
+            ", without a sandbox"
+        };
+        format!("QEMU {}{place}, {threads}{sandbox}", self.version)
     }
 
     fn emulates_cpus(&self) -> bool {
@@ -219,11 +259,7 @@ impl Engine for TcgEngine {
         timed
             .cmdline
             .extend(rate.map(|khz| format!("tsc_early_khz={khz}")));
-        let args = qemu_args(
-            &timed,
-            self.version.threads_vcpus_soundly(),
-            &child_ends.fds(),
-        )?;
+        let args = qemu_args(&timed, self.abilities(), &child_ends.fds())?;
         let shared =
             Shared::new().map_err(|source| LaunchError::host("make an event fd", source))?;
         let control = host_ends

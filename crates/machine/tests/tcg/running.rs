@@ -6,7 +6,7 @@ use ktstr_machine::{KillReason, Port, VcpuCpuTime};
 use ktstr_topology::Topology;
 
 use crate::guest::{COM1, Program};
-use crate::{Guest, after, wait_until};
+use crate::{Guest, after, tcg, wait_until};
 
 fn word_at(guest: &Guest, gpa: u64) -> u32 {
     let mut bytes = [0; 4];
@@ -158,4 +158,19 @@ fn the_cpu_time_of_vcpus_is_that_of_their_threads() {
     wait_until("the guest spins", || spinning_ns() > before + 10_000_000);
     guest.machine.kill(KillReason::Done);
     assert!(clock.read().is_err());
+}
+
+/// As many threads as vCPUs and more, and all that QEMU does at its start and end, run under it.
+#[test]
+fn qemu_runs_in_its_sandbox() {
+    let engine = tcg();
+    let sandboxed = !engine.describe().contains("without a sandbox");
+    let program = Program::new().print(COM1, "up").spin();
+    let guest = Guest::launch_with(&program, Topology::new(2, 2, 2, 2).unwrap(), 64, |_| {});
+    guest.wait_for_com1("up");
+    let status = format!("/proc/{}/status", guest.machine.pid());
+    let status = std::fs::read_to_string(status).unwrap();
+    let mode = after(&status, "\nSeccomp:\t").split_once('\n').unwrap().0;
+    // A container may have filters of its own.
+    assert!(mode == "2" || !sandboxed, "{status}");
 }
