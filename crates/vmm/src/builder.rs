@@ -15,7 +15,6 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VmFd};
 use nix::sys::eventfd::{EfdFlags, EventFd as WakeEvent};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::acpi::{self, AcpiTooLarge};
 use crate::arch::x86_64::apic_id::ApicIds;
@@ -337,7 +336,7 @@ impl Builder {
         let pair = || UnixStream::pair().map_err(host("make a stream for a port"));
         let serial = |irq| -> Result<(Mutex<SerialPort>, UnixStream), StartError> {
             let (guest, ours) = pair()?;
-            let event = EventFd::new(0).map_err(host("make an interrupt line"))?;
+            let event = vm::line().map_err(host("make an interrupt line"))?;
             vm::connect_line(vm, &event, irq)?;
             let port =
                 SerialPort::new(event, guest, PATIENCE).map_err(host("set up a serial port"))?;

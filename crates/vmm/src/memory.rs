@@ -16,7 +16,10 @@ use kvm_ioctls::VmFd;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MRemapFlags, MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mremap, munmap};
-use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, HUGETLBFS_MAGIC,
+    OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
@@ -260,10 +263,13 @@ pub(crate) struct Pages<'a> {
 /// Lays `pages` over guest RAM from `gpa` on, in place of what was there: nothing is copied, what the guest
 /// touches is read in, and what it writes is its own. KVM goes by this process's mappings, so it may have the
 /// memory already. `false`, and nothing was done, where only copying helps: the ranges are not whole pages, do
-/// not lie in one region, or the node has large pages or the file's file system no mappings.
+/// not lie in one region, the node has large pages, or the file's file system does not keep what is mapped.
 pub(crate) fn lay_over(memory: &GuestMemoryMmap, gpa: u64, pages: Pages<'_>) -> io::Result<bool> {
     let bounds = [gpa, pages.offset_bytes, pages.len_bytes];
     if pages.len_bytes == 0 || !bounds.iter().all(|at| at.is_multiple_of(PAGE_BYTES)) {
+        return Ok(false);
+    }
+    if !keeps_what_is_mapped(fstatfs(pages.file)?.filesystem_type()) {
         return Ok(false);
     }
     let Some((target, len)) = host_pages(memory, gpa, pages.len_bytes)? else {
@@ -297,6 +303,33 @@ pub(crate) fn lay_over(memory: &GuestMemoryMmap, gpa: u64, pages: Pages<'_>) -> 
     }
     advise(target, len)?;
     Ok(true)
+}
+
+/// Whether a file of this kind of file system has its pages as long as it is mapped, if nobody on this host changes it.
+/// On another host's (NFS, SMB, 9p) or another process's (FUSE) it can shrink, or the other be gone: who reads a page
+/// then gets SIGBUS. What is not known to be of this host is taken for one of those.
+fn keeps_what_is_mapped(kind: FsType) -> bool {
+    /// Those for which nix has no name (include/uapi/linux/magic.h; bcachefs_format.h; OpenZFS's zfs.h).
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    const EROFS_MAGIC: FsType = FsType(0xe0f5_e1e2);
+    const SQUASHFS_MAGIC: FsType = FsType(0x7371_7368);
+    const BCACHEFS_MAGIC: FsType = FsType(0xca45_1a4e);
+    const ZFS_MAGIC: FsType = FsType(0x2fc1_2fc1);
+    [
+        // ext2 and ext3 have the same.
+        EXT4_SUPER_MAGIC,
+        XFS_SUPER_MAGIC,
+        BTRFS_SUPER_MAGIC,
+        F2FS_SUPER_MAGIC,
+        TMPFS_MAGIC,
+        OVERLAYFS_SUPER_MAGIC,
+        RAMFS_MAGIC,
+        EROFS_MAGIC,
+        SQUASHFS_MAGIC,
+        BCACHEFS_MAGIC,
+        ZFS_MAGIC,
+    ]
+    .contains(&kind)
 }
 
 /// Where `len_bytes` from `gpa` on are in this process; `None` if not in one region of ordinary pages.
@@ -392,6 +425,36 @@ mod tests {
             file: &image.file,
             offset_bytes: 0,
             len_bytes: PAGE_BYTES,
+        };
+        assert!(!lay_over(&memory, PAGE_BYTES, pages).unwrap());
+    }
+
+    #[test]
+    fn fault_e8_what_lies_with_another_host_or_process_is_copied() {
+        use nix::sys::statfs::{FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC};
+        /// 9p, Ceph, CIFS, Lustre (include/uapi/linux/magic.h; fs/smb/client; Lustre's lustre_user.h).
+        const OTHERS: [FsType; 4] = [
+            FsType(0x0102_1997),
+            FsType(0x00c3_6400),
+            FsType(0xff53_4d42),
+            FsType(0x0bd0_0bd0),
+        ];
+        let named = [FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC];
+        for kind in OTHERS.into_iter().chain(named) {
+            assert!(!keeps_what_is_mapped(kind), "{kind:?}");
+        }
+        assert!(keeps_what_is_mapped(EXT4_SUPER_MAGIC) && keeps_what_is_mapped(TMPFS_MAGIC));
+        // A file system that is not among those that are known to be safe, and can be had anywhere.
+        let large = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB;
+        let file = File::from(memfd_create(c"image", large).unwrap());
+        let len_bytes = 2 << 20;
+        file.set_len(len_bytes).unwrap();
+        let ram = NodeMemory::new(4 * len_bytes).unwrap();
+        let memory = map(&[ram], &place(&[4 * len_bytes]).unwrap()).unwrap();
+        let pages = Pages {
+            file: &file,
+            offset_bytes: 0,
+            len_bytes,
         };
         assert!(!lay_over(&memory, PAGE_BYTES, pages).unwrap());
     }

@@ -1,6 +1,7 @@
 //! The virtual machine in KVM, before it has memory and vCPUs: the same for a microVM and for the probe, so
 //! that what the one needs the other has seen to work.
 
+use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{
@@ -10,7 +11,7 @@ use kvm_bindings::{
     kvm_irq_routing_msi, kvm_msi, kvm_pit_config,
 };
 use kvm_ioctls::{Kvm, VmFd};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::arch::x86_64::layout;
 use crate::devices::io_apic::{self, Lines, Message};
@@ -82,6 +83,11 @@ fn add_wide_local_apics(vm: &VmFd) -> Result<(), Refused> {
         .map_err(refused("leave the I/O APIC to the microVM"))?;
     let api = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
     enable(KVM_CAP_X2APIC_API, api).map_err(refused("take APIC ids of 32 bits"))
+}
+
+/// An event for an interrupt line. No program that this process starts gets it.
+pub(crate) fn line() -> io::Result<EventFd> {
+    EventFd::new(EFD_CLOEXEC)
 }
 
 /// Has `event` raise the interrupt line `irq`.
@@ -157,7 +163,19 @@ impl Interrupts {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+
     use super::*;
+
+    #[test]
+    fn fault_d6_a_line_is_closed_in_programs_that_this_process_starts() {
+        let line = line().unwrap();
+        let info = format!("/proc/self/fdinfo/{}", line.as_raw_fd());
+        let info = std::fs::read_to_string(info).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = i32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+        assert_ne!(flags & nix::libc::O_CLOEXEC, 0, "{info}");
+    }
 
     #[test]
     fn the_high_bits_of_a_wide_id_are_in_the_upper_half() {

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use ktstr_topology::Topology;
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
 
 use crate::arch::x86_64::apic_id::ApicIds;
@@ -281,7 +280,7 @@ fn own_piece() -> Duration {
 
 fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
     let vm = vm::create(kvm, Interrupts::InKernel)?;
-    let line = EventFd::new(nix::libc::EFD_CLOEXEC)?;
+    let line = vm::line()?;
     vm::connect_line(&vm, &line, COM1_IRQ)?;
     let nodes = [NodeMemory::new(RAM_BYTES)?];
     let regions = memory::place(&[RAM_BYTES])?;

@@ -1,13 +1,13 @@
 //! The console device: its ports, and the messages by which they come and go (Virtio 1.2, section 5.3).
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use virtio_queue::{Queue, QueueT, Reader, Writer};
+use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
+use super::chain::Chain;
 use super::port::{Moved, Port};
 
 /// Ports that the device may have.
@@ -58,7 +58,7 @@ pub(super) struct Done {
     pub(super) used: [bool; QUEUES],
     /// There is more to do at once.
     pub(super) more: bool,
-    /// A queue of the guest doesn't lie in RAM: the device needs a reset.
+    /// A queue of the guest doesn't lie in RAM, or has what was not offered: the device needs a reset.
     pub(super) broken: bool,
 }
 
@@ -175,16 +175,12 @@ impl Console {
     ) -> Result<Moved, virtio_queue::Error> {
         let mut moved = Moved::default();
         while let Some(message) = self.messages.front() {
-            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+            let Some(chain) = Chain::pop(queue, memory)? else {
                 break;
             };
-            let head = chain.head_index();
-            let written = Writer::new(memory, chain)
-                .ok()
-                .and_then(|mut writer| writer.write(message).ok())
-                .unwrap_or(0);
+            let written = chain.write(message);
             self.messages.pop_front();
-            queue.add_used(memory, head, u32::try_from(written).unwrap_or(0))?;
+            queue.add_used(memory, chain.head(), u32::try_from(written).unwrap_or(0))?;
             moved.used = true;
         }
         Ok(moved)
@@ -198,17 +194,14 @@ impl Console {
     ) -> Result<Moved, virtio_queue::Error> {
         let mut moved = Moved::default();
         for _ in 0..CONTROL_AT_ONCE {
-            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+            let Some(chain) = Chain::pop(queue, memory)? else {
                 return Ok(moved);
             };
-            let head = chain.head_index();
             let mut message = [0; 8];
-            let whole = Reader::new(memory, chain)
-                .is_ok_and(|mut reader| reader.read_exact(&mut message).is_ok());
-            if whole {
+            if chain.read(0, &mut message) == message.len() {
                 self.handle_control(message);
             }
-            queue.add_used(memory, head, 0)?;
+            queue.add_used(memory, chain.head(), 0)?;
             moved.used = true;
         }
         moved.more = true;

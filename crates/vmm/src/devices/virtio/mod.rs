@@ -1,5 +1,6 @@
 //! The virtio console: its PCI transport, its interrupts, its ports.
 
+mod chain;
 pub(crate) mod console;
 #[cfg(any(test, feature = "fuzzing"))]
 #[expect(

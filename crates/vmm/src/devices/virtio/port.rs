@@ -1,16 +1,18 @@
 //! One port of the console: a byte stream in both directions.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use virtio_queue::{DescriptorChain, Queue, QueueT, Reader, Writer};
+use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
+
+use super::chain::Chain;
 
 /// Bytes that are moved at once.
 const CHUNK_BYTES: usize = 32 << 10;
 
-/// Bytes of one chain that are sent in one go: a chain may name all of RAM many times over.
+/// Bytes that are sent in one go, while the device is locked: a chain may name all of RAM many times over.
 const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Chains that are worked off in one go, so that a busy port leaves time for others.
@@ -93,12 +95,12 @@ impl Port {
     ) -> Result<Moved, virtio_queue::Error> {
         let mut moved = Moved::default();
         self.blocked = false;
+        let mut room_bytes = BYTES_AT_ONCE;
         for _ in 0..CHAINS_AT_ONCE {
-            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+            let Some(chain) = Chain::pop(queue, memory)? else {
                 return Ok(moved);
             };
-            let head = chain.head_index();
-            let sent = self.send(chain, memory);
+            let sent = self.send(&chain, &mut room_bytes);
             if sent != Sent::All {
                 queue.set_next_avail(queue.next_avail().wrapping_sub(1));
                 self.blocked = sent == Sent::Blocked;
@@ -106,24 +108,23 @@ impl Port {
                 return Ok(moved);
             }
             self.sent_bytes = 0;
-            queue.add_used(memory, head, 0)?;
+            queue.add_used(memory, chain.head(), 0)?;
             moved.used = true;
         }
         moved.more = true;
         Ok(moved)
     }
 
-    /// Sends what is left of a chain. One that doesn't lie in RAM has nothing to send.
-    fn send(&mut self, chain: DescriptorChain<&GuestMemoryMmap>, memory: &GuestMemoryMmap) -> Sent {
-        let rest = Reader::new(memory, chain).and_then(|mut all| all.split_at(self.sent_bytes));
-        let Ok(mut rest) = rest else {
-            return Sent::All;
-        };
-        let mut buffer = vec![0; CHUNK_BYTES.min(rest.available_bytes())];
-        for _ in 0..BYTES_AT_ONCE / CHUNK_BYTES {
-            let Ok(count @ 1..) = rest.read(&mut buffer) else {
+    /// Sends what is left of a chain, at most `room_bytes`, and takes it off them.
+    fn send(&mut self, chain: &Chain<'_>, room_bytes: &mut usize) -> Sent {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while *room_bytes > 0 {
+            let most = CHUNK_BYTES.min(*room_bytes);
+            let count = chain.read(self.sent_bytes, &mut buffer[..most]);
+            if count == 0 {
                 return Sent::All;
-            };
+            }
+            *room_bytes -= count;
             let mut bytes = &buffer[..count];
             while !bytes.is_empty() {
                 if self.broken {
@@ -155,13 +156,12 @@ impl Port {
             return Ok(moved);
         }
         for _ in 0..CHAINS_AT_ONCE {
-            let Some(chain) = queue.pop_descriptor_chain(memory) else {
+            let Some(chain) = Chain::pop(queue, memory)? else {
                 return Ok(moved);
             };
-            let head = chain.head_index();
-            match self.fill(chain, memory) {
+            match self.fill(&chain) {
                 Some(len) => {
-                    queue.add_used(memory, head, len)?;
+                    queue.add_used(memory, chain.head(), len)?;
                     moved.used = true;
                 }
                 None => {
@@ -176,15 +176,8 @@ impl Port {
     }
 
     /// Fills a chain with what the host has sent, and gives the length; `None` if there is nothing.
-    fn fill(
-        &mut self,
-        chain: DescriptorChain<&GuestMemoryMmap>,
-        memory: &GuestMemoryMmap,
-    ) -> Option<u32> {
-        let Ok(mut writer) = Writer::new(memory, chain) else {
-            return Some(0);
-        };
-        let mut buffer = vec![0; CHUNK_BYTES.min(writer.available_bytes())];
+    fn fill(&mut self, chain: &Chain<'_>) -> Option<u32> {
+        let mut buffer = vec![0; CHUNK_BYTES.min(chain.room_bytes())];
         if buffer.is_empty() {
             return Some(0);
         }
@@ -195,7 +188,7 @@ impl Port {
                     return None;
                 }
                 Ok(count) => {
-                    let written = writer.write(&buffer[..count]).unwrap_or(0);
+                    let written = chain.write(&buffer[..count]);
                     return Some(u32::try_from(written).unwrap_or(0));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

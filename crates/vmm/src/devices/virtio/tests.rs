@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::console::{FRAMES_PORT_NAME, QUEUE_COUNT, QUEUES};
-use super::driver::{Driver, PAGE, QUEUES_AT};
+use super::driver::{Driver, PAGE, QUEUES_AT, queue_at};
 use crate::arch::x86_64::layout::{PCI_ECAM, PCI_WINDOW};
 use crate::devices::lock;
 
@@ -204,4 +204,38 @@ proptest! {
         }
         prop_assert!(start.elapsed() < Duration::from_secs(10));
     }
+}
+
+#[test]
+fn fault_d6_a_table_of_indirect_descriptors_that_was_not_offered_is_not_followed() {
+    const NEEDS_RESET: u8 = 64;
+    const INDIRECT: u16 = 4;
+    const FRAMES_OUT: usize = 5;
+    const TABLE: u64 = 0x30_0000;
+    let mut driver = Driver::new();
+    driver.bring_up();
+    let write = |driver: &Driver, bytes: &[u8], at| {
+        driver.memory.write_slice(bytes, GuestAddress(at)).unwrap();
+    };
+    let descriptor = |at: u64, len: u32, flags: u16| {
+        let mut bytes = at.to_le_bytes().to_vec();
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend([0; 2]);
+        bytes
+    };
+    let queue = queue_at(FRAMES_OUT);
+    write(&driver, b"behind the table", TABLE + PAGE);
+    write(&driver, &descriptor(TABLE + PAGE, 16, 0), TABLE);
+    write(&driver, &descriptor(TABLE, 16, INDIRECT), queue);
+    write(&driver, &1_u16.to_le_bytes(), queue + PAGE + 2);
+    driver.process();
+    assert_ne!(driver.get(20) & NEEDS_RESET, 0);
+    let heard = driver.frames.read(&mut [0; 64]).unwrap_err();
+    assert_eq!(heard.kind(), std::io::ErrorKind::WouldBlock);
+    driver.bring_up();
+    driver.send(FRAMES_OUT, b"after a reset");
+    let mut bytes = [0; 64];
+    let count = driver.frames.read(&mut bytes).unwrap();
+    assert_eq!(&bytes[..count], b"after a reset");
 }
