@@ -25,7 +25,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn new(entry: Entry) -> Result<Self, CacheError> {
+    /// The kernel of an entry, which does not count as used by that.
+    pub fn new(entry: Entry) -> Result<Self, CacheError> {
         let vmlinux = entry
             .file(VMLINUX_FILE)
             .ok_or_else(|| entry.damaged(Damage::Missing(VMLINUX_FILE.to_owned())))?;

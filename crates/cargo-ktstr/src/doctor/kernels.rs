@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use ktstr_kernels::{Cache, CacheError, Entry, Kernel, KernelSpec, Listed, Quiet, ResolveOptions};
+use ktstr_kernels::{Cache, CacheError, Entry, Kernel, Listed};
 use nix::sys::statvfs::statvfs;
 
 use super::Check;
@@ -23,14 +23,24 @@ pub(super) fn all(fetchable: bool) -> Vec<Check> {
         Ok(listed) => listed,
         Err(error) => return vec![unusable(&error)],
     };
-    let kernels: Vec<Check> = listed.iter().map(|listed| kernel(listed, &cache)).collect();
+    let kernels: Vec<Check> = listed.iter().map(kernel).collect();
     let bootable = kernels
         .iter()
         .any(|check| check.state == super::State::Fine);
+    let has_default = listed.iter().zip(&kernels).any(|(listed, check)| {
+        let is_default = |entry: &Entry| !entry.is_given() && entry.missing_packages().is_empty();
+        check.state == super::State::Fine && listed.entry.as_ref().is_ok_and(is_default)
+    });
     let mut checks = vec![folder(cache.root(), bootable)];
     checks.extend(kernels);
     if !bootable {
         checks.push(none_usable(fetchable));
+    } else if !has_default && !fetchable {
+        checks.push(Check::note(
+            "kernel",
+            "none in the cache that is used by default, and none can be fetched",
+            "name one: `--kernel KEY`",
+        ));
     }
     checks
 }
@@ -114,29 +124,31 @@ fn size_of(folder: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-fn kernel(listed: &Listed, cache: &Cache) -> Check {
+fn kernel(listed: &Listed) -> Check {
     let what = "kernel";
     let key = &listed.key;
-    if let Err(error) = &listed.entry {
-        return Check::note(
+    let damaged = |error: &CacheError| {
+        Check::note(
             what,
             error.to_string(),
             format!("cargo ktstr kernel clean {key}"),
-        );
-    }
-    let spec = KernelSpec::Key(key.clone());
-    let requirements =
-        ktstr_kernels::resolve(Some(&spec), cache, &ResolveOptions::default(), &Quiet)
-            .map_err(|error| error.to_string())
-            .and_then(|kernel: Kernel| kernel.requirements().map_err(|error| error.to_string()));
-    let requirements = match requirements {
+        )
+    };
+    let entry = match &listed.entry {
+        Ok(entry) => entry,
+        Err(error) => return damaged(error),
+    };
+    let requirements = match Kernel::new(entry.clone()).and_then(|kernel| kernel.requirements()) {
         Ok(requirements) => requirements,
-        Err(error) => return Check::note(what, error, format!("cargo ktstr kernel clean {key}")),
+        Err(error) => return damaged(&error),
     };
-    let without = match listed.entry.as_ref().map(Entry::missing_packages) {
-        Ok([]) | Err(_) => String::new(),
-        Ok(missing) => format!("\n  without {}, which left the archive", missing.join(", ")),
-    };
+    let mut more = String::new();
+    if !entry.missing_packages().is_empty() {
+        let missing = entry.missing_packages().join(", ");
+        more = format!("\n  without {missing}, which left the archive; used when it is named");
+    } else if entry.is_given() {
+        more = "\n  given as a file; used when it is named".to_owned();
+    }
     let lines = |requirements: &[ktstr_kernels::Requirement]| {
         requirements
             .iter()
@@ -151,11 +163,11 @@ fn kernel(listed: &Listed, cache: &Cache) -> Check {
         return Check::note(what, found, "use another kernel");
     }
     if requirements.unchecked {
-        let found = format!("{key}: its options are not known, so they were not checked{without}");
+        let found = format!("{key}: its options are not known, so they were not checked{more}");
         return Check::fine(what, found);
     }
     Check::fine(
         what,
-        format!("{key}{}{without}", lines(&requirements.warnings)),
+        format!("{key}{}{more}", lines(&requirements.warnings)),
     )
 }

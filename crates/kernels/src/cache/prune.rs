@@ -43,8 +43,23 @@ impl Entry {
 }
 
 impl Cache {
-    /// Removes kernels that were given as files, all but those used last, and says which.
-    pub(crate) fn prune_given(&self, progress: &dyn Progress) -> Result<(), CacheError> {
+    /// Removes kernels that were given as files, all but those used last, and says which. What can't be removed is
+    /// no reason to fail: it is tried again with the next one.
+    pub(crate) fn prune_given(&self, progress: &dyn Progress) {
+        let told = match self.remove_unused() {
+            Ok(removed) if removed.is_empty() => return,
+            Ok(removed) => format!(
+                "removed from the kernel cache, where the {KEPT} kernels given as files that were used last are \
+                 kept: {}",
+                removed.join(", ")
+            ),
+            Err(error) => format!("old kernels stay in the cache: {error}"),
+        };
+        progress.event(&Event::Warning(told));
+    }
+
+    /// The keys of those that were removed.
+    fn remove_unused(&self) -> Result<Vec<String>, CacheError> {
         let mut given: Vec<(SystemTime, Entry)> = self
             .usable()?
             .into_iter()
@@ -61,13 +76,6 @@ impl Cache {
                 removed.push(entry.key().to_owned());
             }
         }
-        if !removed.is_empty() {
-            progress.event(&Event::Warning(format!(
-                "removed from the kernel cache, where the {KEPT} kernels given as files that were used last are \
-                 kept: {}",
-                removed.join(", ")
-            )));
-        }
-        Ok(())
+        Ok(removed)
     }
 }

@@ -127,8 +127,9 @@ pub(super) fn remove(cache: &Cache, key: &str) -> Result<(), CacheError> {
 /// Removes an entry unless another process holds it. Whether it did.
 pub(super) fn try_remove(cache: &Cache, key: &str) -> Result<bool, CacheError> {
     match FileLock::try_acquire(&cache.lock_path(key))? {
-        Some(_lock) => remove_locked(cache, key).map(|()| true),
-        None => Ok(false),
+        // Another process may have been first.
+        Some(_lock) if cache.entry_dir(key).is_dir() => remove_locked(cache, key).map(|()| true),
+        _ => Ok(false),
     }
 }
 

@@ -53,6 +53,7 @@ impl Taken {
         if let Role::Module(path) = &part.role {
             let inside = |component| matches!(component, Component::Normal(_));
             assert!(path.components().all(inside) && path.components().next().is_some());
+            assert_message(path.to_str().expect("it was text in the package"));
         }
     }
 }

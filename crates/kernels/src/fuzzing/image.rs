@@ -1,5 +1,6 @@
 //! Fuzz target: what must hold of any file that is said to be a kernel.
 
+use super::assert_message;
 use crate::image::{self, BzImage, Vmlinux};
 use crate::{KernelConfig, check_config};
 
@@ -14,6 +15,9 @@ pub fn image(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else {
         return;
     };
+    if let Some(what) = image::identify(bytes) {
+        assert_message(&what);
+    }
     match kind % 4 {
         0 => boot_image(bytes),
         1 => payload(bytes),
@@ -42,7 +46,7 @@ fn payload(bytes: &[u8]) {
             assert!(elf.len() <= LIMIT_BYTES);
             vmlinux(&elf);
         }
-        Err(error) => assert!(!error.to_string().is_empty()),
+        Err(error) => assert_message(&error.to_string()),
     }
 }
 

@@ -23,7 +23,7 @@ pub fn modules(input: &[u8]) {
 }
 
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['/', '-'])
+    !name.is_empty() && !name.contains(['/', '-']) && !name.contains(char::is_control)
 }
 
 /// Every module after those it depends on and none twice, or a circle that is one.

@@ -13,12 +13,13 @@ pub(crate) fn is_module(path: &str) -> bool {
         .any(|suffix| file.ends_with(suffix))
 }
 
-/// The kernel's own name for a module: the file's, up to `.ko`, with underscores.
+/// The kernel's own name for a module: the file's, up to `.ko`, with underscores, and without what a terminal would
+/// act on.
 pub(crate) fn module_name(path: &str) -> String {
     let path = path.trim();
     let file = path.rsplit('/').next().unwrap_or(path);
     let name = file.split_once(".ko").map_or(file, |(name, _)| name);
-    name.replace('-', "_")
+    name.replace('-', "_").replace(char::is_control, "?")
 }
 
 /// modules.dep: lines of `path: path path`, all relative to the tree.

@@ -199,8 +199,18 @@ pub(crate) fn unpack_file(
             Role::Vmlinuz => into.vmlinuz = Some(part.bytes),
             Role::Config => into.config = Some(part.bytes),
             Role::Module(relative) => {
-                let target = partial.dir().join(MODULES_DIR).join(relative);
-                write_file(&target, &part.bytes).map_err(|source| partial.write_error(source))?;
+                let target = partial.dir().join(MODULES_DIR).join(&relative);
+                write_file(&target, &part.bytes).map_err(|source| match source.kind() {
+                    // What the package has at that path, or above it, is of another kind.
+                    io::ErrorKind::NotADirectory
+                    | io::ErrorKind::IsADirectory
+                    | io::ErrorKind::AlreadyExists
+                    | io::ErrorKind::InvalidFilename => DebError::Malformed {
+                        path: path.to_owned(),
+                        why: format!("its file {} can't be written: {source}", relative.display()),
+                    },
+                    _ => partial.write_error(source).into(),
+                })?;
             }
         }
         Ok(())
@@ -344,13 +354,18 @@ pub(super) fn write_file(target: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(target, bytes)
 }
 
+/// Names are in messages and in a list with a file on each line.
+fn is_visible(name: &str) -> bool {
+    !name.contains(char::is_control)
+}
+
 /// Finds a file's role and its kernel by its path: `boot/vmlinuz-R`, `boot/config-R`, `[usr/]lib/modules/R/…`.
 /// Nothing for all other files, and for a path that leads out of the package.
 fn role(path: &Path) -> Option<(Role, String)> {
     let mut parts = Vec::new();
     for component in path.components() {
         match component {
-            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::Normal(part) => parts.push(part.to_str().filter(|part| is_visible(part))?),
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => return None,
         }
@@ -370,8 +385,8 @@ fn role(path: &Path) -> Option<(Role, String)> {
         }
         _ => return None,
     };
-    let visible = release.bytes().all(|byte| byte.is_ascii_graphic());
-    (visible && !release.is_empty()).then(|| (role, release.to_owned()))
+    let is_word = release.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_word && !release.is_empty()).then(|| (role, release.to_owned()))
 }
 
 #[cfg(test)]
@@ -419,6 +434,7 @@ mod tests {
         );
         assert_eq!(role_of("./etc/passwd"), None);
         assert_eq!(role_of("./boot/vmlinuz-6\x1b[2J"), None);
+        assert_eq!(role_of("./lib/modules/6/a.ko\n1 0 b.ko"), None);
     }
 
     /// Modules of these sizes, compressed in no way.

@@ -90,7 +90,7 @@ pub(super) fn parts(
     };
     copy_modules(&modules, &partial, progress)?;
     let entry = import(partial, &parts.image, config, provenance(path), progress)?;
-    cache.prune_given(progress)?;
+    cache.prune_given(progress);
     Ok(entry)
 }
 
@@ -123,6 +123,8 @@ fn module_files(root: &Path) -> Result<Vec<ModuleSource>, PathError> {
                 .map(str::to_owned);
             if let Some(relative) = relative
                 && metadata.is_file()
+                // A list with a file on each line has them.
+                && !relative.contains(char::is_control)
                 && (relative.contains(".ko") || relative.starts_with("modules."))
             {
                 let file = regular::open(&path, MAX_MODULE_BYTES, "a module")?;
@@ -208,6 +210,6 @@ pub(super) fn packages(
             path.display()
         )));
     }
-    cache.prune_given(progress)?;
+    cache.prune_given(progress);
     Ok(entry)
 }
