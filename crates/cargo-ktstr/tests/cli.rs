@@ -440,6 +440,53 @@ fn doctor_says_what_is_missing_and_how_to_get_it() {
     expect(&doctor(&["cargo", "apt-get"]), &with_apt);
 }
 
+/// A program that says it is this QEMU, and ends.
+fn fake_qemu(file: &Path, version: &str) {
+    fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+    let script = format!("#!/bin/sh\necho QEMU emulator version {version}\n");
+    fs::write(file, script).expect("written");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
+#[test]
+fn fault_f9_qemu_is_looked_for_in_the_variable_then_on_path_then_in_the_cache() {
+    let cli = Cli::new();
+    let path = path_with(&["cargo"]);
+    let doctor = |qemu: Option<&Path>| {
+        let mut command = cli.command(&["doctor", "--json"]);
+        command.env("PATH", path.path()).env_remove("CARGO");
+        command.envs(qemu.map(|qemu| ("KTSTR_QEMU", qemu)));
+        let ran = Ran::from(command.output().expect("it starts"));
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        let checks = json["checks"].as_array().expect("a list").clone();
+        let check = checks.into_iter().find(|check| check["check"] == "QEMU");
+        check.expect("QEMU is checked")["found"]
+            .as_str()
+            .expect("text")
+            .to_owned()
+    };
+    let entry = cli.cache.path().join("tools/qemu-1");
+    fake_qemu(&entry.join("qemu-system-x86_64"), "9.0.1");
+    let metadata = r#"{ "version": 1, "tool": "qemu", "program": "qemu-system-x86_64",
+        "packages": [{ "name": "qemu-system-x86", "version": "1:9.0.1-1" }], "stored_unix_s": 1 }"#;
+    fs::write(entry.join("tool.json"), metadata).expect("written");
+    let fetched = doctor(None);
+    fake_qemu(&path.path().join("qemu-system-x86_64"), "9.0.2");
+    let on_path = doctor(None);
+    let named_file = path.path().join("named/qemu");
+    fake_qemu(&named_file, "9.0.3");
+    let named = doctor(Some(&named_file));
+    // One that is too old is no reason not to take one that isn't.
+    fake_qemu(&path.path().join("qemu-system-x86_64"), "5.2.0");
+    let beside_an_old_one = doctor(None);
+    assert_snapshot!([fetched, on_path, named, beside_an_old_one].join("\n"), @r"
+    QEMU 9.0.1 of the cache, one emulation thread, from qemu-system-x86 1:9.0.1-1
+    QEMU 9.0.2 on PATH, one emulation thread
+    QEMU 9.0.3 of KTSTR_QEMU, one emulation thread
+    QEMU 9.0.1 of the cache, one emulation thread, from qemu-system-x86 1:9.0.1-1
+    ");
+}
+
 #[test]
 fn fault_f9_setup_without_apt_says_what_to_install() {
     let cli = Cli::new();
