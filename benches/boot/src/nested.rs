@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ktstr_host::initramfs::Include;
-use ktstr_host::{EngineKind, Session, Settings, ShellPlan};
+use ktstr_host::{EngineKind, MemoryPlan, Session, Settings, ShellPlan};
 use ktstr_kernels::{Cache, Kernel, Quiet};
-use ktstr_topology::{NumaMemory, Topology};
+use ktstr_topology::Topology;
 
 use crate::qemu::Qemu;
 
@@ -49,7 +49,10 @@ pub(crate) fn boot_outer(pairs: u32) -> Result<()> {
     let run = |argv: [&str; 4]| -> Result<()> {
         let plan = ShellPlan {
             topology: Topology::SINGLE,
-            numa: NumaMemory::uniform(&Topology::SINGLE, OUTER_MIB),
+            memory: MemoryPlan {
+                memory_mib: Some(OUTER_MIB),
+                ..MemoryPlan::default()
+            },
             argv: argv.map(str::to_owned).to_vec(),
             interactive: false,
             includes: includes.clone(),

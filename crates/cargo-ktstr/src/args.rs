@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
+use ktstr_host::MemoryPlan;
 use ktstr_kernels::KernelSpec;
 use ktstr_machine::{EngineKind, MIN_NODE_MEMORY_MIB};
-use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
+use ktstr_topology::{NumaError, NumaSpec, Topology};
 
 use crate::nextest_args;
 
 /// Name of the file that cargo looks for when it is asked for `cargo ktstr`.
 pub(crate) const BINARY: &str = "cargo-ktstr";
-
-/// Least memory of a shell's machine.
-const MIN_MEMORY_MIB: u64 = 128;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -255,8 +253,8 @@ pub(crate) struct ShellArgs {
     /// Shape of the machine: NUMA nodes, LLCs in total, cores in each LLC, threads on each core
     #[arg(long, value_name = "N,L,C,T", default_value = "1,1,1,1")]
     pub(crate) topology: TopologyArg,
-    /// Memory of the machine in MiB, at least 128
-    #[arg(long, value_name = "M", default_value_t = 512, value_parser = clap::value_parser!(u64).range(MIN_MEMORY_MIB..))]
+    /// Least memory of the machine in MiB; it gets more where its CPUs or files need it
+    #[arg(long, value_name = "M", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) memory_mib: u64,
     /// Memory of each NUMA node in MiB, such as 768,256, instead of shares of --memory-mib
     #[arg(long, value_name = "M,M", value_delimiter = ',', conflicts_with = "memory_mib", value_parser = clap::value_parser!(u64).range(MIN_NODE_MEMORY_MIB..))]
@@ -285,9 +283,9 @@ pub(crate) struct ShellArgs {
 }
 
 impl ShellArgs {
-    /// The memory of the machine's NUMA nodes.
-    pub(crate) fn numa(&self) -> Result<NumaMemory, NumaError> {
-        let spec = NumaSpec {
+    /// The memory of the machine's NUMA nodes, if they can be so.
+    pub(crate) fn memory(&self) -> Result<MemoryPlan, NumaError> {
+        let numa = NumaSpec {
             node_memory_mib: self.node_memory_mib.clone(),
             memory_only_node_mib: self.memory_only_node_mib.clone(),
             node_distances: self
@@ -297,7 +295,11 @@ impl ShellArgs {
                 .unwrap_or_default(),
             ..NumaSpec::default()
         };
-        spec.resolve(&self.topology.0, self.memory_mib)
+        let memory = MemoryPlan {
+            memory_mib: Some(self.memory_mib),
+            numa,
+        };
+        memory.resolve(&self.topology.0).map(|_| memory)
     }
 
     const EXEC_TIMEOUT_S: u64 = 120;

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
                        with `--exec CMD` instead";
         return Err(Refusal::message(Code::Usage, message));
     }
-    let numa = args.numa().or_exit(Code::Usage)?;
+    let memory = args.memory().or_exit(Code::Usage)?;
     let includes = shell_plan::includes(&args.include).or_exit(Code::Usage)?;
     let mut settings = session::settings(&args.target)?;
     let cache = Cache::open(settings.cache.as_deref()).or_exit(Code::HostUnfit)?;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
     } else {
         None
     };
-    let plan = shell_plan::plan(args, numa, includes, busybox, window);
+    let plan = shell_plan::plan(args, memory, includes, busybox, window);
     let terminal_kind = env::var("TERM").ok().filter(|_| interactive);
     settings
         .environment

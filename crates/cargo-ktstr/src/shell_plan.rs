@@ -4,11 +4,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use ktstr_host::ShellPlan;
 use ktstr_host::initramfs::Include;
+use ktstr_host::{MemoryPlan, ShellPlan};
 use ktstr_kernels::Cache;
 use ktstr_kernels::tools;
-use ktstr_topology::NumaMemory;
 
 use crate::args::{IncludeArg, ShellArgs};
 use crate::terminal::WindowSize;
@@ -50,7 +49,7 @@ pub(crate) fn includes(args: &[IncludeArg]) -> anyhow::Result<Vec<Include>> {
 /// The plan. `window` is the size of the user's terminal, if a person is to type there.
 pub(crate) fn plan(
     args: &ShellArgs,
-    numa: NumaMemory,
+    memory: MemoryPlan,
     mut includes: Vec<Include>,
     busybox: PathBuf,
     window: Option<WindowSize>,
@@ -61,7 +60,7 @@ pub(crate) fn plan(
     });
     ShellPlan {
         topology: args.topology.0,
-        numa,
+        memory,
         argv: argv(args.exec.as_deref(), window),
         interactive: args.exec.is_none(),
         includes,

@@ -126,7 +126,7 @@ fn wrong_arguments_are_named_with_what_would_be_right() {
     assert!(refused(&[]).contains("Usage: cargo ktstr"));
     assert!(refused(&["tets"]).contains("'test'"));
     assert!(refused(&["kernel", "clean"]).contains("--corrupt-only"));
-    assert!(refused(&["shell", "--memory-mib", "64"]).contains("64 is not in 128.."));
+    assert!(refused(&["shell", "--memory-mib", "0"]).contains("0 is not in 1.."));
     assert!(refused(&["shell", "--exec", ""]).contains("a value is required"));
     assert!(refused(&["test", "--engine", "xen"]).contains("use auto, kvm, tcg or nested"));
 }

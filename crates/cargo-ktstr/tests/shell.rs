@@ -1,5 +1,6 @@
 //! `cargo ktstr shell --exec` in real machines, and its answers to bad input.
 
+use std::fs;
 use std::process::{Command, Output, Stdio};
 
 fn shell(args: &[&str]) -> Output {
@@ -37,7 +38,7 @@ fn its_exit_status_is_the_commands() {
 fn an_included_file_can_be_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("greet");
-    std::fs::write(&script, "#!/bin/sh\necho hello from $(basename $0)\n").expect("writable");
+    fs::write(&script, "#!/bin/sh\necho hello from $(basename $0)\n").expect("writable");
     let ended = shell(&[
         "--include",
         script.to_str().expect("text"),
@@ -123,5 +124,76 @@ fn bad_input_is_named_before_a_machine_starts() {
             text(&ended.stderr)
         );
         assert_eq!(text(&ended.stdout), "");
+    }
+}
+
+/// Several claims in one boot: the files take more than half of the memory that was asked for; they are to be below
+/// folders that the guest mounts on; and a program's library lies below one of those.
+#[test]
+fn fault_f3_and_f4_what_is_included_fits_and_is_there() {
+    let folder = tempfile::tempdir_in("/tmp").expect("a folder");
+    let root = folder.path();
+    let at = |name: &str| root.join(name).display().to_string();
+    for name in ["bin", "lib"] {
+        fs::create_dir(root.join(name)).expect("ours");
+    }
+    fs::write(at("big"), vec![7; 64 << 20]).expect("writable");
+    fs::write(at("note"), "note\n").expect("writable");
+    fs::write(at("x.c"), "int x(void) { return 7; }").expect("writable");
+    fs::write(at("main.c"), "int x(void); int main(void) { return x(); }").expect("writable");
+    let library = [
+        "-shared",
+        "-fPIC",
+        "-Wl,-soname,libx.so.1",
+        &at("x.c"),
+        "-o",
+        &at("lib/libx.so.1"),
+    ];
+    let origin = "-Wl,-rpath,$ORIGIN/../lib";
+    let program = [
+        &at("main.c"),
+        &at("lib/libx.so.1"),
+        origin,
+        "-o",
+        &at("bin/program"),
+    ];
+    for args in [&library[..], &program[..]] {
+        let made = Command::new("cc").args(args).status();
+        assert!(made.expect("cc").success(), "{args:?}");
+    }
+    let mut args = vec!["--memory-mib".to_owned(), "256".to_owned()];
+    let notes = ["/tmp/x", "/run/deep/x", "/dev/x", "/dev/shm/x"];
+    let notes = notes.map(|guest| format!("{}:{guest}", at("note")));
+    for include in [at("big"), at("bin/program")].into_iter().chain(notes) {
+        args.extend(["--include".to_owned(), include]);
+    }
+    let command = "cat /tmp/x /run/deep/x /dev/x /dev/shm/x; stat -c %a /tmp; \
+                   tr -d '\\7' <big | wc -c; wc -c <big; ./program";
+    args.extend(["--exec".to_owned(), command.to_owned()]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let ended = shell(&args);
+    assert_eq!(
+        text(&ended.stdout),
+        "note\nnote\nnote\nnote\n1777\n0\n67108864\n",
+        "{}",
+        text(&ended.stderr)
+    );
+    assert_eq!(ended.status.code(), Some(7), "{}", text(&ended.stderr));
+}
+
+#[test]
+fn fault_f4_a_file_can_not_be_put_where_it_would_be_hidden() {
+    for guest in ["/proc/x", "/sys/fs/cgroup/x"] {
+        let ended = shell(&[
+            "--include",
+            &format!("/etc/hostname:{guest}"),
+            "--exec",
+            "true",
+        ]);
+        let said = text(&ended.stderr);
+        assert!(
+            said.contains(&format!("`{guest}`")) && said.contains("/proc and /sys"),
+            "{said}"
+        );
     }
 }

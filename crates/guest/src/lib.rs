@@ -19,6 +19,7 @@ mod modules;
 mod mounts;
 mod nested;
 mod output;
+mod packed;
 mod pit;
 mod scheduler;
 mod test;

@@ -6,14 +6,22 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-/// A file system could not be mounted, and no test can run without it.
+use crate::packed::{Covered, MoveError};
+
+/// The guest's file systems can't be set up, and no test can run without them.
 #[derive(Debug, thiserror::Error)]
-#[error("mounting {kind} on {target}: {errno}; the kernel needs {option}")]
-pub(crate) struct MountError {
-    kind: &'static str,
-    target: &'static str,
-    option: &'static str,
-    errno: Errno,
+pub(crate) enum MountError {
+    /// One can't be mounted.
+    #[error("mounting {kind} on {target}: {errno}; the kernel needs {option}")]
+    Mount {
+        kind: &'static str,
+        target: &'static str,
+        option: &'static str,
+        errno: Errno,
+    },
+    /// A packed file can't be moved into one.
+    #[error(transparent)]
+    Packed(#[from] MoveError),
 }
 
 struct Mount {
@@ -64,8 +72,21 @@ const MOUNTS: [Mount; 11] = [
     optional("bpf", "/sys/fs/bpf", "CONFIG_BPF_SYSCALL"),
 ];
 
-/// Mounts everything. Returns a remark for each file system that a test can do without.
+/// Folders that files may be packed into, and that something is mounted on.
+const FOLDERS_WITH_FILES: [&str; 3] = ["/dev", "/run", "/tmp"];
+
+/// Mounts everything, and brings what was packed below a mount back to light. Returns a remark for each file system that
+/// a test can do without.
 pub(crate) fn mount_all() -> Result<Vec<String>, MountError> {
+    let covered = FOLDERS_WITH_FILES.map(|folder| Covered::look(Path::new(folder)));
+    let remarks = mount_each()?;
+    for covered in covered.iter().flatten() {
+        covered.uncover()?;
+    }
+    Ok(remarks)
+}
+
+fn mount_each() -> Result<Vec<String>, MountError> {
     let mut remarks = Vec::new();
     for entry in &MOUNTS {
         match mount_one(entry) {
@@ -79,7 +100,7 @@ pub(crate) fn mount_all() -> Result<Vec<String>, MountError> {
                     option,
                     ..
                 } = *entry;
-                let error = MountError {
+                let error = MountError::Mount {
                     kind,
                     target,
                     option,

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use ktstr_machine::MachineSpec;
 use ktstr_report::{EngineInfo, FailureKind, Outcome, Sidecar, Timings};
-use ktstr_topology::{NumaMemory, Topology};
+use ktstr_topology::Topology;
 use ktstr_wire::{NestedTest, Task};
 
 use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
+use crate::memory::MemoryPlan;
 use crate::observe::Observation;
 use crate::outcome::{against_outer_machine, inconclusive};
 use crate::plan::{TestPlan, boot_limit};
@@ -46,7 +47,7 @@ impl Session {
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Observation, SetUpError> {
         // A shape that can't be is refused before the outer machine boots.
-        let inner = plan.numa_memory()?;
+        let inner = plan.memory().resolve(&plan.topology)?;
         let topology = OUTER_TOPOLOGY;
         let modules = KVM_MODULES.map(str::to_owned);
         let mut contents = self.base_contents(self.kernel_files()?, &modules)?;
@@ -58,8 +59,13 @@ impl Session {
             slack: self.slack(self.engine(), &topology),
             scheduler: scheduler.map(|include| include.guest),
         });
-        let numa = NumaMemory::uniform(&topology, inner.total_mib().saturating_add(OUTER_MIB));
-        let mut spec = self.machine_spec(topology, numa, &contents, task, &mut sidecar.remarks)?;
+        let memory = MemoryPlan {
+            memory_mib: Some(inner.total_mib().saturating_add(OUTER_MIB)),
+            ..MemoryPlan::default()
+        };
+        // The inner host says what its machine has.
+        let mut remarks = Vec::new();
+        let mut spec = self.machine_spec(topology, &memory, &contents, task, &mut remarks)?;
         nest(&mut spec);
         if plan.performance_mode {
             // All of the inner machine's memory, in pages of 2 MiB.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use ktstr_report::{Expectation, Thresholds};
-use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
+use ktstr_topology::{NumaSpec, Topology};
 
 use crate::drive::Limits;
 use crate::initramfs;
+use crate::memory::MemoryPlan;
 use crate::scheduler::SchedulerPlan;
 
 /// What one test wants.
@@ -18,7 +19,7 @@ pub struct TestPlan {
     pub run_id: String,
     /// Shape of the machine.
     pub topology: Topology,
-    /// Memory that the NUMA nodes with CPUs share, 512 MiB if unset.
+    /// The least memory that the NUMA nodes with CPUs share, 512 MiB if unset ([`MemoryPlan`]).
     pub memory_mib: Option<u64>,
     /// What is special about the NUMA nodes.
     pub numa: NumaSpec,
@@ -46,14 +47,13 @@ pub struct TestPlan {
     pub includes: Vec<initramfs::Include>,
 }
 
-/// Memory of a machine whose test doesn't say.
-const DEFAULT_MEMORY_MIB: u64 = 512;
-
 impl TestPlan {
-    /// The memory of its machine.
-    pub(crate) fn numa_memory(&self) -> Result<NumaMemory, NumaError> {
-        let memory_mib = self.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB);
-        self.numa.resolve(&self.topology, memory_mib)
+    /// What is declared of its machine's memory.
+    pub(crate) fn memory(&self) -> MemoryPlan {
+        MemoryPlan {
+            memory_mib: self.memory_mib,
+            numa: self.numa.clone(),
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {

@@ -11,7 +11,7 @@ use ktstr_machine::{
     LaunchError, MachineSpec, ServicePriority, SpecError, usable_host_cpus,
 };
 use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
-use ktstr_topology::{NumaError, NumaMemory, Topology};
+use ktstr_topology::{NumaError, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
 use crate::causes::chain;
@@ -19,6 +19,7 @@ use crate::cpu_queue::{self, Claim, CpuCap, CpuQueue, QueueError, Share, Waiting
 use crate::drive::{DriveError, Limits, drive};
 use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
+use crate::memory::{MemoryPlan, Sized};
 use crate::nested::INNER_BOOT;
 use crate::observe::{self, LazyImage, MonitorRate, Observation, ObserverSettings};
 use crate::plan::TestPlan;
@@ -341,9 +342,16 @@ impl Session {
                 scheduler.job(program, watchdog)
             }),
         };
-        let numa = plan.numa_memory()?;
-        let mut spec =
-            self.machine_spec(plan.topology, numa, &contents, task, &mut sidecar.remarks)?;
+        let memory = plan.memory();
+        let mut spec = self.machine_spec(
+            plan.topology,
+            &memory,
+            &contents,
+            task,
+            &mut sidecar.remarks,
+        )?;
+        sidecar.memory_mib = spec.numa.total_mib();
+        sidecar.numa = sidecar.numa.take().map(|_| spec.numa.clone());
         spec.performance_mode = plan.performance_mode;
         spec.kaslr = plan.kaslr;
         engine.check(&spec)?;
@@ -516,7 +524,7 @@ impl Session {
     pub(crate) fn machine_spec(
         &self,
         topology: Topology,
-        numa: NumaMemory,
+        memory: &MemoryPlan,
         contents: &BaseContents,
         task: Task,
         remarks: &mut Vec<String>,
@@ -524,14 +532,25 @@ impl Session {
         let mut environment = self.settings.environment.clone();
         let mut cmdline = Vec::new();
         let base = self.bases.get(contents)?;
-        remarks.extend(base.remark);
+        let needed_mib = ktstr_machine::memory_for_initrd_mib(
+            base.kept.bytes() + JOB_BYTES,
+            base.num_entries,
+            &topology,
+        );
+        let Sized { numa, remark } = memory.sized(&topology, needed_mib)?;
+        for remark in base.remark.into_iter().chain(remark) {
+            // A machine that is tried on another engine is made twice.
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
+            }
+        }
         let archive = match base.kept {
             initramfs::Kept::File { path, file } => InitrdPart::Open { path, file },
             initramfs::Kept::Memory(archive) => InitrdPart::Bytes(archive.into()),
         };
         if let Some(path) = base.library_path {
             // The kernel hands what it doesn't know to /init as its environment.
-            cmdline.push(format!("LD_LIBRARY_PATH={path}"));
+            cmdline.push(format!("\"LD_LIBRARY_PATH={path}\""));
             environment.push(("LD_LIBRARY_PATH".to_owned(), path));
         }
         if let Task::Nested(test) = &task {
@@ -556,6 +575,7 @@ impl Session {
                 archive,
                 InitrdPart::Bytes(initramfs::pack_job(&job)?.into()),
             ],
+            initrd_entries: base.num_entries,
             kaslr: false,
             // Both are entries of our caches.
             immutable_files: true,
@@ -567,6 +587,9 @@ impl Session {
         })
     }
 }
+
+/// Room for the job in the initramfs; it is a few kilobytes.
+const JOB_BYTES: u64 = 1 << 20;
 
 /// Whether a boot that ended like this before the guest spoke may go well the next time: a kernel that is caught by an
 /// emulator's fault ends of itself, and one whose interrupt an emulator has lost hangs.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use ktstr_machine::{End, Engine, EngineKind, Port};
 use ktstr_report::{Failure, Thresholds};
-use ktstr_topology::{NumaMemory, Topology};
+use ktstr_topology::Topology;
 use ktstr_wire::Task;
 
 use crate::cpu_queue::Waiting;
 use crate::drive::{Limits, OnOutput, drive};
 use crate::initramfs::Include;
+use crate::memory::MemoryPlan;
 use crate::nested::{KVM_MODULES, nest};
 use crate::outcome::{Terms, judge};
 use crate::plan::boot_limit;
@@ -24,7 +25,7 @@ pub struct ShellPlan {
     /// Shape of the machine.
     pub topology: Topology,
     /// Memory of the machine.
-    pub numa: NumaMemory,
+    pub memory: MemoryPlan,
     /// Program and arguments.
     pub argv: Vec<String>,
     /// Whether a person talks to it.
@@ -160,8 +161,7 @@ impl Session {
             argv: plan.argv.clone(),
             interactive: plan.interactive,
         };
-        let numa = plan.numa.clone();
-        let mut spec = self.machine_spec(plan.topology, numa, &contents, task, remarks)?;
+        let mut spec = self.machine_spec(plan.topology, &plan.memory, &contents, task, remarks)?;
         spec.interactive_console = plan.interactive;
         if plan.nested_virtualization {
             nest(&mut spec);

@@ -27,7 +27,7 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let numa = plan.numa_memory().ok();
+    let numa = plan.memory().resolve(&plan.topology).ok();
     Sidecar {
         schema: SCHEMA_VERSION,
         run_id: plan.run_id.clone(),

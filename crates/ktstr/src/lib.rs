@@ -37,8 +37,8 @@ mod scheduler;
 /// | `llcs` | last-level caches, in total; a multiple of `numa_nodes` | `numa_nodes` |
 /// | `cores` | cores in each LLC | 1 |
 /// | `threads` | hardware threads on each core, 1 or 2 | 1 |
-/// | `memory_mib` | memory, shared out evenly among the nodes | 512 |
-/// | `node_memory_mib` | instead of `memory_mib`: memory of each node, such as `[768, 256]` | even |
+/// | `memory_mib` | the least memory, shared out evenly among the nodes; at least 256, 64 for each CPU, and what the packed files need | 512 |
+/// | `node_memory_mib` | instead of `memory_mib`: memory of each node as it is to be, such as `[768, 256]` | even |
 /// | `memory_only_node_mib` | nodes without CPUs, numbered after the others: memory of each, such as `[256]` | none |
 /// | `node_distances` | a row for each node, from it to every node: 10 to itself, 11 to 254 to others, the same both ways, such as `[[10, 30], [30, 10]]` | 10 and 20 |
 /// | `node_latency_ns` | for each node, the time of an access to its memory from its nearest CPUs, as the kernel is told (HMAT) | 100; 300 without CPUs |

@@ -30,6 +30,7 @@ pub use engine::{
 pub use host_memory::{HostMemory, TouchedRam, touched_ram};
 pub use ktstr_vmm::{FirstRun, ServicePriority};
 pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};
+pub use limits::memory_for_initrd_mib;
 pub use machine::{
     ControlError, End, KillReason, Machine, Port, SetupStep, Stopper, VcpuRegisters,
 };

@@ -25,6 +25,8 @@ pub struct MachineSpec {
     /// kernel unpacks several in a row (Documentation/driver-api/early-userspace/buffer-format.rst). Empty
     /// means no initramfs.
     pub initrd: Vec<InitrdPart>,
+    /// Files and folders in the initramfs, at most, as far as they are known: each takes at least a page when it is unpacked.
+    pub initrd_entries: u64,
     /// Whether the kernel shall lie at addresses of its own choice, at each boot anew (KASLR). It does so when its
     /// boot image unpacks itself, which takes time; entered directly, it lies where it is linked to.
     pub kaslr: bool,
@@ -54,6 +56,7 @@ impl MachineSpec {
             numa: NumaMemory::uniform(&topology, memory_mib),
             kernel,
             initrd: Vec::new(),
+            initrd_entries: 0,
             kaslr: false,
             immutable_files: false,
             cmdline: Vec::new(),
@@ -258,7 +261,7 @@ pub enum SpecError {
     /// The initramfs leaves the kernel no room.
     #[error(
         "the initramfs has {initrd_mib} MiB, which does not fit with its unpacked files into {memory_mib} \
-         MiB of guest memory: raise memory_mib to {needed_mib} or more"
+         MiB of guest memory: give the nodes {needed_mib} MiB or more together, or leave their memory to memory_mib"
     )]
     InitrdTooLarge {
         /// Size of all parts.

@@ -43,6 +43,8 @@ pub(crate) struct CachedBase {
     pub(crate) kept: Kept,
     /// `LD_LIBRARY_PATH` of the guest.
     pub(crate) library_path: Option<String>,
+    /// Files and folders in it, at most.
+    pub(crate) num_entries: u64,
     /// What a report says about it.
     pub(crate) remark: Option<String>,
 }
@@ -54,6 +56,16 @@ pub(crate) enum Kept {
     File { path: PathBuf, file: Arc<File> },
     /// Only in memory.
     Memory(Vec<u8>),
+}
+
+impl Kept {
+    /// Its size.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::File { file, .. } => file.metadata().map_or(0, |found| found.len()),
+            Self::Memory(archive) => archive.len() as u64,
+        }
+    }
 }
 
 /// What is to be done for an entry.
@@ -109,6 +121,7 @@ impl BaseCache {
         };
         Ok(CachedBase {
             kept,
+            num_entries: listing.count(),
             library_path: listing.library_path,
             remark,
         })

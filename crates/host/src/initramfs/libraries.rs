@@ -95,6 +95,14 @@ pub enum LibraryError {
         /// The other.
         other: PathBuf,
     },
+    /// The kernel hands the variable to PID 1 from its command line, in quotes.
+    #[error(
+        "the guest's LD_LIBRARY_PATH would be {path}, and a kernel option can't have a quote in it: rename the folder"
+    )]
+    Quote {
+        /// The variable's value.
+        path: String,
+    },
     /// A file can't be read.
     #[error("reading {path}")]
     Read {
@@ -257,7 +265,11 @@ impl Finder {
             }
         }
         let folders: Vec<_> = folders.iter().map(|path| path.to_string_lossy()).collect();
-        Ok((!folders.is_empty()).then(|| folders.join(":")))
+        let path = folders.join(":");
+        if path.contains('"') {
+            return Err(LibraryError::Quote { path });
+        }
+        Ok((!path.is_empty()).then_some(path))
     }
 }
 

@@ -134,6 +134,14 @@ impl<'a> Listing<'a> {
         Ok(())
     }
 
+    /// The number of files and folders in it, at most.
+    pub(super) fn count(&self) -> u64 {
+        let above = |path: &str| Path::new(path).ancestors().count();
+        let files = self.files.iter().map(|file| above(&file.guest));
+        let others = self.folders.len() + self.contents.modules.len() + FOLDERS.len();
+        (files.sum::<usize>() + others) as u64
+    }
+
     /// The key of what is listed.
     pub(super) fn key(&self) -> Result<Key, InitramfsError> {
         self.key_of(self.files.iter().map(|file| file.digest))

@@ -9,6 +9,7 @@ mod victims;
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ktstr_kernels::tools::{self, Tool};
@@ -153,9 +154,32 @@ fn an_offline_cpu_fails_the_test_by_its_number() {
     assert_eq!(failed[0].check, "cpus_online");
 }
 
+/// A QEMU whose guests panic as they boot: it adds an option to the kernel's.
+fn qemu_without_init(folder: &Path) -> String {
+    const QEMU: &str = "qemu-system-x86_64";
+    const SCRIPT: &str = r#"#!/bin/sh
+for word do
+    shift
+    case $before in -append) set -- "$@" "$word rdinit=/no/such/program" ;; *) set -- "$@" "$word" ;; esac
+    before=$word
+done
+exec "qemu-system-x86_64" "$@"
+"#;
+    let own = env::var("KTSTR_QEMU").ok();
+    let own = own.filter(|own| !own.is_empty());
+    let script = own.map_or(SCRIPT.to_owned(), |own| SCRIPT.replace(QEMU, &own));
+    let path = folder.join("qemu");
+    fs::write(&path, script).expect("ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+    path.display().to_string()
+}
+
 #[test]
 fn a_boot_that_dies_is_tried_once_more_and_counted() {
-    let reported = run("boot_dies");
+    let folder = tempfile::tempdir().expect("a folder");
+    let qemu = qemu_without_init(folder.path());
+    let environment = [("KTSTR_QEMU", qemu.as_str()), ("KTSTR_ENGINE", "tcg")];
+    let reported = Victim::start("boot_dies", &environment).finish();
     let (sidecar, summary) = failed(&reported, FailureKind::Guest);
     assert!(
         summary.starts_with("the guest kernel panicked: "),
