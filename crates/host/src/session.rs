@@ -360,8 +360,13 @@ impl Session {
         let mut share = self.share(engine, &plan.name, &spec, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
         spec.host_cpus = std::mem::take(&mut share.own_cpus);
-        // The threads that serve the machine are started by this one, and inherit its priority.
-        let priority = own_cpus.then(ServicePriority::take).transpose();
+        // The threads that serve the machine are started by this one, and inherit its priority. Inside a machine this
+        // process has no other purpose, and no CPU but the vCPU's: there its other threads must have it too.
+        let take = match self.is_inside_a_machine() {
+            true => ServicePriority::take_for_process,
+            false => ServicePriority::take,
+        };
+        let priority = own_cpus.then(take).transpose();
         let priority = priority.map_err(SetUpError::Priority)?;
         let limits = self.limits(plan);
         let is_emulated = engine.emulates_cpus() || self.is_inside_a_machine();

@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::marker::PhantomData;
 
-use nix::libc::{SCHED_FIFO, SCHED_RESET_ON_FORK, sched_param};
+use nix::libc::{SCHED_FIFO, SCHED_RESET_ON_FORK, pid_t, sched_param};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -27,40 +27,85 @@ pub struct VcpuPlacement {
     pub fifo_priority: u32,
 }
 
-/// While it lives, the calling thread has the priority of those that serve a machine. The threads it starts
-/// inherit it.
+/// While it lives, threads of this process have the priority of those that serve a machine. The threads that they
+/// start inherit it.
 #[derive(Debug)]
 pub struct ServicePriority {
-    policy: i32,
-    priority: i32,
-    // The policy is that of one thread.
+    /// What each thread had before.
+    before: Vec<Policy>,
+    // The policy of the calling thread is among them.
     _thread: PhantomData<*const ()>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    /// 0 for the calling thread.
+    tid: pid_t,
+    policy: i32,
+    priority: i32,
+}
+
 impl ServicePriority {
-    /// Fails where the process may not do that: see `RLIMIT_RTPRIO` and `CAP_SYS_NICE` in sched(7).
+    /// For the calling thread. Fails where the process may not do that: see `RLIMIT_RTPRIO` and `CAP_SYS_NICE` in
+    /// sched(7).
     pub fn take() -> io::Result<Self> {
+        let before = Policy::of(0)?;
+        set_policy(0, SCHED_FIFO, SERVICE_PRIORITY)?;
+        Ok(Self {
+            before: vec![before],
+            _thread: PhantomData,
+        })
+    }
+
+    /// For all threads of this process. On a host whose only CPU is a vCPU's, a thread without the priority is not
+    /// run while the vCPU spins, or for 50 ms of each second (`fair_server` in kernel/sched/deadline.c). What it
+    /// holds then (the lock of the process's memory map, one of the allocator's) is waited for by all others.
+    pub fn take_for_process() -> io::Result<Self> {
+        let mut taken = Self::take()?;
+        // SAFETY: gettid(2) takes no arguments.
+        let own = unsafe { nix::libc::gettid() };
+        for thread in fs::read_dir("/proc/self/task")? {
+            let name = thread?.file_name();
+            let tid = name.to_str().and_then(|name| name.parse().ok());
+            let Some(tid) = tid.filter(|&tid| tid != own) else {
+                continue;
+            };
+            // A thread may end meanwhile.
+            if let Ok(before) = Policy::of(tid)
+                && before.policy != SCHED_FIFO
+                && set_policy(tid, SCHED_FIFO, SERVICE_PRIORITY).is_ok()
+            {
+                taken.before.push(before);
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl Policy {
+    fn of(tid: pid_t) -> io::Result<Self> {
         let mut before = sched_param { sched_priority: 0 };
-        // SAFETY: 0 means the calling thread, and the pointer is to a local of the right type.
-        let policy = unsafe { nix::libc::sched_getscheduler(0) };
-        // SAFETY: as above.
-        let got = unsafe { nix::libc::sched_getparam(0, &raw mut before) };
+        // SAFETY: a number is no pointer; the kernel refuses one that is no thread's.
+        let policy = unsafe { nix::libc::sched_getscheduler(tid) };
+        // SAFETY: as above, and the pointer is to a local of the right type.
+        let got = unsafe { nix::libc::sched_getparam(tid, &raw mut before) };
         if policy < 0 || got < 0 {
             return Err(io::Error::last_os_error());
         }
-        set_policy(SCHED_FIFO, SERVICE_PRIORITY)?;
         Ok(Self {
+            tid,
             policy: policy & !SCHED_RESET_ON_FORK,
             priority: before.sched_priority,
-            _thread: PhantomData,
         })
     }
 }
 
 impl Drop for ServicePriority {
     fn drop(&mut self) {
-        // To give up a priority needs no right.
-        let _ = set_policy(self.policy, self.priority);
+        for before in &self.before {
+            // To give up a priority needs no right. A thread that has ended needs none.
+            let _ = set_policy(before.tid, before.policy, before.priority);
+        }
     }
 }
 
@@ -69,7 +114,7 @@ pub(crate) fn place_vcpu(host_cpu: u32) -> io::Result<VcpuPlacement> {
     let mut cpus = CpuSet::new();
     cpus.set(host_cpu as usize)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
-    set_policy(SCHED_FIFO, VCPU_PRIORITY)?;
+    set_policy(0, SCHED_FIFO, VCPU_PRIORITY)?;
     let unreadable = || io::Error::other("/proc/thread-self has an unknown form");
     let status = fs::read_to_string("/proc/thread-self/status")?;
     let allowed = status
@@ -92,12 +137,14 @@ fn fifo_priority(stat: &str) -> Option<u32> {
     Some(if policy == SCHED_FIFO { priority } else { 0 })
 }
 
-fn set_policy(policy: i32, priority: i32) -> io::Result<()> {
+/// Of the thread `tid`; 0 is the calling one.
+fn set_policy(tid: pid_t, policy: i32, priority: i32) -> io::Result<()> {
     let param = sched_param {
         sched_priority: priority,
     };
-    // SAFETY: 0 means the calling thread, and the pointer is to a local of the right type.
-    let result = unsafe { nix::libc::sched_setscheduler(0, policy, &raw const param) };
+    // SAFETY: a number is no pointer; the kernel refuses one that is no thread's. The pointer is to a local of the
+    // right type.
+    let result = unsafe { nix::libc::sched_setscheduler(tid, policy, &raw const param) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -108,6 +155,42 @@ fn set_policy(policy: i32, priority: i32) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Held by tests that look at or change the policy of threads of this process.
+    static POLICY: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    /// A thread of the same process that was not raised held up the monitor for most of a second, on a host with one
+    /// CPU.
+    #[test]
+    fn fault_c2_all_threads_of_a_process_are_raised_and_given_back() {
+        let _alone = POLICY.lock().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).unwrap();
+            let _ = ended.recv();
+        });
+        let tid = told.recv().unwrap();
+        let priority = || {
+            let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat"));
+            fifo_priority(&stat.unwrap())
+        };
+        assert_eq!(priority(), Some(0));
+        // On a thread of its own: others of these tests look at their policy.
+        let raised = std::thread::scope(|scope| {
+            let take = scope.spawn(|| {
+                let taken = ServicePriority::take_for_process();
+                (taken.is_ok(), priority())
+            });
+            take.join().unwrap()
+        });
+        // Where the process may not do that, nothing is changed.
+        let (may, during) = raised;
+        assert_eq!(during, Some(if may { 2 } else { 0 }));
+        assert_eq!(priority(), Some(0));
+        drop(end);
+        other.join().unwrap();
+    }
+
     #[test]
     fn the_policy_is_read_after_a_name_with_anything_in_it() {
         let stat = |priority: u32, policy: i32| {
@@ -117,6 +200,7 @@ mod tests {
         assert_eq!(fifo_priority(&stat(1, 1)), Some(1));
         assert_eq!(fifo_priority(&stat(9, 2)), Some(0), "SCHED_RR");
         assert_eq!(fifo_priority("71 (a) S 0 0"), None);
+        let _alone = POLICY.lock().unwrap();
         let own = fs::read_to_string("/proc/thread-self/stat").unwrap();
         assert_eq!(fifo_priority(&own), Some(0));
     }
