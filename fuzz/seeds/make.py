@@ -424,6 +424,20 @@ def map_memory():
     write("map_memory", "vmalloc", memory.data)
 
 
+def sched_memory():
+    """Words that are exchanged: what, which, with what."""
+
+    def words(*changes):
+        return b"".join(struct.pack("<BHH", *change) for change in changes)
+
+    for target in ("tasks", "dispatch_queues", "state_reader"):
+        write(target, "as-it-is", b"")
+        # Each of the first objects' words leads to another word.
+        write(target, "pointers", words(*[(0, word, 1024 + word * 7) for word in range(1024, 1100)]))
+        write(target, "numbers", words(*[(2, word, word * 3) for word in range(1024, 1400, 5)]))
+        write(target, "bits", words(*[(3 + 4 * (word % 7), word, 0x8001) for word in range(1024, 1400, 3)]))
+
+
 if __name__ == "__main__":
     images()
     debs()
@@ -438,3 +452,4 @@ if __name__ == "__main__":
     page_tables()
     bpf_memory()
     map_memory()
+    sched_memory()

@@ -8,6 +8,8 @@
 //! What could not be read says why ([`Missing`]), and is never taken for a value that holds.
 
 mod delivered;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod kernel_source;
 mod recording;
 mod sample;

@@ -23,11 +23,12 @@ use log::Log;
 use targets::{NAMES, TARGETS, Target};
 
 /// The crates that have a door for fuzz targets, by the feature that opens it.
-const DOORS: [&str; 4] = [
+const DOORS: [&str; 5] = [
     "ktstr-vmm",
     "ktstr-kernels",
     "ktstr-wire",
     "ktstr-introspect",
+    "ktstr-monitor",
 ];
 
 /// Memory of a target's process; no input needs half of it.

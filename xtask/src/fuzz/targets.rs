@@ -18,7 +18,7 @@ const fn target(name: &'static str, max_len_bytes: u32) -> Target {
 
 const KIB: u32 = 1 << 10;
 
-pub(super) const TARGETS: [Target; 15] = [
+pub(super) const TARGETS: [Target; 18] = [
     // Operations of a few bytes each, some thousand of them.
     target("serial", 16 * KIB),
     target("virtio_console", 16 * KIB),
@@ -44,6 +44,10 @@ pub(super) const TARGETS: [Target; 15] = [
     target("map_values", 32 * KIB),
     // All of the memory that is the input's.
     target("map_memory", 64 * KIB),
+    // Five bytes for each of some hundred words that are exchanged.
+    target("tasks", 4 * KIB),
+    target("dispatch_queues", 4 * KIB),
+    target("state_reader", 4 * KIB),
 ];
 
 /// For the command line.

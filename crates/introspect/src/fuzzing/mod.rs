@@ -8,12 +8,14 @@ mod guest;
 mod map_memory;
 mod page_walk;
 mod rendered;
+mod sched_memory;
 
 use std::str;
 
 pub use bpf_memory::{map_values, xarray};
 pub use map_memory::map_memory;
 pub use page_walk::page_tables;
+pub use sched_memory::{dispatch_queues, tasks};
 
 use crate::btf::{Btf, TypeId};
 use crate::symbols::{Kallsyms, Symbols};
@@ -29,9 +31,11 @@ use rendered::render_bounded;
 mod synthetic {
     pub(super) mod btf_builder;
     pub(super) mod busy_bpf;
+    pub(super) mod busy_sched;
     pub(super) mod fake_bpf;
     pub(super) mod fake_kernel;
     pub(super) mod fake_sched;
+    pub(super) mod patched;
 }
 
 /// Splits off a number of two bytes; 0 if there are none.
@@ -119,13 +123,15 @@ mod tests {
 
     #[test]
     fn kept_inputs_hold() {
-        let targets: [(&str, Target); 6] = [
+        let targets: [(&str, Target); 8] = [
             ("btf", super::btf),
             ("kallsyms", super::kallsyms),
             ("page_tables", super::page_tables),
             ("xarray", super::xarray),
             ("map_values", super::map_values),
             ("map_memory", super::map_memory),
+            ("tasks", super::tasks),
+            ("dispatch_queues", super::dispatch_queues),
         ];
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
         for (name, target) in targets {

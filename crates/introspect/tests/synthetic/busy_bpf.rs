@@ -79,7 +79,10 @@ pub(crate) fn bss_bytes() -> Vec<u8> {
 }
 
 pub(crate) fn with_bss() -> (FakeBpf, u64) {
-    let mut bpf = FakeBpf::new();
+    add_bss(FakeBpf::new())
+}
+
+fn add_bss(mut bpf: FakeBpf) -> (FakeBpf, u64) {
     let (btf, bss) = object();
     let btf = bpf.object_btf(&btf);
     let spec = MapSpec {
@@ -96,7 +99,12 @@ pub(crate) fn with_bss() -> (FakeBpf, u64) {
 }
 
 pub(crate) fn busy() -> FakeBpf {
-    let (mut bpf, bss) = with_bss();
+    busy_on(FakeBpf::new())
+}
+
+/// Adds maps and a program to a kernel.
+pub(crate) fn busy_on(bpf: FakeBpf) -> FakeBpf {
+    let (mut bpf, bss) = add_bss(bpf);
     let hash = bpf.hash("hash", HASH, &[&[(1, 1), (2, 2)], &[(3, 3)], &[]]);
     let word = bpf.per_cpu([1, 2]);
     let percpu = bpf.hash(

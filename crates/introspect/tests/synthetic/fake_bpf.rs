@@ -28,7 +28,11 @@ pub(crate) struct MapSpec {
 
 impl FakeBpf {
     pub(crate) fn new() -> Self {
-        let mut fake = FakeSched::new(Era::Bare);
+        Self::on(FakeSched::new(Era::Bare))
+    }
+
+    /// Adds tables of maps and programs to a kernel.
+    pub(crate) fn on(mut fake: FakeSched) -> Self {
         add_types(&mut fake.btf);
         let [map_idr, prog_idr] = ["map_idr", "prog_idr"].map(|name| fake.kernel.symbol(name, 24));
         Self {

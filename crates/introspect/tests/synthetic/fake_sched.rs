@@ -62,6 +62,8 @@ impl FakeSched {
         kernel.write(cpus, &2_u32.to_le_bytes());
         let online = kernel.symbol("__cpu_online_mask", 8);
         kernel.write_u64(online, 0b1111);
+        let active = kernel.symbol("__cpu_active_mask", 8);
+        kernel.write_u64(active, 0b1111);
         let init_task = kernel.symbol("init_task", TASK_BYTES);
         kernel.write_list(init_task + TASKS, &[]);
         kernel.symbol("fair_sched_class", 8);

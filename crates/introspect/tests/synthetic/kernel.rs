@@ -11,6 +11,7 @@ use ktstr_introspect::kernel::{
 use ktstr_introspect::memory::Dump;
 use proptest::prelude::*;
 
+use crate::busy_sched::busy_sched;
 use crate::fake_kernel::{MAX_CPUS, Noisy};
 use crate::fake_sched::{
     CPUS, CPUS_PTR, DSQ_LINK, Era, FakeSched, RQ_LOCAL_DSQ, SCX, TASKS, THREAD_NODE,
@@ -341,28 +342,13 @@ fn read_all(kernel: &Kernel) -> Option<usize> {
     Some(read)
 }
 
-fn busy(era: Era) -> FakeSched {
-    let mut fake = FakeSched::new(era);
-    let first = fake.process(1, 2);
-    let second = fake.process(20, 3);
-    fake.link(&[first[0], second[0]]);
-    let domain = fake.kernel.object(64);
-    for (cpu, all) in [first, second].iter().enumerate() {
-        let rq = fake.rq(cpu);
-        fake.queue(rq + RQ_LOCAL_DSQ, 1, all);
-        fake.kernel.write_u64(rq + 40, domain);
-        fake.kernel.write_u64(rq + 16, all[0]);
-    }
-    fake
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn memory_that_changes_all_the_time_does_no_harm(seed: u64, rarity in 1_u64..40) {
         for era in [Era::Variables, Era::PerCpu] {
-            let fake = busy(era);
+            let fake = busy_sched(era);
             // Attached before it goes bad, as a monitor is.
             let quiet = fake.attach();
             prop_assert!(read_all(&quiet).unwrap() >= 12);
@@ -382,7 +368,7 @@ proptest! {
     fn pointers_to_anything_do_no_harm(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..30),
     ) {
-        let mut fake = busy(Era::PerCpu);
+        let mut fake = busy_sched(Era::PerCpu);
         // Words that hold something, exchanged for each other: pointers stay pointers.
         let words: Vec<u64> = (9 << 20..10 << 20)
             .step_by(8)

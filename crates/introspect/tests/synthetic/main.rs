@@ -10,6 +10,7 @@ mod bpf;
 mod btf;
 mod btf_builder;
 mod busy_bpf;
+mod busy_sched;
 mod fake_bpf;
 mod fake_kernel;
 mod fake_sched;
