@@ -161,6 +161,15 @@ impl CgroupManager {
             first_change,
         }
     }
+
+    /// The innermost `cpuset.mems` that was declared for `name` or one above it.
+    pub(crate) fn declared_mems(&self, name: &str) -> Option<CpuSet> {
+        let above: Vec<&str> = name::ancestors(name).collect();
+        [name]
+            .into_iter()
+            .chain(above.into_iter().rev())
+            .find_map(|name| self.ledger().declared(name).cpuset_mems)
+    }
 }
 
 impl AccountWindow {
@@ -282,7 +291,7 @@ fn foreign_weight(entry: &Entry, declared: Option<u32>) -> Option<String> {
 }
 
 /// The limit that `cpu.max` holds; the outer `None` for what is no such text.
-fn parse_cpu_max(text: &str) -> Option<Option<Quota>> {
+pub(super) fn parse_cpu_max(text: &str) -> Option<Option<Quota>> {
     let (quota, period) = text.trim().split_once(' ')?;
     let us = |number: &str| number.parse::<u64>().ok()?.checked_mul(1000);
     let period_ns = us(period).filter(|&period| period > 0)?;
@@ -294,103 +303,6 @@ fn parse_cpu_max(text: &str) -> Option<Option<Quota>> {
         quota_ns,
         period_ns,
     }))
-}
-
-/// What keeps the tasks of a cgroup from running, by its own control files and those above it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Held {
-    /// The narrowest quota, in CPUs.
-    pub(crate) quota_cpus: Option<f64>,
-    /// Its tasks are stopped.
-    pub(crate) frozen: bool,
-}
-
-/// Limits that were lifted, to be put back.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct LiftedLimits {
-    undo: Vec<(Entry, &'static str, String)>,
-}
-
-impl CgroupManager {
-    pub(crate) fn held(&self, name: &str) -> Result<Held, CgroupError> {
-        let mut held = Held::default();
-        for entry in self.lineage(name)? {
-            let quota = entry.read("cpu.max").ok();
-            let quota = quota.as_deref().and_then(parse_cpu_max).flatten();
-            if let Some(cpus) = quota.map(|quota| quota.cpus()) {
-                held.quota_cpus = Some(held.quota_cpus.map_or(cpus, |other| other.min(cpus)));
-            }
-            held.frozen |= is_frozen(&entry);
-        }
-        Ok(held)
-    }
-
-    /// The innermost `cpuset.mems` that was declared for `name` or one above it.
-    pub(crate) fn declared_mems(&self, name: &str) -> Option<CpuSet> {
-        let above: Vec<&str> = name::ancestors(name).collect();
-        [name]
-            .into_iter()
-            .chain(above.into_iter().rev())
-            .find_map(|name| self.ledger().declared(name).cpuset_mems)
-    }
-
-    /// Lifts what keeps the tasks of these cgroups from running: `cpu.max` and `cgroup.freeze` of each, and of
-    /// those above it up to the workload root. Tasks that are throttled or frozen can't be told to stop. The
-    /// first error is returned with what was lifted all the same.
-    pub fn lift_limits(&self, names: &[&str]) -> (LiftedLimits, Result<(), CgroupError>) {
-        let mut lifted = LiftedLimits::default();
-        let mut first = Ok(());
-        for name in names {
-            match self.lineage(name) {
-                Err(error) => first = first.and(Err(error)),
-                Ok(entries) => {
-                    for entry in entries {
-                        first = first.and(lifted.lift(&entry));
-                    }
-                }
-            }
-        }
-        (lifted, first)
-    }
-}
-
-impl LiftedLimits {
-    fn lift(&mut self, entry: &Entry) -> Result<(), CgroupError> {
-        if is_frozen(entry) {
-            entry.write("cgroup.freeze", "0")?;
-            self.undo
-                .push((entry.clone(), "cgroup.freeze", "1".to_owned()));
-        }
-        // No cpu controller here: no limit either.
-        let Ok(held) = entry.read("cpu.max") else {
-            return Ok(());
-        };
-        if parse_cpu_max(&held).flatten().is_some() {
-            entry.write("cpu.max", "max")?;
-            self.undo
-                .push((entry.clone(), "cpu.max", held.trim().to_owned()));
-        }
-        Ok(())
-    }
-
-    /// Puts the limits back, where the cgroup is still there. Returns the first error, after having tried
-    /// all.
-    pub fn restore(self) -> Result<(), CgroupError> {
-        let mut first = Ok(());
-        for (entry, file, value) in self.undo.into_iter().rev() {
-            if entry.dir.exists() {
-                first = first.and(entry.write(file, &value));
-            }
-        }
-        first
-    }
-}
-
-fn is_frozen(entry: &Entry) -> bool {
-    entry
-        .read("cgroup.freeze")
-        .is_ok_and(|text| text.trim() == "1")
 }
 
 #[cfg(test)]
@@ -467,23 +379,6 @@ mod tests {
         assert_eq!(foreign_quota(&entry, Some(CpuMax::Pct(20))), None);
         let told = foreign_quota(&entry, None).expect("foreign");
         assert!(told.contains("`20000 100000` in cpu.max"), "{told}");
-        let _ = fs::remove_dir_all(dir);
-    }
-
-    #[test]
-    fn limits_are_lifted_and_put_back() {
-        let (entry, dir) = entry("lift");
-        let read = |file: &str| fs::read_to_string(dir.join(file)).expect("readable");
-        fs::write(dir.join("cpu.max"), "5000 100000").expect("writable");
-        fs::write(dir.join("cgroup.freeze"), "1").expect("writable");
-        let mut lifted = LiftedLimits::default();
-        lifted.lift(&entry).expect("writable");
-        // A plain file keeps what the new text does not cover; the kernel's does not.
-        assert!(read("cpu.max").starts_with("max"));
-        assert_eq!(read("cgroup.freeze"), "0");
-        lifted.restore().expect("writable");
-        assert_eq!(read("cpu.max"), "5000 100000");
-        assert_eq!(read("cgroup.freeze"), "1");
         let _ = fs::remove_dir_all(dir);
     }
 }

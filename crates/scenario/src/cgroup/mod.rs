@@ -9,13 +9,15 @@ mod account;
 mod entry;
 mod group;
 mod knob;
+mod limits;
 mod manager;
 mod name;
 mod removal;
 mod tasks;
 
-pub use account::{AccountWindow, LiftedLimits};
+pub use account::AccountWindow;
 pub use entry::CgroupError;
 pub use group::CgroupGroup;
 pub use knob::{CpuMax, Knob, Limit};
+pub use limits::LiftedLimits;
 pub use manager::{CgroupKind, CgroupManager, CgroupOps};

@@ -304,6 +304,8 @@ impl WorkloadHandle {
     /// the order of the workers. They share one deadline of 5 s and the slack; one that leaves no report
     /// by then gets a sentinel that says how it ended. What is left of the workers' process groups is
     /// killed.
+    ///
+    /// Throttled and frozen workers can't stop: see [`CgroupManager::lift_limits`](crate::CgroupManager::lift_limits).
     pub fn stop_and_collect(mut self) -> Result<Vec<WorkerReport>, WorkloadError> {
         self.start()?;
         self.request_stop();

@@ -90,11 +90,12 @@ impl SchedPolicy {
         }
     }
 
-    /// Policy and parameters: `SCHED_FIFO 50`, `SCHED_OTHER, nice 5`.
+    /// Policy and parameters: `SCHED_FIFO 50`, `SCHED_OTHER, nice 5`. sched_setattr(2) takes no niceness for
+    /// the others, SCHED_IDLE included (`fair_policy()` in kernel/sched/sched.h).
     pub(super) fn describe(self, nice: i32) -> String {
         match self.kind() {
-            PolicyKind::Weighted | PolicyKind::Idle => format!("{self}, nice {nice}"),
-            PolicyKind::RealTime | PolicyKind::Deadline => self.to_string(),
+            PolicyKind::Weighted => format!("{self}, nice {nice}"),
+            PolicyKind::Idle | PolicyKind::RealTime | PolicyKind::Deadline => self.to_string(),
         }
     }
 
@@ -169,4 +170,33 @@ pub(super) fn check_range(
         min,
         max,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_tells_reads_as_what_was_declared() {
+        let ms = Duration::from_millis;
+        for policy in [
+            SchedPolicy::Normal,
+            SchedPolicy::Batch,
+            SchedPolicy::Idle,
+            SchedPolicy::Fifo(50),
+            SchedPolicy::RoundRobin(1),
+            SchedPolicy::Deadline {
+                runtime: ms(1),
+                deadline: ms(5),
+                period: ms(10),
+            },
+            SchedPolicy::Ext,
+        ] {
+            let told = SchedPolicy::of_attr(policy.attr(3)).map(|(told, _)| told.describe(3));
+            assert_eq!(told, Ok(policy.describe(3)));
+        }
+        assert_eq!(SchedPolicy::Normal.describe(3), "SCHED_OTHER, nice 3");
+        // The kernel leaves its niceness as it was.
+        assert_eq!(SchedPolicy::Idle.describe(3), "SCHED_IDLE");
+    }
 }

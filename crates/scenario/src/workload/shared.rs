@@ -22,6 +22,9 @@ pub(super) unsafe trait Shareable {}
 // SAFETY: an atomic; zero is a value.
 unsafe impl Shareable for AtomicU32 {}
 
+// SAFETY: an atomic; zero is a value.
+unsafe impl Shareable for AtomicU8 {}
+
 /// What a worker's report may take: 256 bytes of figures, lists of CPUs (one for each mask that it had), a
 /// panic's message.
 pub(super) const REPORT_CAPACITY: usize = 64 * 1024;

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::ptr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU8, AtomicU32};
 
 use ktstr_topology::CpuSet;
 use libc::{c_int, c_long};
@@ -117,8 +117,8 @@ pub(super) fn set_nice(tid: i32, nice: i32) -> io::Result<()> {
 
 /// The NUMA node of each page of `memory` (move_pages(2) without nodes to move to); `None` for a page that is
 /// not there.
-pub(super) fn page_nodes(memory: &[u8], page_bytes: usize) -> io::Result<Vec<Option<u32>>> {
-    let pages: Vec<*const u8> = memory.chunks(page_bytes).map(<[u8]>::as_ptr).collect();
+pub(super) fn page_nodes(memory: &[AtomicU8], page_bytes: usize) -> io::Result<Vec<Option<u32>>> {
+    let pages: Vec<*const AtomicU8> = memory.chunks(page_bytes).map(<[_]>::as_ptr).collect();
     let mut nodes: Vec<c_int> = vec![-1; pages.len()];
     // SAFETY: `pages` and `nodes` have as many elements as are passed and live through the call, which reads
     // the one and writes the other. Without a list of nodes nothing is moved.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hint::black_box;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use ktstr_report::{NodePages, PolicyAccount, PolicyKind};
 
 use super::sched_policy::SchedPolicy;
+use super::shared::Shared;
 use super::syscalls::{page_nodes, sched_getattr};
 
 /// Pages of memory that tell where a worker's memory is.
@@ -15,22 +16,27 @@ const WITNESS_PAGES: usize = 64;
 /// Page of x86-64.
 const PAGE_BYTES: usize = 4096;
 
-/// Memory that a worker allocates and touches when it begins.
+/// Memory that a worker allocates and touches when it begins. A mapping of its own: the allocator might hand out
+/// pages that the harness touched, on nodes of its own.
 #[derive(Debug)]
 pub(super) struct MemoryWitness {
-    memory: Vec<u8>,
+    memory: Option<Shared<AtomicU8>>,
 }
 
 impl MemoryWitness {
     pub(super) fn allocate() -> Self {
-        // Not zeroes, which the allocator would get from the kernel without touching them.
-        let memory = black_box(vec![1; WITNESS_PAGES * PAGE_BYTES]);
+        let memory = Shared::<AtomicU8>::new(WITNESS_PAGES * PAGE_BYTES).ok();
+        for page in memory.iter().flat_map(|memory| memory.chunks(PAGE_BYTES)) {
+            page[0].store(1, Ordering::Relaxed);
+        }
         Self { memory }
     }
 
     /// Pages on each node; none if the kernel doesn't say.
     pub(super) fn node_pages(&self) -> Vec<NodePages> {
-        let nodes = page_nodes(&self.memory, PAGE_BYTES).unwrap_or_default();
+        let nodes = self.memory.as_deref();
+        let nodes = nodes.and_then(|memory| page_nodes(memory, PAGE_BYTES).ok());
+        let nodes = nodes.unwrap_or_default();
         let mut pages: BTreeMap<u32, u64> = BTreeMap::new();
         for node in nodes.into_iter().flatten() {
             *pages.entry(node).or_default() += 1;

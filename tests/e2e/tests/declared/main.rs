@@ -108,7 +108,7 @@ fn what_is_off_says_by_whom(vm: &VmResult) -> Result<()> {
 }
 
 /// Each of 20 workers is due 7.5 ms in 3 s, those of a frozen cgroup none. All stop when told.
-#[ktstr_test(cores = 4, duration_s = 3)]
+#[ktstr_test(cores = 4, duration_s = 3, timeout_s = 90)]
 fn fault_c1_workers_under_a_narrow_quota_and_frozen_ones_stop_when_told(
     ctx: &Ctx,
 ) -> Result<AssertResult> {
