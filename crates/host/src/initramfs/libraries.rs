@@ -19,7 +19,7 @@ use std::time::Duration;
 use nix::sys::signal;
 use nix::unistd::Pid;
 
-use super::elf::{DynamicNeeds, ElfError, dynamic_needs};
+use super::elf::{DynamicNeeds, dynamic_needs};
 
 /// Loaders of libraries that name none, in the order in which they are tried.
 const LOADERS: [&str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1"];
@@ -103,17 +103,6 @@ pub enum LibraryError {
         /// The variable's value.
         path: String,
     },
-    /// A file can't be read.
-    #[error("reading {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A file isn't an ELF file.
-    #[error(transparent)]
-    Elf(#[from] ElfError),
 }
 
 /// The files that programs need in the guest besides themselves.
