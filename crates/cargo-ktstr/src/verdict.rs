@@ -131,6 +131,7 @@ mod tests {
             judged: 1,
             not_judged: 0,
             boot_retries: 0,
+            boot_faults: Vec::new(),
             attempts: 1,
             reason: None,
         };

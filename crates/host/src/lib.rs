@@ -5,6 +5,7 @@
 //! listens to it under a watchdog, and returns a [`Sidecar`](ktstr_report::Sidecar) whatever happened.
 //! [`Session::run_shell`] does the same for a command or a person at a terminal.
 
+mod boot;
 mod cargo_build;
 mod causes;
 mod cpu_queue;

@@ -7,13 +7,14 @@ use std::time::Instant;
 use ktstr_kernels::tools::{self, Tool};
 use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
 use ktstr_machine::{
-    BootKernel, Chosen, End, Engine, EngineKind, EngineOptions, InitrdPart, KillReason,
-    LaunchError, MachineSpec, ServicePriority, SpecError, usable_host_cpus,
+    BootKernel, Chosen, Engine, EngineKind, EngineOptions, InitrdPart, LaunchError, MachineSpec,
+    ServicePriority, SpecError, usable_host_cpus,
 };
-use ktstr_report::{BootAttempt, EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
+use ktstr_report::{EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
 use ktstr_topology::{NumaError, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
+use crate::boot::{Booted, boot};
 use crate::causes::chain;
 use crate::cpu_queue::{self, Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
 use crate::drive::{DriveError, Limits, drive};
@@ -24,7 +25,7 @@ use crate::nested::INNER_BOOT;
 use crate::observe::{self, LazyImage, MonitorRate, Observation, ObserverSettings};
 use crate::plan::TestPlan;
 use crate::scheduler::SchedulerError;
-use crate::sidecar::{blank_sidecar, conclude, console_end, failure_of, millis};
+use crate::sidecar::{blank_sidecar, conclude, failure_of, millis};
 use crate::vm_result::VmResult;
 use crate::watchdog;
 
@@ -370,8 +371,12 @@ impl Session {
         let priority = priority.map_err(SetUpError::Priority)?;
         let limits = self.limits(plan);
         let is_emulated = engine.emulates_cpus() || self.is_inside_a_machine();
-        let record = loop {
-            let record = drive(
+        let Booted {
+            record,
+            retries,
+            remarks,
+        } = boot(is_emulated, || {
+            drive(
                 engine,
                 &spec,
                 limits,
@@ -381,18 +386,10 @@ impl Session {
                     sidecar.remarks.extend(performance);
                 },
                 &mut |_, _, _| {},
-            )?;
-            let again = !record.booted() && is_worth_another_boot(&record.end, is_emulated);
-            if !again || !sidecar.boot_retries.is_empty() {
-                break record;
-            }
-            // Where it hung, if it did.
-            sidecar.remarks.extend(record.remarks);
-            sidecar.boot_retries.push(BootAttempt {
-                end: record.end.to_string(),
-                console_tail: console_end(&record.console),
-            });
-        };
+            )
+        })?;
+        sidecar.boot_retries.extend(retries);
+        sidecar.remarks.extend(remarks);
         drop((priority, share));
         Ok(conclude(sidecar, record, limits, &plan.thresholds))
     }
@@ -596,37 +593,11 @@ impl Session {
 /// Room for the job in the initramfs; it is a few kilobytes.
 const JOB_BYTES: u64 = 1 << 20;
 
-/// Whether a boot that ended like this before the guest spoke may go well the next time: a kernel that is caught by an
-/// emulator's fault ends of itself, and one whose interrupt an emulator has lost hangs.
-fn is_worth_another_boot(end: &End, is_emulated: bool) -> bool {
-    match end {
-        End::PoweredOff
-        | End::Reset
-        | End::TripleFault { .. }
-        | End::Panicked { .. }
-        | End::Broken { .. } => true,
-        End::Stopped(KillReason::Watchdog) => is_emulated,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::cpu_queue::Lack;
 
     use super::*;
-
-    #[test]
-    fn a_boot_that_hangs_is_tried_again_only_where_interrupts_can_get_lost() {
-        let hung = End::Stopped(KillReason::Watchdog);
-        assert!(is_worth_another_boot(&hung, true));
-        assert!(!is_worth_another_boot(&hung, false));
-        assert!(is_worth_another_boot(&End::Reset, false));
-        assert!(!is_worth_another_boot(
-            &End::Stopped(KillReason::User),
-            true
-        ));
-    }
 
     #[test]
     fn fault_a2_what_the_host_lacks_for_good_skips_and_what_it_lacks_now_does_not() {

@@ -37,13 +37,16 @@ impl EngineInfo {
     pub const HOST: &str = "host";
 }
 
-/// A boot that died before the guest spoke, and was tried again.
+/// A boot that failed before the guest spoke by a fault of the emulator, and was tried again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootAttempt {
     /// How the machine ended.
     pub end: String,
     /// The end of its console.
     pub console_tail: String,
+    /// The emulator's fault, as a clause: `a vCPU met a breakpoint that the kernel had patched away`.
+    #[serde(default)]
+    pub fault: String,
 }
 
 /// Where the time went, in host wall time.
@@ -131,7 +134,7 @@ pub struct Sidecar {
     /// Memory of the engine's process beyond guest RAM when the result came, where it can be told.
     #[serde(default)]
     pub engine_memory_bytes: Option<u64>,
-    /// Boots that died before the guest spoke.
+    /// Boots that failed before the guest spoke, by a fault of the emulator.
     pub boot_retries: Vec<BootAttempt>,
     /// The end of the guest's console (COM1).
     pub console_tail: String,

@@ -58,8 +58,10 @@ pub struct TestSummary {
     pub judged: usize,
     /// Checks that were not, or had no signal to be judged by.
     pub not_judged: usize,
-    /// Boots that died before the guest spoke, over all attempts.
+    /// Boots that failed before the guest spoke, over all attempts.
     pub boot_retries: usize,
+    /// The emulator's faults by which they failed.
+    pub boot_faults: Vec<String>,
     /// How many times it ran in this run.
     pub attempts: usize,
     /// Why it is not a pass.
@@ -141,11 +143,13 @@ impl RunSummary {
         };
         let attempts = known.attempts + 1;
         let boot_retries = known.boot_retries + attempt.boot_retries;
+        let boot_faults = [known.boot_faults.as_slice(), &attempt.boot_faults].concat();
         if attempt.outcome > known.outcome {
             *known = attempt;
         }
         known.attempts = attempts;
         known.boot_retries = boot_retries;
+        known.boot_faults = boot_faults;
     }
 
     /// How many tests came to which outcome.
@@ -206,6 +210,12 @@ impl TestSummary {
             judged: sidecar.result.judged(),
             not_judged: not_judged(&sidecar.result),
             boot_retries: sidecar.boot_retries.len(),
+            boot_faults: sidecar
+                .boot_retries
+                .iter()
+                .map(|boot| boot.fault.clone())
+                .filter(|fault| !fault.is_empty())
+                .collect(),
             attempts: 1,
             reason: sidecar.reason(),
         }

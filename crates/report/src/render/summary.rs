@@ -15,6 +15,7 @@ const HEADER: [&str; 7] = [
     "outcome", "test", "machine", "time", "judged", "not", "remarks",
 ];
 const REMARK_CHARS: usize = 100;
+const BOOTED_AGAIN: &str = "booted again";
 
 pub(super) fn summary(palette: Palette, columns: Option<usize>, summary: &RunSummary) -> String {
     let mut out = String::new();
@@ -32,6 +33,20 @@ pub(super) fn summary(palette: Palette, columns: Option<usize>, summary: &RunSum
             out.push_str(&list(palette, columns, summary));
         }
         out.push('\n');
+    }
+    for test in summary.tests.iter().filter(|test| test.boot_retries > 0) {
+        let label = paint(palette.outcome(Outcome::Inconclusive), BOOTED_AGAIN);
+        let (test, why) = (
+            clean_line(&test.test),
+            clean_line(&test.boot_faults.join("; ")),
+        );
+        let text = format!("{test}: {why}");
+        if BOOTED_AGAIN.len() + 2 + text.chars().count() <= columns {
+            _ = writeln!(out, "{label}  {text}");
+        } else {
+            _ = writeln!(out, "{label}  {test}");
+            out.push_str(&wrapped(&why, "  ", columns));
+        }
     }
     for other in &summary.others.failed {
         let text = format!("{}: {}", other.test, other.reason);

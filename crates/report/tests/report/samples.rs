@@ -180,6 +180,7 @@ pub(crate) fn retried(test: &str) -> Sidecar {
     sidecar.boot_retries.push(BootAttempt {
         end: "kernel panic: Oops: int3".to_owned(),
         console_tail: "[    0.4] Oops: int3: 0000\n".to_owned(),
+        fault: "a vCPU met a breakpoint that the kernel had patched away (Oops: int3)".to_owned(),
     });
     sidecar
 }

@@ -175,7 +175,7 @@ exec "qemu-system-x86_64" "$@"
 }
 
 #[test]
-fn a_boot_that_dies_is_tried_once_more_and_counted() {
+fn fault_a3_a_boot_that_dies_by_the_kernels_own_fault_is_not_tried_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let qemu = qemu_without_init(folder.path());
     let environment = [("KTSTR_QEMU", qemu.as_str()), ("KTSTR_ENGINE", "tcg")];
@@ -185,22 +185,15 @@ fn a_boot_that_dies_is_tried_once_more_and_counted() {
         summary.starts_with("the guest kernel panicked: "),
         "{summary}"
     );
-    assert_eq!(sidecar.boot_retries.len(), 1);
-    let first = &sidecar.boot_retries[0];
     assert!(
-        first.end.starts_with("the guest kernel panicked: "),
-        "{}",
-        first.end
+        sidecar.boot_retries.is_empty(),
+        "{:?}",
+        sidecar.boot_retries
     );
     assert!(
-        first.console_tail.contains("Kernel panic"),
+        sidecar.console_tail.contains("Kernel panic"),
         "{}",
-        first.console_tail
-    );
-    assert!(
-        reported.text.contains("1 failed boot before it"),
-        "{}",
-        reported.text
+        sidecar.console_tail
     );
 }
 
