@@ -49,6 +49,7 @@ pub(crate) fn judge(record: &Record, terms: Terms<'_>) -> (Outcome, Option<Failu
         && result.skipped.is_none()
     {
         result.merge(observation.judge(terms.thresholds));
+        observation.weigh_stalls(&mut result);
     }
     let (outcome, failure) = if let End::Panicked { .. } = &record.end {
         // The whole text is in the console's end.

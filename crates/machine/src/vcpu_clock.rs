@@ -42,6 +42,12 @@ impl VcpuClock {
         })
     }
 
+    /// For how long each thread was runnable and did not run so far, in nanoseconds: of each vCPU, or of the one
+    /// thread that takes all. Fails once the machine has ended.
+    pub fn read_wait_ns(&self) -> io::Result<Vec<u64>> {
+        self.threads.iter().map(wait_time_ns).collect()
+    }
+
     /// The CPU time so far. Fails once the machine has ended.
     pub fn read(&self) -> io::Result<VcpuCpuTime> {
         let times = self.threads.iter().map(cpu_time_ns);
@@ -63,12 +69,21 @@ impl VcpuClock {
 
 /// The first field of `schedstat`: time on a CPU (Documentation/scheduler/sched-stats.rst).
 fn cpu_time_ns(schedstat: &File) -> io::Result<u64> {
+    field(schedstat, 0)
+}
+
+/// The second: time on a runqueue.
+fn wait_time_ns(schedstat: &File) -> io::Result<u64> {
+    field(schedstat, 1)
+}
+
+fn field(schedstat: &File, number: usize) -> io::Result<u64> {
     // Three numbers of at most 20 digits.
     let mut text = [0; 64];
     let len = schedstat.read_at(&mut text, 0)?;
     std::str::from_utf8(&text[..len])
         .ok()
-        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .and_then(|text| text.split_whitespace().nth(number)?.parse().ok())
         .ok_or_else(|| io::Error::other("a thread's schedstat is not understood"))
 }
 

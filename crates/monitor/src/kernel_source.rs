@@ -10,8 +10,8 @@ use crate::sample::{
 };
 use crate::sampler::{Look, Source};
 
-/// Says how much CPU time the host has given to the vCPUs.
-pub type VcpuTimes = Box<dyn FnMut() -> Reading<VcpuTime> + Send>;
+/// Says how much CPU time the host has given to the vCPUs, and for how long it had their threads wait.
+pub type VcpuTimes = Box<dyn FnMut() -> (Reading<VcpuTime>, Reading<Vec<u64>>) + Send>;
 
 /// A running kernel as a source of samples: what it keeps about scheduling, read from its memory.
 pub struct KernelSource {
@@ -53,10 +53,12 @@ impl Source for KernelSource {
     fn look(&mut self) -> Reading<Look> {
         let online = self.percpu.online(&self.kernel).map_err(missing)?;
         let runqueues = self.runqueues.read().map_err(missing)?;
+        let (vcpu_time, vcpu_wait_ns) = (self.vcpu_times)();
         Ok(Look {
             cpus: runqueues.iter().map(|rq| cpu(rq, &online)).collect(),
             sched_ext: self.sched_ext(),
-            vcpu_time: (self.vcpu_times)(),
+            vcpu_time,
+            vcpu_wait_ns,
         })
     }
 }

@@ -15,6 +15,7 @@ mod recording;
 mod sample;
 mod sampler;
 mod series;
+mod starved;
 pub mod state;
 mod verdict;
 
@@ -29,6 +30,7 @@ pub use sample::{
 };
 pub use sampler::{Look, Sampler, Settings, Source};
 pub use series::{Point, Series};
+pub use starved::{MIN_VCPU_SHARE_PCT, STALL_SPAN, vcpu_share_pct_before};
 pub use verdict::{Span, judge, without_samples};
 
 /// Time between two samples unless set otherwise.

@@ -42,6 +42,9 @@ pub struct Sample {
     pub sched_ext: Reading<SchedExtSample>,
     /// CPU time that the host has given to the vCPUs.
     pub vcpu_time: Reading<VcpuTime>,
+    /// Time for which the host had the threads that run vCPUs wait for a CPU: of each vCPU, or of the one thread
+    /// that takes all.
+    pub vcpu_wait_ns: Reading<Vec<u64>>,
 }
 
 /// One CPU of the guest.
@@ -146,6 +149,7 @@ impl Sample {
             cpus: Vec::new(),
             sched_ext: Err(why.clone()),
             vcpu_time: Err(why.clone()),
+            vcpu_wait_ns: Err(why.clone()),
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Look {
     pub sched_ext: Reading<SchedExtSample>,
     /// CPU time given to the vCPUs.
     pub vcpu_time: Reading<VcpuTime>,
+    /// Time for which the vCPUs' threads waited for a CPU.
+    pub vcpu_wait_ns: Reading<Vec<u64>>,
 }
 
 /// Something that can be looked at again and again, without stopping it.
@@ -151,6 +153,7 @@ impl Worker {
                 cpus: look.cpus,
                 sched_ext: look.sched_ext,
                 vcpu_time: look.vcpu_time,
+                vcpu_wait_ns: look.vcpu_wait_ns,
             },
             Err(why) => Sample::unreadable(at_ns, &why),
         };

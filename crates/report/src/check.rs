@@ -140,6 +140,10 @@ pub struct AssertResult {
     pub notes: Vec<String>,
     /// Set when the test decided not to run, with the reason.
     pub skipped: Option<String>,
+    /// When the kernel printed stall reports, in microseconds of its own clock. Filled in only where `kernel_log`
+    /// fails for nothing but these: the host weighs them with the CPU time that the vCPUs had.
+    #[serde(default)]
+    pub kernel_stalls_us: Vec<u64>,
 }
 
 impl AssertResult {
@@ -171,6 +175,7 @@ impl AssertResult {
         self.cgroups.extend(other.cgroups);
         self.notes.extend(other.notes);
         self.skipped = self.skipped.take().or(other.skipped);
+        self.kernel_stalls_us.extend(other.kernel_stalls_us);
     }
 
     /// The most severe outcome of all checks. Without any judged check a test that did not skip has no

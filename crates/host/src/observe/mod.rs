@@ -9,6 +9,7 @@ mod guest_memory;
 mod image;
 mod moments;
 mod rate;
+mod stalls;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,8 +21,7 @@ use ktstr_introspect::memory::Evidence;
 use ktstr_machine::{Machine, VcpuClock, VcpuCpuTime};
 use ktstr_monitor::state::{KernelState, StateReader};
 use ktstr_monitor::{
-    CpuSample, KernelSource, Missing, Reading, Recording, Sample, Sampler, Series, Span, VcpuTime,
-    VcpuTimes,
+    CpuSample, KernelSource, Missing, Recording, Sample, Sampler, Series, Span, VcpuTime, VcpuTimes,
 };
 use ktstr_report::{AssertResult, Thresholds};
 use ktstr_wire::{DumpMoment, Phase, Request};
@@ -478,14 +478,19 @@ fn find_and_sample(
 }
 
 fn vcpu_times(clock: Result<VcpuClock, String>) -> VcpuTimes {
-    Box::new(move || -> Reading<VcpuTime> {
-        let clock = clock.as_ref().map_err(|why| Missing::Failed(why.clone()))?;
-        match clock.read() {
-            Ok(VcpuCpuTime::Own(times)) => Ok(VcpuTime::Own(times)),
-            Ok(VcpuCpuTime::Shared { thread_ns, turn_ns }) => {
-                Ok(VcpuTime::Shared { thread_ns, turn_ns })
+    Box::new(move || {
+        let clock = match &clock {
+            Ok(clock) => clock,
+            Err(why) => {
+                let missing = Missing::Failed(why.clone());
+                return (Err(missing.clone()), Err(missing));
             }
-            Err(error) => Err(Missing::Failed(error.to_string())),
-        }
+        };
+        let time = clock.read().map(|time| match time {
+            VcpuCpuTime::Own(times) => VcpuTime::Own(times),
+            VcpuCpuTime::Shared { thread_ns, turn_ns } => VcpuTime::Shared { thread_ns, turn_ns },
+        });
+        let failed = |error: std::io::Error| Missing::Failed(error.to_string());
+        (time.map_err(failed), clock.read_wait_ns().map_err(failed))
     })
 }

@@ -75,7 +75,7 @@ pub fn state_reader(input: &[u8]) {
         return;
     };
     let cpus = u32::try_from(CPUS).unwrap_or(u32::MAX);
-    let vcpu_times = || Err(Missing::Failed("it has no host".to_owned()));
+    let vcpu_times = || (Err(Missing::Unstable), Err(Missing::Unstable));
     if let Ok(mut source) = KernelSource::new(&kernel, cpus, Box::new(vcpu_times))
         && let Ok(look) = source.look()
     {
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn fault_d4_a_sample_has_no_more_cpus_than_the_machine() {
         let kernel = attach(&[]).expect("it is a kernel");
-        let vcpu_times = || Err(Missing::Failed("it has no host".to_owned()));
+        let vcpu_times = || (Err(Missing::Unstable), Err(Missing::Unstable));
         let mut source = KernelSource::new(&kernel, 1, Box::new(vcpu_times)).expect("a source");
         assert_eq!(source.look().expect("a look").cpus.len(), 1);
     }

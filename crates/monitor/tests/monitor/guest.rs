@@ -50,6 +50,7 @@ pub(crate) fn healthy(at: u64) -> Sample {
         cpus: vec![cpu(1 + now, 2, 1), cpu(7 + now, 3, 0)],
         sched_ext: Ok(scheduler(at, at)),
         vcpu_time: Ok(VcpuTime::Own(vec![now, now])),
+        vcpu_wait_ns: Ok(vec![0, 0]),
     }
 }
 

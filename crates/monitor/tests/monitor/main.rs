@@ -4,5 +4,6 @@ mod guest;
 mod properties;
 mod sampler;
 mod series;
+mod starved;
 mod state;
 mod verdict;

@@ -87,6 +87,7 @@ fn sample() -> impl Strategy<Value = Sample> {
             took_ns: 0,
             cpus,
             sched_ext,
+            vcpu_wait_ns: Ok(vec![at_ns; 2]),
             vcpu_time,
         },
     )

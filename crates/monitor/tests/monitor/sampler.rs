@@ -22,6 +22,7 @@ impl Source for Counted {
             cpus: sample.cpus,
             sched_ext: sample.sched_ext,
             vcpu_time: sample.vcpu_time,
+            vcpu_wait_ns: sample.vcpu_wait_ns,
         })
     }
 }

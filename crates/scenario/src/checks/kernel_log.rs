@@ -95,6 +95,9 @@ const NOTEWORTHY: &[&str] = &[
     "sched: DL replenish lagged too much",
 ];
 
+/// Stalls whose times are told at most.
+const MAX_STALLS: usize = 1000;
+
 /// Complaints that are quoted at most in the detail.
 const MAX_QUOTE_BYTES: usize = 200;
 
@@ -107,6 +110,9 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, log: &str) {
         result
             .notes
             .push(format!("the guest's kernel printed `{message}`"));
+    }
+    if scan.is_all_stalls() {
+        result.kernel_stalls_us.extend(&scan.stalls_us);
     }
     let measured = Measured {
         value: float(scan.complaints.len() as u64),
@@ -146,6 +152,8 @@ struct Scan<'a> {
     lost: u64,
     complaints: Vec<&'a str>,
     noteworthy: Vec<&'a str>,
+    /// When the kernel printed complaints that are reports of stalls.
+    stalls_us: Vec<u64>,
 }
 
 /// Reads records as /dev/kmsg gives them (Documentation/ABI/testing/dev-kmsg): `level,number,time,flags;`
@@ -170,6 +178,9 @@ fn scan(log: &str) -> Scan<'_> {
         }
         if head.is_none_or(|head| head.facility == 0) {
             scan.take(message, &mut cut);
+            if let Some(head) = head.filter(|_| is_stall(message)) {
+                scan.stalls_us.push(head.at_us);
+            }
         }
     }
     scan.complaints.extend(cut.map(|cut| cut.first));
@@ -184,6 +195,11 @@ struct Cut<'a> {
 }
 
 impl<'a> Scan<'a> {
+    /// Whether there are complaints, all of which are reports of stalls and not too many to be told.
+    fn is_all_stalls(&self) -> bool {
+        self.stalls_us.len() == self.complaints.len() && self.stalls_us.len() <= MAX_STALLS
+    }
+
     fn take(&mut self, message: &'a str, cut: &mut Option<Cut<'a>>) {
         if message.starts_with(CUT_HERE) {
             self.complaints.extend(cut.take().map(|cut| cut.first));
@@ -216,6 +232,8 @@ struct Head {
     /// kernel/printk/printk.c).
     facility: u32,
     number: u64,
+    /// When it was printed, by the kernel's clock.
+    at_us: u64,
 }
 
 fn split(line: &str) -> Option<(Head, &str)> {
@@ -223,16 +241,37 @@ fn split(line: &str) -> Option<(Head, &str)> {
     let mut fields = head.split(',');
     let priority: u32 = fields.next()?.parse().ok()?;
     let number = fields.next()?.parse().ok()?;
-    // The time, which every record has.
-    fields.next()?.parse::<u64>().ok()?;
+    let at_us = fields.next()?.parse().ok()?;
     let facility = priority >> 3;
-    Some((Head { facility, number }, message))
+    let head = Head {
+        facility,
+        number,
+        at_us,
+    };
+    Some((head, message))
+}
+
+/// Whether the kernel says by it only that something did not run for long: soft and hard lockups (kernel/watchdog.c),
+/// workqueues (kernel/workqueue.c), hung tasks, RCU. Such a report a slow host can make too.
+fn is_stall(message: &str) -> bool {
+    let bare = bare(message);
+    bare.starts_with("BUG: soft lockup - ")
+        || bare.starts_with("BUG: workqueue lockup - ")
+        || bare.starts_with("Watchdog detected hard LOCKUP")
+        || is_hard_lockup(bare)
+        || is_hung_task(bare)
+        || is_rcu_stall(bare)
+}
+
+/// The message without what may stand before it.
+fn bare(message: &str) -> &str {
+    PREFIXES.iter().fold(message, |message, prefix| {
+        message.strip_prefix(prefix).unwrap_or(message)
+    })
 }
 
 fn is_complaint(message: &str) -> bool {
-    let bare = PREFIXES.iter().fold(message, |message, prefix| {
-        message.strip_prefix(prefix).unwrap_or(message)
-    });
+    let bare = bare(message);
     COMPLAINTS.iter().any(|start| bare.starts_with(start))
         || is_placed_warning(bare)
         || is_die_header(bare)
@@ -407,6 +446,24 @@ mod tests {
         ] {
             assert_eq!(complaints(&format!("4,0,1,-;{message}\n")), 0, "{message}");
         }
+    }
+
+    #[test]
+    fn fault_c3_the_times_of_stalls_are_told_if_there_is_nothing_else() {
+        let stalls = "4,0,21000000,-;rcu: INFO: rcu_preempt self-detected stall on CPU\n\
+                      4,1,26500000,-;watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [spin:99]\n\
+                      4,2,30000000,-;BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 33s!\n\
+                      4,3,31000000,-;INFO: task worker:77 blocked for more than 120 seconds.\n";
+        let told = |log: &str| {
+            let mut result = AssertResult::default();
+            judge(&mut result, true, log);
+            assert_eq!(result.outcome(), ktstr_report::Outcome::Fail);
+            result.kernel_stalls_us
+        };
+        let times = [21_000_000, 26_500_000, 30_000_000, 31_000_000];
+        assert_eq!(told(stalls), times);
+        let more = format!("{stalls}4,4,31500000,-;BUG: scheduling while atomic: worker/77/0x2\n");
+        assert_eq!(told(&more), [0_u64; 0]);
     }
 
     #[test]
