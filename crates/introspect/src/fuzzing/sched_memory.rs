@@ -78,11 +78,13 @@ pub fn dispatch_queues(input: &[u8]) {
     };
     let budget = Budget::new(LIMITS);
     let mut count = 0;
-    for read in [
-        queues.local(&budget),
-        queues.global(&budget),
-        queues.user(&budget),
-    ] {
+    let readers = [
+        DispatchQueues::local,
+        DispatchQueues::global,
+        DispatchQueues::user,
+    ];
+    for read in readers {
+        let read = read(&queues, &budget);
         holds(&read, &budget);
         let read = read.unwrap_or_default();
         count += read

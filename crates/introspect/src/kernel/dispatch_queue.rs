@@ -195,7 +195,6 @@ impl DispatchQueues {
                 what: "the table of dispatch queues is nested, as it is when the kernel runs out of memory",
             });
         }
-        memory.budget().charge_nodes(size)?;
         let heads = memory.bytes(buckets.wrapping_add(hash.buckets.offset), size * 8)?;
         let (heads, _) = heads.as_chunks::<8>();
         let mut queues = Vec::new();
