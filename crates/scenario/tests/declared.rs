@@ -221,7 +221,7 @@ fn a_share_is_no_more_than_workers_can_use() {
             vec![weighted("one", 700, 10_000)],
             spinners(1, 1, 10_000),
         ),
-        cgroup("0-3", vec![level("many", 30_000)], spinners(11, 8, 3_750)),
+        cgroup("0-3", vec![level("many", 30_000)], spinners(11, 16, 1_875)),
     ]);
     assert_eq!(outcome(&pass, "cpu_share"), Outcome::Pass);
 }
@@ -303,7 +303,13 @@ fn shares_that_weights_alone_do_not_decide_are_not_judged() {
         cgroup("0", vec![weighted("b", 50, 5_000)], spinners(2, 1, 5_000)),
     ];
     let result = judge_workers(&Assert::DEFAULT, &short, &cgroups);
-    assert!(why_not(&result, "cpu_share").contains("too short"));
+    assert!(why_not(&result, "cpu_share").contains("too short, to tell"));
+    // 100 to 150 would be 40 to 60 %, which equal shares are near to.
+    let alike = [
+        cgroup("0", vec![weighted("a", 100, 5_000)], spinners(1, 1, 5_000)),
+        cgroup("0", vec![weighted("b", 150, 5_000)], spinners(2, 1, 5_000)),
+    ];
+    assert!(why_not(&judge(&alike), "cpu_share").contains("too near to equal shares"));
 }
 
 #[test]

@@ -25,27 +25,38 @@ const TOLERANCE_PCT: f64 = 15.0;
 /// Shorter loads are not judged: tasks have first to be spread over the CPUs.
 const MIN_LOAD_NS: u64 = 1_000_000_000;
 
-/// Most that an engine may add to the tolerance, in percentage points.
-const MAX_ENGINE_PCT: f64 = 20.0;
-
-/// What may go to the wrong ones on `cpus` CPUs, in percent; the reason if that is too much to judge by.
+/// What may go to the wrong ones on `cpus` CPUs, in percent; the reason if the load is too short to be judged.
 ///
 /// A CPU of the engine that stands still charges whoever runs on it, and not every scheduler has that paid back:
 /// many count no more than a slice. Who it is is left to chance, at each of `n` such times, so that a share is off by
-/// a standard deviation of `sqrt(p * (1 - p) / n)`, at most `0.5 / sqrt(n)`. That much is added.
+/// a standard deviation of `sqrt(p * (1 - p) / n)`, at most `0.5 / sqrt(n)`. Twice that is added.
 pub(super) fn bound_pct(timing: &Timing, load_ns: u64, cpus: usize) -> Result<f64, String> {
     if load_ns < MIN_LOAD_NS {
         return Err("the load was shorter than 1 s".to_owned());
     }
     let standstills = float(cpus as u64) * float(load_ns) / (float(timing.gap_slack_ms) * 1e6);
-    let engine_pct = 50.0 / standstills.sqrt();
-    if engine_pct > MAX_ENGINE_PCT {
-        return Err(format!(
-            "the load was too short for shares to even out: {}",
-            timing.why
-        ));
+    Ok(TOLERANCE_PCT + 100.0 / standstills.sqrt())
+}
+
+/// Whether a scheduler that gives all workers the same would be found, given how much of
+/// that would go to the wrong ones; the reason why not. What is beyond the bound is found in any case.
+pub(super) fn tells_apart(
+    measured: Measured,
+    misallocated_if_equal: f64,
+    timing: &Timing,
+) -> Result<(), String> {
+    if misallocated_if_equal > measured.bound || measured.value > measured.bound {
+        return Ok(());
     }
-    Ok(TOLERANCE_PCT + engine_pct)
+    let why = if timing.gap_slack_ms > 0 {
+        &timing.why
+    } else {
+        ""
+    };
+    let space = if why.is_empty() { "" } else { ": " };
+    Err(format!(
+        "what is declared is too near to equal shares, or the load too short, to tell{space}{why}"
+    ))
 }
 
 struct Rivals<'a> {
@@ -176,14 +187,30 @@ impl Rivals<'_> {
         let mut entitled = vec![0.0; got.len()];
         let members: Vec<usize> = (0..got.len()).collect();
         self.entitle(total, &members, 0, &mut entitled);
+        let measured = Measured {
+            value: misallocated_pct(&got, &entitled),
+            bound,
+        };
+        let equal: Vec<Claim> = self
+            .cgroups
+            .iter()
+            .map(|cgroup| self.equal(cgroup))
+            .collect();
+        let equal = misallocated_pct(&share_out(total, &equal), &entitled);
+        tells_apart(measured, equal, timing).map_err(Why::NotJudged)?;
         Ok(Figures {
-            measured: Measured {
-                value: misallocated_pct(&got, &entitled),
-                bound,
-            },
             got,
             entitled,
+            measured,
         })
+    }
+
+    /// What `cgroup` would claim from a scheduler that knows nothing of cgroups.
+    fn equal(&self, cgroup: &CgroupReport) -> Claim {
+        Claim {
+            weight: float(cgroup.workers.len() as u64),
+            cap: float(cgroup.workers.len().min(self.cpus) as u64),
+        }
     }
 
     /// Shares `total` out among the cgroups at `depth` that `members` are in or below.

@@ -6,7 +6,7 @@ use ktstr_report::{AssertResult, CgroupReport, PolicyKind, Subject, Switch, Work
 use ktstr_topology::CpuSet;
 
 use super::NONE_DECLARED;
-use super::cpu_share::bound_pct;
+use super::cpu_share::{bound_pct, tells_apart};
 use super::entitlement::{Claim, misallocated_pct, nice_weight, share_out};
 use super::restraint::{frozen, rationed};
 use super::verdict::{Check, Measured, float};
@@ -139,14 +139,21 @@ fn shares<'a>(cgroup: &'a CgroupReport, timing: &Timing) -> Result<Shares<'a>, S
             cgroup.name
         ));
     }
+    let measured = Measured {
+        value: misallocated_pct(&got, &entitled),
+        bound,
+    };
+    let same = Claim {
+        weight: 1.0,
+        cap: 1.0,
+    };
+    let equal = share_out(total, &vec![same; workers.len()]);
+    tells_apart(measured, misallocated_pct(&equal, &entitled), timing)?;
     Ok(Shares {
         cgroup,
-        measured: Measured {
-            value: misallocated_pct(&got, &entitled),
-            bound,
-        },
         got,
         entitled,
+        measured,
     })
 }
 

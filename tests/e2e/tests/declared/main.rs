@@ -21,7 +21,7 @@ fn exactly(cpus: std::ops::Range<u32>) -> CpusetSpec {
     CpusetSpec::exact(CpuSet::from_range(cpus))
 }
 
-/// Weights on CPUs 0 and 1, nice levels on CPU 2; on CPU 3 quotas, of which one is on the cgroup above, masks, and
+/// Weights on CPUs 0 and 1, nice levels on CPUs 2 and 3; on CPU 4 quotas, of which one is on the cgroup above, masks, and
 /// memory on a node.
 fn limits(ctx: &Ctx) -> Result<AssertResult> {
     ctx.cgroups.create("outer", CgroupKind::Domain)?;
@@ -32,20 +32,20 @@ fn limits(ctx: &Ctx) -> Result<AssertResult> {
             .cpuset(exactly(0..2))
             .cpu_weight(400),
         CgroupDef::named("light")
-            .workers(2)
+            .workers(4)
             .cpuset(exactly(0..2))
             .cpu_weight(50),
         CgroupDef::named("nice")
-            .workers(2)
-            .cpuset(exactly(2..3))
-            .nice_levels([0, 5]),
+            .workers(4)
+            .cpuset(exactly(2..4))
+            .nice_levels([-5, 10]),
         CgroupDef::named("outer/inner")
             .workers(2)
-            .cpuset(exactly(3..4))
+            .cpuset(exactly(4..5))
             .affinity(AffinityIntent::SingleCpu),
         CgroupDef::named("tight")
             .workers(2)
-            .cpuset(exactly(3..4))
+            .cpuset(exactly(4..5))
             .cpuset_mems(CpuSet::from_range(0..1))
             .cpu_quota_pct(5),
     ];
@@ -65,7 +65,7 @@ fn checks(sidecar: &Sidecar, outcome: Outcome) -> Vec<&str> {
     checks.map(|check| check.check.as_str()).collect()
 }
 
-#[ktstr_test(cores = 4, duration_s = 4, post_vm = limits_were_judged)]
+#[ktstr_test(cores = 5, duration_s = 4, post_vm = limits_were_judged)]
 fn healthy_limits_under_eevdf(ctx: &Ctx) -> Result<AssertResult> {
     limits(ctx)
 }
@@ -85,7 +85,7 @@ fn limits_were_judged(vm: &VmResult) -> Result<()> {
     Ok(())
 }
 
-#[ktstr_test(scheduler = PLAIN, duration_s = 4, post_vm = what_is_off_says_by_whom)]
+#[ktstr_test(scheduler = PLAIN, cores = 5, duration_s = 4, post_vm = what_is_off_says_by_whom)]
 fn healthy_limits_under_a_plain_scheduler(ctx: &Ctx) -> Result<AssertResult> {
     limits(ctx)
 }
