@@ -165,9 +165,7 @@ for word do
 done
 exec "qemu-system-x86_64" "$@"
 "#;
-    let own = env::var("KTSTR_QEMU").ok();
-    let own = own.filter(|own| !own.is_empty());
-    let script = own.map_or(SCRIPT.to_owned(), |own| SCRIPT.replace(QEMU, &own));
+    let script = SCRIPT.replace(QEMU, &own_qemu());
     let path = folder.join("qemu");
     fs::write(&path, script).expect("ours");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
