@@ -438,7 +438,45 @@ def sched_memory():
         write(target, "bits", words(*[(3 + 4 * (word % 7), word, 0x8001) for word in range(1024, 1400, 3)]))
 
 
+def io_apic():
+    def entry(pin, value):
+        return struct.pack("<BBQ", 3, pin, value)
+
+    # As a kernel sets them up: all masked, then COM1 to the CPU with id 0x234, and its line let through.
+    masked = b"".join(entry(pin, 1 << 16) for pin in range(24))
+    open_line = entry(4, 0x34 << 56 | 0x02 << 49 | 0x31)
+    write("io_apic", "a-line", masked + open_line + b"\x07\0" + entry(4, 1 << 16) + b"\x07\0")
+    # The identity, a read-only bit, a register that is not there, accesses of a width that no register has.
+    odd = struct.pack("<BBI", 0, 0, 0xFFFFFFFF) + struct.pack("<BBI", 0, 0x10, 0x5031)
+    odd += struct.pack("<BBI", 4, 0xEE, 7) + b"\x15\x10ab" + b"\x26\x10" + b"\x06\x00"
+    write("io_apic", "odd-accesses", odd)
+
+
+def qmp():
+    greeting = b'{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}\r\n'
+    done = b'{"return": {}, "id": 0}\r\n'
+    refused = b'{"id": 2, "error": {"class": "GenericError", "desc": "no such thing"}}\r\n'
+    shutdown = b'{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}\r\n'
+    session = greeting + done + refused + shutdown
+    write("qmp", "session", b"\x40\x07\xff\x00" + session)
+    write("qmp", "no-qmp", b"\x01\x01\x01\x01" + greeting + b"\r\n[1]\n{}\n")
+
+
+def info_registers():
+    long_mode = "\r\nCPU#0\r\n" + " ".join(f"{n}={i:016x}" for i, n in enumerate(
+        ["RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"]))
+    long_mode += "\r\nRIP=ffffffff81e9a3ab RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\r\nCR3=0000000004c38000\r\n"
+    real_mode = "CPU#1\r\nEAX=00000000 EBX=00000001 ECX=00000000 EDX=00060fb1\r\nESI=00000000 EDI=00000000 EBP=00000000 ESP=00000007\r\n"
+    real_mode += "EIP=0000fff0 EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=1\r\nCR3=00000000\r\n"
+    # No registers to write, then the number of vCPUs and the text.
+    write("info_registers", "two-cpus", b"\0\x02" + (long_mode + real_mode).encode())
+    write("info_registers", "any-registers", bytes(range(1, 200)) * 3)
+
+
 if __name__ == "__main__":
+    io_apic()
+    qmp()
+    info_registers()
     images()
     debs()
     modules()

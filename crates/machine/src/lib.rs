@@ -11,6 +11,8 @@ mod cmdline;
 mod console;
 mod engine;
 mod footprint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod host_memory;
 mod initrd;
 mod kvm;

@@ -23,8 +23,9 @@ use log::Log;
 use targets::{NAMES, TARGETS, Target};
 
 /// The crates that have a door for fuzz targets, by the feature that opens it.
-const DOORS: [&str; 5] = [
+const DOORS: [&str; 6] = [
     "ktstr-vmm",
+    "ktstr-machine",
     "ktstr-kernels",
     "ktstr-wire",
     "ktstr-introspect",
@@ -87,7 +88,7 @@ pub(crate) fn clippy_args() -> Vec<&'static str> {
     }
     args.extend([
         "--features",
-        "ktstr-vmm/fuzzing,ktstr-kernels/fuzzing,ktstr-wire/fuzzing,ktstr-introspect/fuzzing",
+        "ktstr-vmm/fuzzing,ktstr-machine/fuzzing,ktstr-kernels/fuzzing,ktstr-wire/fuzzing,ktstr-introspect/fuzzing",
     ]);
     args.extend(["--", "-D", "warnings"]);
     args

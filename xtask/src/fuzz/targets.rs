@@ -18,10 +18,11 @@ const fn target(name: &'static str, max_len_bytes: u32) -> Target {
 
 const KIB: u32 = 1 << 10;
 
-pub(super) const TARGETS: [Target; 18] = [
+pub(super) const TARGETS: [Target; 21] = [
     // Operations of a few bytes each, some thousand of them.
     target("serial", 16 * KIB),
     target("virtio_console", 16 * KIB),
+    target("io_apic", 16 * KIB),
     // A distance for each pair of 104 nodes, four numbers for each node, and leaves of 22 bytes.
     target("tables", 16 * KIB),
     // `setup_sects` counts up to 255 sectors before the compressed kernel.
@@ -33,6 +34,9 @@ pub(super) const TARGETS: [Target; 18] = [
     target("modules", 64 * KIB),
     target("apt", 64 * KIB),
     target("frames", 64 * KIB),
+    // A line of control has what a command gives; a dump has some 2 KiB for each of a few vCPUs.
+    target("qmp", 64 * KIB),
+    target("info_registers", 16 * KIB),
     // Two objects, the first as long as 16 bits say.
     target("btf", 128 * KIB),
     // A table of 256 tokens, and more than one marker's worth of symbols.

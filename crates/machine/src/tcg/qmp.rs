@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Longest line that is read. The registers of 255 vCPUs make about 1 MiB.
-const LINE_BYTES: usize = 4 << 20;
+pub(crate) const LINE_BYTES: usize = 4 << 20;
 
 /// What QEMU says.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,12 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// Bytes of a line that has not ended.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Adds bytes of the stream, and gives the messages that are now complete.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Message>, QmpError> {
         let mut messages = Vec::new();
@@ -188,6 +194,6 @@ mod tests {
         let chunk = vec![b' '; 1 << 20];
         let refused = (0..6).find_map(|_| reader.feed(&chunk).err());
         assert_eq!(refused, Some(QmpError::LineTooLong));
-        assert!(reader.partial.len() <= LINE_BYTES);
+        assert!(reader.held_bytes() <= LINE_BYTES);
     }
 }

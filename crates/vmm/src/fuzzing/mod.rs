@@ -8,11 +8,13 @@
 //! operation is added at the end of a list.
 
 mod boot;
+mod io_apic;
 mod serial;
 mod tables;
 mod virtio_console;
 
 pub use boot::boot;
+pub use io_apic::io_apic;
 pub use serial::serial;
 pub use tables::tables;
 pub use virtio_console::virtio_console;
@@ -49,6 +51,11 @@ mod tests {
     #[test]
     fn kept_inputs_of_the_virtio_console_hold() {
         replay("virtio_console", super::virtio_console);
+    }
+
+    #[test]
+    fn kept_inputs_of_the_io_apic_hold() {
+        replay("io_apic", super::io_apic);
     }
 
     #[test]
