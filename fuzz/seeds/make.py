@@ -239,6 +239,21 @@ def frames():
     write("frames", "raw", cuts + bytes([7, len(raw)]) + raw)
 
 
+def verdict():
+    """A byte of flags, then two bytes a message: its number, and what is in it."""
+    hello, body, result, bye = bytes([0, 0]), bytes([1, 0]), bytes([3, 0b1000]), bytes([7, 0])
+    write("verdict", "pass", b"\0" + hello + body + result + bye)
+    write("verdict", "no_last_word", b"\0" + hello + body + result + bytes([14, 2]))
+    write("verdict", "damaged", b"\0" + hello + bytes([8, 0]) + result + bye)
+    write("verdict", "skip", b"\0" + hello + bytes([3, 0b10000]) + bye)
+    attached, checks = bytes([4, 0]), bytes([3, 0b1001])
+    write("verdict", "scheduler", b"\1" + hello + attached + bytes([5, 0]) + checks + bye)
+    stalled = bytes([5, 4]) + bytes([3, 0b1000101])
+    write("verdict", "stall", bytes([1 | 1 << 1]) + hello + attached + stalled + bye)
+    never = bytes([5, 0xC1]) + bytes([3, 0b11000001])
+    write("verdict", "load_failure", bytes([1 | 5 << 1]) + hello + never + bye)
+
+
 class Btf:
     """The parts of a BTF object (Documentation/bpf/btf.rst), in the making."""
 
@@ -485,6 +500,7 @@ if __name__ == "__main__":
     virtio_console()
     tables()
     frames()
+    verdict()
     btf()
     kallsyms()
     page_tables()

@@ -13,6 +13,8 @@ mod deadline;
 mod diagnosis;
 mod drive;
 mod expectation;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod host_only;
 pub mod initramfs;
 mod link;

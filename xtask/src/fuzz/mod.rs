@@ -23,13 +23,14 @@ use log::Log;
 use targets::{NAMES, TARGETS, Target};
 
 /// The crates that have a door for fuzz targets, by the feature that opens it.
-const DOORS: [&str; 6] = [
+const DOORS: [&str; 7] = [
     "ktstr-vmm",
     "ktstr-machine",
     "ktstr-kernels",
     "ktstr-wire",
     "ktstr-introspect",
     "ktstr-monitor",
+    "ktstr-host",
 ];
 
 /// Memory of a target's process; no input needs half of it.
@@ -88,7 +89,8 @@ pub(crate) fn clippy_args() -> Vec<&'static str> {
     }
     args.extend([
         "--features",
-        "ktstr-vmm/fuzzing,ktstr-machine/fuzzing,ktstr-kernels/fuzzing,ktstr-wire/fuzzing,ktstr-introspect/fuzzing",
+        "ktstr-vmm/fuzzing,ktstr-machine/fuzzing,ktstr-kernels/fuzzing,ktstr-wire/fuzzing,ktstr-introspect/fuzzing,\
+         ktstr-host/fuzzing",
     ]);
     args.extend(["--", "-D", "warnings"]);
     args

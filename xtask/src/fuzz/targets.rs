@@ -18,7 +18,7 @@ const fn target(name: &'static str, max_len_bytes: u32) -> Target {
 
 const KIB: u32 = 1 << 10;
 
-pub(super) const TARGETS: [Target; 21] = [
+pub(super) const TARGETS: [Target; 22] = [
     // Operations of a few bytes each, some thousand of them.
     target("serial", 16 * KIB),
     target("virtio_console", 16 * KIB),
@@ -37,6 +37,8 @@ pub(super) const TARGETS: [Target; 21] = [
     // A line of control has what a command gives; a dump has some 2 KiB for each of a few vCPUs.
     target("qmp", 64 * KIB),
     target("info_registers", 16 * KIB),
+    // Two bytes a message; a test sends a dozen.
+    target("verdict", 256),
     // Two objects, the first as long as 16 bits say.
     target("btf", 128 * KIB),
     // A table of 256 tokens, and more than one marker's worth of symbols.
