@@ -26,7 +26,7 @@ const ARCHIVE: &str = "cpio";
 /// Extension of an archive that is being written, by the process that has it locked.
 const PARTIAL: &str = "partial";
 
-/// A folder of packed base parts, each named by a hash of all that is in it ([`Key`]).
+/// A folder of packed base parts, each named by a hash of all that is in it.
 ///
 /// An entry appears by a rename after its bytes are on disk: whole, or not at all. Who writes it holds a lock
 /// (flock(2)) on its partial file, which the kernel drops with the process; the others wait for it. An entry that is in
