@@ -250,6 +250,27 @@ fn a_stalled_scheduler() {
     assert_snapshot!(plain(&samples::stalled("mine::steady")));
 }
 
+/// Who ran and who waited comes first in the kernel's section: maps stand at the end, and what is cut is the tail.
+#[test]
+fn fault_g1_the_kernels_section_keeps_its_head() {
+    let lines = |what: &str| {
+        (0..300)
+            .map(|at| format!("{what} {at}\n"))
+            .collect::<String>()
+    };
+    let mut sidecar = samples::stalled("mine::steady");
+    sidecar.failure_dump = format!("longest waiting: worker[9]\n{}", lines("CPU"));
+    sidecar.failure_maps = lines("map");
+    let text = plain(&sidecar);
+    let at = |part: &str| {
+        text.find(part)
+            .unwrap_or_else(|| panic!("no `{part}` in: {text}"))
+    };
+    assert!(at("longest waiting: worker[9]") < at("CPU 0"), "{text}");
+    assert!(at("CPU 0") < at("left out here"), "{text}");
+    assert!(at("the scheduler's log") < at("map 0"), "{text}");
+}
+
 #[test]
 fn a_stall_that_was_expected_is_one_line() {
     let mut sidecar = samples::stalled("mine::steady");
