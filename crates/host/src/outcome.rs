@@ -64,6 +64,8 @@ pub(crate) fn judge(record: &Record, terms: Terms<'_>) -> (Outcome, Option<Failu
         let judged = judge_end(end.error.as_deref(), &result);
         match against_result(record, &result, terms) {
             Some(against) if judged.0 != Outcome::Fail => against,
+            // A check that failed is a finding still, and none that the test may have expected.
+            Some((_, against)) if judged.1.is_none() => (Outcome::Fail, against),
             Some((_, Some(against))) => {
                 result.notes.push(against.summary);
                 judged
