@@ -22,6 +22,11 @@ use crate::sidecar::{blank_sidecar, conclude};
 /// Messages in any order, and any end. A green test has a result, the last word after it, and nothing that speaks
 /// against it; one under a scheduler was attached.
 pub fn verdict(input: &[u8]) {
+    outcome(input);
+}
+
+/// What it comes to, once all that must hold of it does.
+fn outcome(input: &[u8]) -> Outcome {
     let mut input = Unstructured::new(input);
     let flags: u8 = input.arbitrary().unwrap_or_default();
     let mut run = Run {
@@ -34,7 +39,7 @@ pub fn verdict(input: &[u8]) {
     };
     // Ends early where the input ends within an operation.
     let _ = run.build(&mut input);
-    run.judge(flags & 1 != 0, expectation_of(flags >> 1).as_ref());
+    run.judge(flags & 1 != 0, expectation_of(flags >> 1).as_ref())
 }
 
 struct Run {
@@ -108,7 +113,7 @@ impl Run {
         self.count(name) == 1 && self.sent.contains(&(name, true))
     }
 
-    fn judge(self, has_scheduler: bool, expect: Option<&Expectation>) {
+    fn judge(self, has_scheduler: bool, expect: Option<&Expectation>) -> Outcome {
         let mut sidecar = blank_sidecar(&plan());
         sidecar.scheduler = has_scheduler.then(SchedulerReport::default);
         let panicked = matches!(self.record.end, End::Panicked { .. });
@@ -132,7 +137,7 @@ impl Run {
         }
         assert_reason(&sidecar);
         if !sidecar.outcome.is_green() {
-            return;
+            return sidecar.outcome;
         }
         assert!(is_sound, "{names:?}");
         assert!(!panicked && !crashed && !damaged, "{sidecar:?}");
@@ -141,6 +146,7 @@ impl Run {
             assert!(sidecar.result.judged() > 0, "{sidecar:?}");
             assert_eq!(sidecar.result.with_outcome(Outcome::Fail).count(), 0);
         }
+        sidecar.outcome
     }
 }
 
@@ -255,6 +261,8 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use ktstr_report::Outcome;
+
     #[test]
     fn kept_inputs_of_the_verdict_hold() {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
@@ -274,6 +282,20 @@ mod tests {
         super::verdict(&[]);
     }
 
+    /// Under a scheduler that is attached to the end: what else could be wrong is judged from here.
+    const PASSING: [u8; 15] = [1, 0, 0, 4, 0, 1, 0, 5, 0, 3, 0b1001, 7, 0, 14, 7];
+
+    #[test]
+    fn what_a_passing_test_sends_is_a_pass_and_no_part_of_it_can_be_missing() {
+        assert_eq!(super::outcome(&PASSING), Outcome::Pass);
+        // Hello, the attach, the scheduler's report, the result and the last word; a phase is nobody's evidence.
+        for at in [1, 3, 7, 9, 11] {
+            let input = [&PASSING[..at], &PASSING[at + 2..]].concat();
+            let outcome = super::outcome(&input);
+            assert!(!outcome.is_green(), "without operation {}", PASSING[at]);
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn any_run_has_a_verdict(input in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
@@ -283,7 +305,8 @@ mod tests {
         /// Runs that are nearly right: what random bytes never are.
         #[test]
         fn a_run_with_one_thing_wrong_is_not_green(at in 0_usize..14, byte: u8, flags: u8) {
-            let mut input = [flags, 0, 0, 4, 0, 1, 0, 5, 0, 3, 0b1001, 7, 0, 14, 7];
+            let mut input = PASSING;
+            input[0] = flags;
             input[at + 1] = byte;
             super::verdict(&input);
         }
