@@ -132,8 +132,8 @@ fn on_our_own_microvm_the_host_sees_the_same() {
     }
 }
 
-/// Both vCPUs of a moment have a place: "user space" below the kernel's half, and in the kernel a function with a
-/// distance, or none in a module or BPF program. Where they are is luck.
+/// Both vCPUs of a moment have a place: "user space" below the kernel's half, and in the kernel a function, or
+/// none in a module or BPF program. Where they are is luck.
 fn assert_places(moment: &Value) {
     let vcpus = moment["vcpus"]["Ok"].as_array().expect("vCPUs");
     assert_eq!(vcpus.len(), 2);
@@ -141,10 +141,7 @@ fn assert_places(moment: &Value) {
         let rip = vcpu["rip"].as_str().expect("hexadecimal");
         match vcpu["place"].as_str() {
             Some("user space") => assert!(!rip.starts_with("0xffff"), "{vcpu}"),
-            Some(function) => assert!(
-                function.contains('+') && rip.starts_with("0xffff"),
-                "{vcpu}"
-            ),
+            Some(function) => assert!(!function.is_empty() && rip.starts_with("0xffff"), "{vcpu}"),
             None => assert!(rip.starts_with("0xffff"), "{vcpu}"),
         }
     }
