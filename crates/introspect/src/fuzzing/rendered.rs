@@ -6,7 +6,8 @@ use crate::budget::Budget;
 
 /// A little above what is rendered of a value at most.
 const MAX_VALUES: usize = 110_000;
-const MAX_TEXT_BYTES: usize = 4 << 20;
+/// A structure that is cut ends with a mark, which is beside what is counted of names and text.
+const MAX_TEXT_BYTES: usize = (4 << 20) + MAX_VALUES * '…'.len_utf8();
 
 /// Not more than is worth it, whatever the types say.
 pub(super) fn render_bounded(btf: &Btf, id: TypeId, bytes: &[u8]) {
