@@ -14,10 +14,9 @@ use ktstr_report::{
 use ktstr_topology::{NumaSpec, Topology};
 use ktstr_wire::{CRASH_MARK, Decoder, Message, Phase, Stream, TestEnd};
 
-use crate::drive::{Limits, Record, empty_record};
-use crate::expectation;
-use crate::plan::TestPlan;
-use crate::sidecar::{blank_sidecar, conclude};
+use crate::plan::{Limits, TestPlan};
+use crate::run::{Record, empty_record};
+use crate::verdict::{apply_expectation, blank_sidecar, conclude};
 
 /// Messages in any order, and any end. A green test has a result, the last word after it, and nothing that speaks
 /// against it; one under a scheduler was attached.
@@ -133,7 +132,7 @@ impl Run {
         };
         conclude(&mut sidecar, self.record, limits, &Thresholds::default());
         if let Some(what) = expect {
-            expectation::apply(&mut sidecar, what);
+            apply_expectation(&mut sidecar, what);
         }
         assert_reason(&sidecar);
         if !sidecar.outcome.is_green() {

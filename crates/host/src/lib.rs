@@ -5,47 +5,33 @@
 //! listens to it under a watchdog, and returns a [`Sidecar`](ktstr_report::Sidecar) whatever happened.
 //! [`Session::run_shell`] does the same for a command or a person at a terminal.
 
-mod boot;
-mod cargo_build;
 mod causes;
 mod cpu_queue;
-mod deadline;
 mod diagnosis;
-mod drive;
-mod expectation;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-mod host_only;
 pub mod initramfs;
-mod link;
 mod memory;
-mod nested;
+mod millis;
 mod observe;
-mod order;
-mod outcome;
 mod plan;
+mod run;
+mod runner;
 mod scheduler;
 mod session;
-mod shell;
-mod sidecar;
-mod text;
-mod vm_result;
-mod watchdog;
+mod verdict;
 
-pub use cargo_build::BuildError;
 pub use cpu_queue::{
     Claim, CpuCap, CpuCapError, CpuQueue, Entry, Lack, Place, QueueError, Share, Waiting,
 };
-pub use drive::OnOutput;
-pub use host_only::{Body, run_host_only};
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;
 pub use ktstr_wire::{NestedTest, TestEnd, TimingSlack};
 pub use memory::MemoryPlan;
 pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;
-pub use scheduler::{SchedulerError, SchedulerPlan, SchedulerSource};
+pub use run::OnOutput;
+pub use runner::{Body, ShellEnd, ShellError, ShellPlan, run_host_only};
+pub use scheduler::{BuildError, SchedulerError, SchedulerPlan, SchedulerSource};
 pub use session::{Session, SessionError, Settings, look_in_cache};
-pub use shell::{ShellEnd, ShellError, ShellPlan};
-pub use sidecar::blank_sidecar;
-pub use vm_result::{DUMP_SCHEMA_VERSION, VmResult};
+pub use verdict::{DUMP_SCHEMA_VERSION, VmResult, blank_sidecar};

@@ -5,10 +5,18 @@ use std::time::Duration;
 use ktstr_report::{Expectation, Thresholds};
 use ktstr_topology::{NumaSpec, Topology};
 
-use crate::drive::Limits;
 use crate::initramfs;
 use crate::memory::MemoryPlan;
 use crate::scheduler::SchedulerPlan;
+
+/// How long a machine may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// From launch to the guest's first message.
+    pub(crate) boot: Duration,
+    /// From there to its last.
+    pub(crate) run: Option<Duration>,
+}
 
 /// What one test wants.
 #[derive(Clone, Debug)]
@@ -86,3 +94,6 @@ fn with_scheduler(scheduler: &SchedulerPlan) -> Duration {
 pub(crate) fn boot_limit(topology: &Topology) -> Duration {
     Duration::from_secs(60) + Duration::from_secs(3) * topology.cpu_count()
 }
+
+/// How much longer than on a real machine a boot may take on the emulated KVM, on a host that is busy.
+pub(crate) const INNER_BOOT: Duration = Duration::from_secs(120);

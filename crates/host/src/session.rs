@@ -14,20 +14,16 @@ use ktstr_report::{EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sideca
 use ktstr_topology::{NumaError, Topology};
 use ktstr_wire::{Job, Task, TimingSlack};
 
-use crate::boot::{Booted, boot};
 use crate::causes::chain;
 use crate::cpu_queue::{self, Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
-use crate::drive::{DriveError, Limits, drive};
-use crate::expectation;
 use crate::initramfs::{self, BaseCache, BaseContents, InitramfsError};
 use crate::memory::{MemoryPlan, Sized};
-use crate::nested::INNER_BOOT;
+use crate::millis::millis;
 use crate::observe::{self, LazyImage, MonitorRate, Observation, ObserverSettings};
-use crate::plan::TestPlan;
-use crate::scheduler::SchedulerError;
-use crate::sidecar::{blank_sidecar, conclude, failure_of, millis};
-use crate::vm_result::VmResult;
-use crate::watchdog;
+use crate::plan::{INNER_BOOT, Limits, TestPlan};
+use crate::run::{Booted, DriveError, boot, drive};
+use crate::scheduler::{SchedulerError, watchdog_job};
+use crate::verdict::{VmResult, apply_expectation, blank_sidecar, conclude, failure_of};
 
 /// What a person or a command chose for all tests.
 #[derive(Clone, Debug, Default)]
@@ -300,7 +296,7 @@ impl Session {
             && sidecar.expected.is_none()
             && !is_host_short
         {
-            expectation::apply(&mut sidecar, what);
+            apply_expectation(&mut sidecar, what);
         }
         sidecar.timings.total_ms = millis(started.elapsed());
         VmResult {
@@ -339,7 +335,7 @@ impl Session {
             slack: self.slack(engine, &plan.topology),
             scheduler: scheduler.map(|(scheduler, program)| {
                 let timeout_ms = scheduler.watchdog_timeout_ms;
-                let watchdog = timeout_ms.map(|ms| watchdog::job(ms, &self.image));
+                let watchdog = timeout_ms.map(|ms| watchdog_job(ms, &self.image));
                 scheduler.job(program, watchdog)
             }),
         };

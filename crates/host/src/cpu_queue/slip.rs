@@ -9,7 +9,7 @@ use ktstr_machine::HUGE_PAGE_MIB;
 use serde::{Deserialize, Serialize};
 
 use super::QueueError;
-use crate::sidecar::millis;
+use crate::millis::millis;
 
 /// Longest file that is read.
 const MAX_BYTES: u64 = 64 << 10;

@@ -13,14 +13,14 @@ use ktstr_topology::Topology;
 use ktstr_wire::{NestedTest, Task};
 
 use crate::cpu_queue::Waiting;
-use crate::drive::{Limits, drive};
 use crate::initramfs::Include;
 use crate::memory::MemoryPlan;
+use crate::millis::millis;
 use crate::observe::Observation;
-use crate::outcome::{against_outer_machine, inconclusive};
-use crate::plan::{TestPlan, boot_limit};
+use crate::plan::{INNER_BOOT, Limits, TestPlan, boot_limit};
+use crate::run::drive;
 use crate::session::{Session, SetUpError};
-use crate::sidecar::{conclude, millis};
+use crate::verdict::{against_outer_machine, conclude, inconclusive};
 
 /// CPUs of the outer machine. With more, on one emulation thread, inner vCPUs that wait for each other do so
 /// until the turns of the outer ones change, and a boot takes minutes.
@@ -35,9 +35,6 @@ pub(crate) const KVM_MODULES: [&str; 1] = ["kvm_amd"];
 
 /// How much longer than on a real machine the inner host may take for everything.
 const OUTER_LIMIT: Duration = Duration::from_secs(180).saturating_add(INNER_BOOT);
-
-/// How much longer than on a real machine a boot may take on the emulated KVM, on a host that is busy.
-pub(crate) const INNER_BOOT: Duration = Duration::from_secs(120);
 
 impl Session {
     pub(crate) fn fill_nested(

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use ktstr_report::{EngineInfo, FailureKind, KernelInfo, Outcome, Sidecar};
 use ktstr_wire::TestEnd;
 
-use crate::outcome::{fail, judge_end};
+use crate::millis::millis;
 use crate::plan::TestPlan;
-use crate::sidecar::{blank_sidecar, failure_of, millis};
+use crate::verdict::{blank_sidecar, fail, failure_of, judge_end};
 
 /// The body of a test, with all that it needs.
 pub type Body = Box<dyn FnOnce() -> TestEnd + Send>;

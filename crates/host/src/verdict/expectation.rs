@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::plan::TestPlan;
-    use crate::sidecar::blank_sidecar;
+    use crate::verdict::blank_sidecar;
 
     fn sidecar(end: SchedulerEnd, reason: &str, message: &str, failing: &[&str]) -> Sidecar {
         let plan = TestPlan {

@@ -9,15 +9,14 @@ use ktstr_report::{Failure, Thresholds};
 use ktstr_topology::Topology;
 use ktstr_wire::Task;
 
+use super::nested::{KVM_MODULES, nest};
 use crate::cpu_queue::Waiting;
-use crate::drive::{Limits, OnOutput, drive};
 use crate::initramfs::Include;
 use crate::memory::MemoryPlan;
-use crate::nested::{KVM_MODULES, nest};
-use crate::outcome::{Terms, judge};
-use crate::plan::boot_limit;
+use crate::plan::{Limits, boot_limit};
+use crate::run::{OnOutput, Record, console_end, drive};
 use crate::session::{Session, SetUpError};
-use crate::sidecar::{console_end, failure_of};
+use crate::verdict::{Terms, failure_of, judge};
 
 /// What a shell wants.
 #[derive(Clone, Debug)]
@@ -151,7 +150,7 @@ impl Session {
         limits: Limits,
         remarks: &mut Vec<String>,
         on: &mut Listeners<'_>,
-    ) -> Result<crate::drive::Record, SetUpError> {
+    ) -> Result<Record, SetUpError> {
         let mut modules = plan.modules.clone();
         if plan.nested_virtualization {
             modules.extend(KVM_MODULES.map(str::to_owned));

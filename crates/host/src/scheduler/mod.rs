@@ -1,5 +1,8 @@
 //! The scheduler under test, as the host sees it: where its program comes from, and how it travels.
 
+mod cargo_build;
+mod watchdog;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +11,9 @@ use ktstr_kernels::Cache;
 use ktstr_kernels::tools;
 use ktstr_wire::{SchedulerJob, SchedulerStart, WatchdogJob};
 
-use crate::cargo_build::{self, BuildError};
+pub use cargo_build::BuildError;
+pub(crate) use watchdog::job as watchdog_job;
+
 use crate::initramfs::Include;
 
 /// Where a scheduler comes from.

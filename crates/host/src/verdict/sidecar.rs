@@ -1,26 +1,18 @@
 //! From a record to a sidecar.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ktstr_report::{
     Failure, FailureKind, Outcome, SCHEMA_VERSION, SchedulerReport, Sidecar, Thresholds, Timings,
 };
 use ktstr_topology::{NumaMemory, NumaSpec};
 
+use super::outcome::{Terms, judge, numbered};
 use crate::causes::causes;
-use crate::drive::{Limits, Record};
+use crate::millis::millis;
 use crate::observe::Observation;
-use crate::outcome::{Terms, judge, numbered};
-use crate::plan::TestPlan;
-
-/// Lines of the console that a report keeps.
-const CONSOLE_LINES: usize = 60;
-
-/// And at most, after a panic.
-const MOST_CONSOLE_LINES: usize = 400;
-
-/// Lines before a panic that a report keeps: what led to it.
-const LINES_BEFORE_PANIC: usize = 20;
+use crate::plan::{Limits, TestPlan};
+use crate::run::{Record, console_end};
 
 /// The sidecar of a test that has not begun.
 pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
@@ -119,27 +111,4 @@ pub(crate) fn failure_of(kind: FailureKind, error: &dyn std::error::Error) -> Fa
         summary: chain.swap_remove(0),
         detail,
     }
-}
-
-/// The lines of a console that matter: the last ones, and after a panic all since shortly before it.
-pub(crate) fn console_end(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().collect();
-    let panic = lines
-        .iter()
-        .position(|line| line.contains("Kernel panic - not syncing"));
-    let since_panic = panic.map_or(0, |at| lines.len() - at + LINES_BEFORE_PANIC);
-    last_lines(
-        console,
-        since_panic.clamp(CONSOLE_LINES, MOST_CONSOLE_LINES),
-    )
-}
-
-fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-/// Whole milliseconds.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -7,8 +7,9 @@
 use ktstr_machine::{End, KillReason};
 use ktstr_report::BootAttempt;
 
-use crate::drive::{DriveError, Record};
-use crate::sidecar::console_end;
+use super::console::console_end;
+use super::drive::DriveError;
+use super::record::Record;
 
 /// How a kernel's first complaint about itself begins, wherever it stands in a line of its console.
 const COMPLAINTS: [&str; 8] = [
@@ -81,7 +82,7 @@ fn emulators_fault(record: &Record, is_emulated: bool) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drive::empty_record;
+    use crate::run::empty_record;
 
     fn record(end: End, console: &str) -> Record {
         Record {

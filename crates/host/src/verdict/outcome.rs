@@ -9,7 +9,8 @@ use ktstr_report::{
 };
 use ktstr_wire::{CRASH_MARK, Message, TestEnd};
 
-use crate::drive::{Limits, Record};
+use crate::plan::Limits;
+use crate::run::Record;
 
 /// The causes of an error, one numbered line each, as one text. `chain` begins with the error itself, which is told
 /// elsewhere. A cause that the line before it has told already is left out.
@@ -300,7 +301,7 @@ mod tests {
     use ktstr_wire::Decoder;
 
     use super::*;
-    use crate::drive::empty_record;
+    use crate::run::empty_record;
 
     const TERMS: Terms<'_> = Terms {
         limits: Limits {

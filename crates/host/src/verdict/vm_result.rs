@@ -5,6 +5,7 @@ use ktstr_monitor::state::KernelState;
 use ktstr_report::{AssertResult, Failure, FailureKind, Outcome, SchedulerReport, Sidecar};
 use serde::Serialize;
 
+use super::outcome::numbered;
 use crate::diagnosis::{self, Scene};
 use crate::observe::{Moment, Observation};
 
@@ -89,7 +90,7 @@ impl VmResult {
                 let failure = Failure {
                     kind: FailureKind::Test,
                     summary: format!("post_vm returned an error: {reason}"),
-                    detail: crate::outcome::numbered(&chain),
+                    detail: numbered(&chain),
                 };
                 sidecar.failure.get_or_insert(failure);
             }

@@ -1,0 +1,18 @@
+//! One machine from launch to end: it is driven under a deadline, and what it says becomes a [`Record`].
+
+mod attempt;
+mod console;
+mod deadline;
+mod drive;
+mod link;
+mod order;
+mod record;
+mod text;
+
+pub(crate) use attempt::{Booted, boot};
+pub(crate) use console::console_end;
+pub use drive::OnOutput;
+pub(crate) use drive::{DriveError, drive};
+pub(crate) use record::Record;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use record::empty_record;

@@ -1,0 +1,135 @@
+//! What a machine said and how it ended, as one record.
+
+use std::time::Duration;
+
+use ktstr_machine::End;
+use ktstr_report::SchedulerReport;
+use ktstr_wire::{FrameError, Message, Phase, TestEnd};
+
+use super::order::Order;
+use super::text::BoundedText;
+use crate::observe::Observation;
+
+/// What a machine said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// The guest's kernel, if PID 1 spoke.
+    pub(crate) release: Option<String>,
+    /// The last phase it announced.
+    pub(crate) phase: Option<Phase>,
+    /// How the test's body ended.
+    pub(crate) result: Option<TestEnd>,
+    /// The sidecar of a test that the guest ran as a host.
+    pub(crate) sidecar: Option<Vec<u8>>,
+    /// Name that the kernel has for the scheduler, once it was attached.
+    pub(crate) scheduler_attached: Option<String>,
+    /// What became of the scheduler.
+    pub(crate) scheduler: Option<SchedulerReport>,
+    /// What the scheduler printed.
+    pub(crate) scheduler_log: BoundedText,
+    /// Why the guest could not be made ready.
+    pub(crate) setup_failed: Option<Vec<String>>,
+    /// Exit status of the command.
+    pub(crate) exit: Option<u8>,
+    /// Whether the guest said that it is done.
+    pub(crate) said_bye: bool,
+    /// Remarks of the guest, and of the link.
+    pub(crate) remarks: Vec<String>,
+    /// Damage on the link.
+    pub(crate) frame_errors: Vec<FrameError>,
+    /// Damage beyond what is kept.
+    pub(crate) more_frame_errors: u64,
+    /// Whether the messages came in an order that makes sense.
+    pub(crate) order: Order,
+    /// What the test printed.
+    pub(crate) output: BoundedText,
+    /// COM1.
+    pub(crate) console: String,
+    /// COM2.
+    pub(crate) crash: String,
+    /// How the machine ended.
+    pub(crate) end: End,
+    /// From launch to the first message.
+    pub(crate) boot: Duration,
+    /// From there to the last.
+    pub(crate) run: Duration,
+    /// From there until the machine was gone.
+    pub(crate) teardown: Duration,
+    /// The failure dump of a test that the guest ran as a host.
+    pub(crate) inner_dump: Option<Vec<u8>>,
+    /// What the host saw of its kernel, if it looked.
+    pub(crate) observation: Option<Observation>,
+    /// Memory of the machine's process beyond guest RAM when the result came, if it was asked for.
+    pub(crate) footprint_bytes: Option<u64>,
+}
+
+impl Record {
+    /// Whether PID 1 spoke.
+    pub(crate) fn booted(&self) -> bool {
+        self.release.is_some()
+    }
+
+    /// Keeps what a message says. Of what comes once the first stands.
+    pub(crate) fn keep(&mut self, message: Message) {
+        match message {
+            Message::Hello { release, .. } => {
+                self.release.get_or_insert(release);
+            }
+            Message::Phase(phase) => self.phase = Some(phase),
+            Message::Remark(remark) => self.remarks.push(remark),
+            Message::Output(_, bytes) => self.output.push(&bytes),
+            Message::SetupFailed(chain) => {
+                self.setup_failed.get_or_insert(chain);
+            }
+            Message::Result(end) => {
+                self.result.get_or_insert(end);
+            }
+            Message::Sidecar(json) => {
+                self.sidecar.get_or_insert(json);
+            }
+            Message::SchedulerAttached(ops) => {
+                self.scheduler_attached.get_or_insert(ops);
+            }
+            Message::SchedulerLog(bytes) => self.scheduler_log.push(&bytes),
+            Message::Scheduler(report) => {
+                self.scheduler.get_or_insert(*report);
+            }
+            Message::Exit(status) => self.exit = Some(status),
+            Message::FailureDump(json) => {
+                self.inner_dump.get_or_insert(json);
+            }
+            Message::Bye => self.said_bye = true,
+            // Nothing of it is left.
+            Message::Request(_) => {}
+        }
+    }
+}
+
+pub(crate) fn empty_record() -> Record {
+    Record {
+        release: None,
+        phase: None,
+        result: None,
+        sidecar: None,
+        scheduler_attached: None,
+        scheduler: None,
+        scheduler_log: BoundedText::default(),
+        setup_failed: None,
+        exit: None,
+        said_bye: false,
+        remarks: Vec::new(),
+        frame_errors: Vec::new(),
+        more_frame_errors: 0,
+        order: Order::default(),
+        output: BoundedText::default(),
+        console: String::new(),
+        crash: String::new(),
+        end: End::PoweredOff,
+        boot: Duration::ZERO,
+        run: Duration::ZERO,
+        teardown: Duration::ZERO,
+        inner_dump: None,
+        observation: None,
+        footprint_bytes: None,
+    }
+}
