@@ -8,20 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use ktstr_topology::{NumaMemory, Topology};
-use kvm_bindings::{
-    KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_PAUSE,
-    kvm_enable_cap,
-};
 use kvm_ioctls::{Kvm, VmFd};
 use nix::sys::eventfd::{EfdFlags, EventFd as WakeEvent};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::acpi::{self, AcpiTooLarge};
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::boot::{self, BootError, Images, InitrdPart};
-use crate::arch::x86_64::layout;
+use crate::arch::boot::{self, BootError, Images, InitrdPart};
+use crate::arch::cpu_ids::CpuIds;
+use crate::arch::io_apic::IoApic;
+use crate::arch::vm::{self, Interrupts, KvmLines, KvmMsi};
+use crate::arch::{layout, ram, vcpu};
 use crate::devices::Devices;
-use crate::devices::io_apic::IoApic;
 use crate::devices::pci::PciBus;
 use crate::devices::serial::{PATIENCE, SerialPort};
 use crate::devices::virtio::console::Console;
@@ -30,10 +27,12 @@ use crate::devices::virtio::worker::Worker;
 use crate::end::End;
 use crate::gate::Gate;
 use crate::guest_ram::GuestRam;
-use crate::machine::{MicroVm, SetupTimes, StepClock, Streams};
+use crate::interrupt;
+use crate::kvm_error::{Refused, VcpuError, refused};
+use crate::machine::{MicroVm, Streams};
 use crate::memory::{self, MemoryError, NodeMemory};
-use crate::vcpu::{self, VcpuError, VcpuThreads};
-use crate::vm::{self, Interrupts, KvmLines, KvmMsi, Refused, refused};
+use crate::setup_times::{SetupTimes, StepClock};
+use crate::vcpu::VcpuThreads;
 
 /// Highest APIC id that a machine may have: a message has 15 bits for it (`KVM_FEATURE_MSI_EXT_DEST_ID`).
 pub const MAX_APIC_ID: u32 = (1 << 15) - 1;
@@ -143,19 +142,6 @@ pub struct Builder {
     llc_from_bit: u32,
 }
 
-/// What a guest with CPUs of its own does without leaving it.
-const WITHOUT_EXIT: u32 = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE;
-
-/// Whether this host's KVM lets a guest halt and pause a CPU of its own without leaving it, which
-/// [`Builder::dedicated`] needs.
-pub fn can_dedicate() -> bool {
-    let can = |kvm: Kvm| {
-        let exits = kvm.check_extension_raw(u64::from(KVM_CAP_X86_DISABLE_EXITS));
-        u32::try_from(exits).is_ok_and(|exits| exits & WITHOUT_EXIT == WITHOUT_EXIT)
-    };
-    Kvm::new().is_ok_and(can)
-}
-
 impl Builder {
     /// A machine of shape `topology` with one piece of memory for each NUMA node, which boots `kernel`: a
     /// bzImage or an ELF vmlinux, told apart by their content.
@@ -249,12 +235,12 @@ impl Builder {
         let vm = Arc::new(vm::create(&kvm, interrupts)?);
         let dedicated = !self.host_cpus.is_empty();
         if dedicated {
-            halt_without_exit(&vm)?;
+            vm::halt_without_exit(&vm)?;
         }
         times.vm = clock.lap();
 
         let lens: Vec<_> = self.nodes.iter().map(NodeMemory::len_bytes).collect();
-        let regions = memory::place(&lens)?;
+        let regions = ram::place(&lens)?;
         let ram = memory::map(&self.nodes, &regions)?;
         memory::give_to(&vm, &ram)?;
         times.memory = clock.lap();
@@ -277,7 +263,10 @@ impl Builder {
         let (devices, streams, worker) = self.devices(&vm, interrupts, &ram)?;
         times.devices = clock.lap();
 
-        let vcpus = vcpu::create_all::<StartError>(&kvm, &vm, &ids, entry, dedicated)?;
+        let vcpus = vcpu::create_all::<StartError>(&kvm, &vm, &ids, dedicated)?;
+        if let Some(boot_cpu) = vcpus.first() {
+            vcpu::set_entry(boot_cpu, entry)?;
+        }
         let gate = Arc::new(Gate::new(vcpus.len(), worker.wake()));
         let threads = VcpuThreads::start(vcpus, &self.host_cpus, &gate, &devices)
             .map(Arc::new)
@@ -297,7 +286,7 @@ impl Builder {
         Ok(machine)
     }
 
-    fn check(&self) -> Result<ApicIds, StartError> {
+    fn check(&self) -> Result<CpuIds, StartError> {
         let (described, declared) = (self.numa.cpu_nodes(), self.topology.numa_nodes());
         if described != declared {
             return Err(StartError::CpuNodeCount {
@@ -316,7 +305,7 @@ impl Builder {
         if given > 0 && given != vcpus as usize {
             return Err(StartError::HostCpus { given, vcpus });
         }
-        let ids = ApicIds::new(self.topology).with_llc_from_bit(self.llc_from_bit);
+        let ids = CpuIds::new(self.topology).with_llc_from_bit(self.llc_from_bit);
         if ids.highest() > MAX_APIC_ID {
             return Err(StartError::TooManyCpus {
                 topology: self.topology,
@@ -336,7 +325,7 @@ impl Builder {
         let pair = || UnixStream::pair().map_err(host("make a stream for a port"));
         let serial = |irq| -> Result<(Mutex<SerialPort>, UnixStream), StartError> {
             let (guest, ours) = pair()?;
-            let event = vm::line().map_err(host("make an interrupt line"))?;
+            let event = interrupt::line().map_err(host("make an interrupt line"))?;
             vm::connect_line(vm, &event, irq)?;
             let port =
                 SerialPort::new(event, guest, PATIENCE).map_err(host("set up a serial port"))?;
@@ -356,7 +345,7 @@ impl Builder {
         let wake = WakeEvent::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(Arc::new)
             .map_err(|errno| host("make an event for the console")(errno.into()))?;
-        let sink = Box::new(KvmMsi {
+        let sink = Arc::new(KvmMsi {
             vm: Arc::clone(vm),
             interrupts,
         });
@@ -382,18 +371,6 @@ impl Builder {
 
 fn host(action: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Host { action, source }
-}
-
-/// Lets the guest of CPUs of its own halt without leaving it.
-fn halt_without_exit(vm: &VmFd) -> Result<(), StartError> {
-    let mut cap = kvm_enable_cap {
-        cap: KVM_CAP_X86_DISABLE_EXITS,
-        ..kvm_enable_cap::default()
-    };
-    cap.args[0] = u64::from(WITHOUT_EXIT);
-    vm.enable_cap(&cap)
-        .map_err(refused("let the guest halt without leaving it"))?;
-    Ok(())
 }
 
 /// Starts the machine's thread: it serves the console, and cleans up after the end.
@@ -425,7 +402,7 @@ fn supervise(
             Ok(())
         }
         Err(error) => {
-            machine.gate.end(End::Killed);
+            machine.gate.end(End::Stopped);
             machine.threads.join();
             Err(host("start the machine's thread")(error))
         }

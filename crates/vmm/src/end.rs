@@ -19,7 +19,7 @@ pub enum End {
         rip: Option<u64>,
     },
     /// [`MicroVm::kill`](crate::MicroVm::kill), or the machine was dropped.
-    Killed,
+    Stopped,
     /// KVM gave up on a CPU, or we don't know what it wants of us.
     Broken {
         /// The CPU, in the order of the topology.
@@ -44,7 +44,7 @@ impl fmt::Display for End {
                 }
                 f.write_str(": it could not deliver an exception, nor the double fault after it")
             }
-            Self::Killed => f.write_str("the machine was stopped"),
+            Self::Stopped => f.write_str("the machine was stopped"),
             Self::Broken { vcpu, rip, reason } => {
                 write!(f, "vCPU {vcpu} broke down")?;
                 if let Some(rip) = rip {

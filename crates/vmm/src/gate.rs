@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
+use crate::arch::registers::VcpuRegisters;
 use crate::end::End;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
-use crate::vcpu::VcpuRegisters;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Mode {
@@ -134,7 +134,7 @@ impl Gate {
         state.end.is_none().then(|| state.parked.clone())
     }
 
-    /// Notes how the machine ended. The first who says so is right.
+    /// Notes how the machine ended. The first reported end wins.
     pub(crate) fn end(&self, end: End) {
         let mut state = self.lock();
         state.end.get_or_insert(end);

@@ -13,26 +13,34 @@ mod end;
 pub mod fuzzing;
 mod gate;
 mod guest_ram;
+mod interrupt;
+mod kick;
+mod kvm_error;
 mod kvm_run;
 mod machine;
 mod memory;
 mod probe;
 mod realtime;
+mod setup_times;
 mod sync;
 mod vcpu;
-mod vm;
 
 pub use acpi::AcpiTooLarge;
-pub use arch::x86_64::boot::{BootError, ElfFault, InitrdPart};
-pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError, can_dedicate};
+pub use arch::boot::{BootError, ElfFault, InitrdPart};
+pub use arch::probe_guest::ProbeStage;
+pub use arch::ram::place;
+pub use arch::registers::VcpuRegisters;
+pub use arch::vm::can_dedicate;
+pub use builder::{Builder, MAX_APIC_ID, OnEnd, StartError};
 pub use devices::virtio::console::FRAMES_PORT_NAME;
 pub use end::End;
 pub use guest_ram::{GuestRam, NotRam, NotStored};
-pub use machine::{ControlError, FirstRun, Killer, MicroVm, SetupTimes, StepTime, Stream};
-pub use memory::{MemoryError, NodeMemory, RAM_NAME, RamRegion, place};
-pub use probe::{ProbeStage, Unusable, Usable, probe};
+pub use kvm_error::VcpuError;
+pub use machine::{ControlError, Killer, MicroVm, Stream};
+pub use memory::{MemoryError, NodeMemory, RAM_NAME, RamRegion};
+pub use probe::{Unusable, Usable, probe};
 pub use realtime::{ServicePriority, VcpuPlacement};
-pub use vcpu::{VcpuError, VcpuRegisters};
+pub use setup_times::{FirstRun, SetupTimes, StepTime};
 
 #[cfg(test)]
 mod test_topology {

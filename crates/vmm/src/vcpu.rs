@@ -1,135 +1,24 @@
-//! vCPUs: set-up, and the threads that run them.
+//! The threads that run the vCPUs.
 
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED, Msrs, kvm_cpuid_entry2};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{VcpuExit, VcpuFd};
 use nix::unistd::gettid;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
 
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::{cpuid, layout, msr, regs};
+use crate::arch::registers::VcpuRegisters;
+use crate::arch::vcpu::{program_counter, program_counter_unless_reset};
 use crate::devices::{Devices, lock};
 use crate::end::End;
 use crate::gate::{Gate, Order};
+use crate::kick::install_kick_handler;
 use crate::kvm_run::internal_error;
-use crate::machine::FirstRun;
 use crate::realtime::{self, VcpuPlacement};
-use crate::vm::{Refused, refused};
-
-/// The registers of one vCPU that tell where it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VcpuRegisters {
-    /// Instruction pointer.
-    pub rip: u64,
-    /// Flags.
-    pub rflags: u64,
-    /// Root of the page tables, with the PCID bits.
-    pub cr3: u64,
-    /// RAX, RBX, RCX, RDX, RSI, RDI, RBP, RSP, R8 to R15.
-    pub gprs: [u64; 16],
-    /// Whether the vCPU sleeps in `hlt`.
-    pub halted: bool,
-}
-
-/// Why a vCPU could not be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("KVM refused to {action} of vCPU {vcpu}")]
-pub struct VcpuError {
-    /// The CPU, in the order of the topology.
-    pub vcpu: u32,
-    /// What was tried.
-    pub action: &'static str,
-    /// KVM's answer.
-    #[source]
-    pub source: kvm_ioctls::Error,
-}
-
-/// All vCPUs, ready to run; the first is the boot CPU, which starts at `entry`. `dedicated` is what the guest is
-/// told of its CPUs.
-pub(crate) fn create_all<E: From<Refused> + From<VcpuError>>(
-    kvm: &Kvm,
-    vm: &VmFd,
-    ids: &ApicIds,
-    entry: u64,
-    dedicated: bool,
-) -> Result<Vec<VcpuFd>, E> {
-    let supported = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(refused("tell the CPUID leaves that it supports"))?;
-    let mut vcpus = Vec::new();
-    for cpu in 0..ids.topology().cpu_count() {
-        // KVM takes the vCPU's id as its APIC id.
-        let fd = vm
-            .create_vcpu(u64::from(ids.id(cpu)))
-            .map_err(refused("create a vCPU"))?;
-        let leaves = cpuid::build(supported.as_slice(), ids, cpu, dedicated);
-        set_up(&fd, cpu, &leaves, (cpu == 0).then_some(entry))?;
-        if ids.are_wide() {
-            enter_x2apic_mode(&fd, cpu)?;
-        }
-        vcpus.push(fd);
-    }
-    Ok(vcpus)
-}
-
-/// Gives a vCPU its identity and, if it is the boot CPU, the `entry` it starts at. The others wait for the
-/// guest to start them.
-fn set_up(
-    fd: &VcpuFd,
-    vcpu: u32,
-    cpuid: &[kvm_cpuid_entry2],
-    entry: Option<u64>,
-) -> Result<(), VcpuError> {
-    let step = |action, result: Result<(), kvm_ioctls::Error>| {
-        result.map_err(|source| VcpuError {
-            vcpu,
-            action,
-            source,
-        })
-    };
-    let leaves = CpuId::from_entries(cpuid);
-    let leaves = leaves.map_err(|_| kvm_ioctls::Error::new(nix::libc::E2BIG));
-    step(
-        "set the CPUID",
-        leaves.and_then(|leaves| fd.set_cpuid2(&leaves)),
-    )?;
-    let msrs = Msrs::from_entries(&msr::boot_msrs());
-    let msrs = msrs.map_err(|_| kvm_ioctls::Error::new(nix::libc::E2BIG));
-    step(
-        "set the model-specific registers",
-        msrs.and_then(|msrs| fd.set_msrs(&msrs)).map(|_| ()),
-    )?;
-    step("set the FPU state", fd.set_fpu(&regs::fpu()))?;
-    if let Some(entry) = entry {
-        let sregs = fd.get_sregs().and_then(|mut sregs| {
-            regs::long_mode(&mut sregs);
-            fd.set_sregs(&sregs)
-        });
-        step("set the system registers", sregs)?;
-        let regs = regs::entry(entry, layout::ZERO_PAGE);
-        step("set the registers", fd.set_regs(&regs))?;
-    }
-    Ok(())
-}
-
-/// As firmware leaves a CPU of a machine whose ids xAPIC mode can't express: a kernel that finds its boot CPU in
-/// that mode passes over the others.
-fn enter_x2apic_mode(fd: &VcpuFd, vcpu: u32) -> Result<(), VcpuError> {
-    let entered = fd.get_sregs().and_then(|mut sregs| {
-        sregs.apic_base |= regs::APIC_BASE_X2APIC;
-        fd.set_sregs(&sregs)
-    });
-    entered.map_err(|source| VcpuError {
-        vcpu,
-        action: "set the APIC's mode",
-        source,
-    })
-}
+use crate::setup_times::FirstRun;
 
 /// The running threads of a machine's vCPUs. They end when the gate says so, and are joined by
 /// [`Self::join`].
@@ -190,7 +79,7 @@ impl VcpuThreads {
             match started {
                 Ok(placement) => threads.placements.extend(placement),
                 Err(error) => {
-                    gate.end(End::Killed);
+                    gate.end(End::Stopped);
                     threads.join();
                     return Err(error);
                 }
@@ -240,23 +129,6 @@ impl VcpuThreads {
     }
 }
 
-/// The handler does nothing: that the signal is caught makes `KVM_RUN` return.
-pub(crate) fn install_kick_handler() -> io::Result<()> {
-    extern "C" fn kicked(
-        _: nix::libc::c_int,
-        _: *mut nix::libc::siginfo_t,
-        _: *mut nix::libc::c_void,
-    ) {
-    }
-    static INSTALL: Once = Once::new();
-    let mut result = Ok(());
-    INSTALL.call_once(|| {
-        result = register_signal_handler(SIGRTMIN(), kicked)
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()));
-    });
-    result
-}
-
 struct Vcpu {
     index: usize,
     fd: VcpuFd,
@@ -293,7 +165,7 @@ impl Vcpu {
                     continue;
                 }
                 Order::Stop => {
-                    if let Ok(registers) = self.registers() {
+                    if let Ok(registers) = VcpuRegisters::read(&self.fd) {
                         self.gate.leave(self.index, registers);
                     }
                     return;
@@ -333,7 +205,7 @@ impl Vcpu {
             Ok(VcpuExit::Shutdown) => {
                 return Some(End::TripleFault {
                     vcpu: self.number(),
-                    rip: self.rip_unless_reset(),
+                    rip: program_counter_unless_reset(&self.fd),
                 });
             }
             Ok(VcpuExit::InternalError) => "KVM internal error".to_owned(),
@@ -346,17 +218,9 @@ impl Vcpu {
         let reason = internal_error(&mut self.fd).unwrap_or(reason);
         Some(End::Broken {
             vcpu: self.number(),
-            rip: self.fd.get_regs().ok().map(|regs| regs.rip),
+            rip: program_counter(&self.fd),
             reason,
         })
-    }
-
-    /// Where a CPU that shut down was, unless KVM has put it into the state of after a reset since.
-    fn rip_unless_reset(&self) -> Option<u64> {
-        let rip = self.fd.get_regs().ok()?.rip;
-        let sregs = self.fd.get_sregs().ok()?;
-        let is_reset = sregs.cr0 & regs::CR0_PE == 0 && rip == regs::RESET_RIP;
-        (!is_reset).then_some(rip)
     }
 
     fn park(&mut self) {
@@ -368,26 +232,10 @@ impl Vcpu {
             self.gate.end(end);
             return;
         }
-        let registers = self.registers().unwrap_or_default();
+        let registers = VcpuRegisters::read(&self.fd).unwrap_or_default();
         self.gate.park(self.index, registers);
         // Tells the guest that it stood still, so that it doesn't take it for a lockup. Fails where the guest
         // has no kvmclock, and then there is nothing to tell.
         let _ = self.fd.kvmclock_ctrl();
-    }
-
-    fn registers(&self) -> Result<VcpuRegisters, kvm_ioctls::Error> {
-        let regs = self.fd.get_regs()?;
-        let sregs = self.fd.get_sregs()?;
-        let state = self.fd.get_mp_state()?;
-        Ok(VcpuRegisters {
-            rip: regs.rip,
-            rflags: regs.rflags,
-            cr3: sregs.cr3,
-            gprs: [
-                regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp,
-                regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
-            ],
-            halted: state.mp_state == KVM_MP_STATE_HALTED,
-        })
     }
 }

@@ -9,8 +9,10 @@ mod end {
     pub(crate) use ktstr_vmm::End;
 }
 
-mod vcpu {
-    pub(crate) use ktstr_vmm::VcpuRegisters;
+mod arch {
+    pub(crate) mod registers {
+        pub(crate) use ktstr_vmm::VcpuRegisters;
+    }
 }
 
 mod sync {
@@ -149,7 +151,7 @@ fn a_pause_stops_all_cpus_and_after_it_all_of_them_run_on() {
         assert!(machine.gate.is_closed());
         machine.gate.open();
         machine.nobody_is_parked();
-        machine.end(End::Killed);
+        machine.end(End::Stopped);
     });
 }
 
@@ -161,7 +163,7 @@ fn a_pause_after_a_pause_sees_no_cpu_as_it_was_in_the_first() {
             assert!(machine.look());
             machine.gate.open();
         }
-        machine.end(End::Killed);
+        machine.end(End::Stopped);
     });
 }
 
@@ -176,7 +178,7 @@ fn an_end_during_a_pause_reaches_who_is_parked_and_who_waits() {
         if machine.look() {
             machine.gate.open();
         }
-        machine.end(End::Killed);
+        machine.end(End::Stopped);
         let end = machine.gate.wait_for_end();
         assert!(machine.gate.has_ended());
         ends.join().expect("it noted the end");
@@ -192,9 +194,9 @@ fn the_end_is_told_when_nothing_is_left() {
             let machine = SharedMachine::clone(machine);
             thread::spawn(move || machine.gate.finished(LONG))
         };
-        machine.end(End::Killed);
+        machine.end(End::Stopped);
         assert_eq!(machine.gate.finished(Duration::ZERO), None);
         machine.gate.finish();
-        assert_eq!(told.join().expect("it is told"), Some(End::Killed));
+        assert_eq!(told.join().expect("it is told"), Some(End::Stopped));
     });
 }

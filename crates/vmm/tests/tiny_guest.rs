@@ -196,7 +196,7 @@ fn a_sleeping_guest_is_seen_to_sleep_and_killed() {
     wait_until(|| machine.registers().unwrap()[0].halted);
     assert_eq!(machine.registers().unwrap()[0].rip, ENTRY + 1);
     machine.killer().kill();
-    assert_eq!(machine.wait(DEADLINE), Some(End::Killed));
+    assert_eq!(machine.wait(DEADLINE), Some(End::Stopped));
     assert_eq!(machine.registers().unwrap()[0].rip, ENTRY + 1);
 }
 
@@ -251,8 +251,8 @@ fn a_spinning_guest_is_paused_looked_into_and_killed() {
     assert_eq!(machine.wait(Duration::ZERO), None);
     machine.pause().unwrap();
     machine.kill();
-    assert_eq!(machine.end(), Some(End::Killed));
-    assert_eq!(ends.try_recv().unwrap(), End::Killed);
+    assert_eq!(machine.end(), Some(End::Stopped));
+    assert_eq!(ends.try_recv().unwrap(), End::Stopped);
     assert!(matches!(machine.resume(), Err(ControlError::Ended { .. })));
     assert_eq!(machine.registers().unwrap()[0].rip, ENTRY + 11);
     assert!(matches!(machine.pause(), Err(ControlError::Ended { .. })));
@@ -356,7 +356,7 @@ fn an_end_is_told_at_once() {
         wait_until(machine_thread_sleeps);
         let killed = Instant::now();
         machine.kill();
-        assert_eq!(ends.try_recv().unwrap(), End::Killed);
+        assert_eq!(ends.try_recv().unwrap(), End::Stopped);
         fastest = fastest.min(killed.elapsed());
     }
     // By itself it looks around once a second.
@@ -371,7 +371,7 @@ fn a_dropped_machine_leaves_no_thread() {
     // A thread names itself, so that may take a moment.
     wait_until(|| machine_threads() >= 8);
     drop(machine);
-    assert_eq!(ends.try_recv().unwrap(), End::Killed);
+    assert_eq!(ends.try_recv().unwrap(), End::Stopped);
     // Tests of this file that run beside this one in the same process have threads of their own.
     wait_until(|| machine_threads() == 0);
 }

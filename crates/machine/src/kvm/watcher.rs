@@ -217,7 +217,7 @@ impl Watcher {
             (Some(VmEnd::PoweredOff), _) => End::PoweredOff,
             (Some(VmEnd::Reset), _) => End::Reset,
             (Some(VmEnd::TripleFault { vcpu, rip }), _) => End::TripleFault { vcpu, rip },
-            (Some(VmEnd::Killed), Some(reason)) => End::Stopped(reason),
+            (Some(VmEnd::Stopped), Some(reason)) => End::Stopped(reason),
             (Some(end), _) => End::Broken {
                 message: end.to_string(),
             },

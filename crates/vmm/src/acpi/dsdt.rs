@@ -8,11 +8,11 @@ use acpi_tables::aml::{
 };
 
 use super::table;
-use crate::arch::x86_64::layout::{
+use crate::arch::layout::{
     COM_PORTS, COM1_IRQ, COM1_PORT, COM2_IRQ, COM2_PORT, PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA,
     PCI_ECAM, PCI_ECAM_BYTES, PCI_WINDOW, PCI_WINDOW_BYTES,
 };
-use crate::devices::power::SLEEP_TYPE_OFF;
+use crate::arch::power::SLEEP_TYPE_OFF;
 
 pub(super) fn build() -> Vec<u8> {
     let mut aml = Vec::new();

@@ -6,8 +6,8 @@ use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use crate::arch::x86_64::layout::{RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT};
-use crate::devices::power::RESET_VALUE;
+use crate::arch::layout::{RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT};
+use crate::arch::power::RESET_VALUE;
 
 /// IAPC_BOOT_ARCH: no VGA to probe, and no real-time clock of the PC kind.
 const NO_VGA: u16 = 1 << 2;

@@ -2,7 +2,7 @@
 //! copies them; this crate's tests make them anew and compare.
 
 use super::{ALIGN_BYTES, HEADER_BYTES};
-use crate::arch::x86_64::layout::ACPI;
+use crate::arch::layout::ACPI;
 
 /// What stands at [`ACPI`], but for the XSDT.
 pub(super) const IMAGE: &[u8] = include_bytes!("fixed.bin");

@@ -1,8 +1,8 @@
 //! MADT: the CPUs' local APICs and the I/O APIC (ACPI 6.5, section 5.2.12).
 
 use super::table;
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::layout::{IO_APIC, LOCAL_APIC};
+use crate::arch::cpu_ids::CpuIds;
+use crate::arch::layout::{IO_APIC, LOCAL_APIC};
 
 /// Types and lengths of the structures.
 const LOCAL: [u8; 2] = [0, 8];
@@ -18,7 +18,7 @@ const ENABLED: u32 = 1;
 /// All processors have their NMI on this pin.
 const NMI_PIN: u8 = 1;
 
-pub(super) fn build(ids: &ApicIds) -> Vec<u8> {
+pub(super) fn build(ids: &CpuIds) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(LOCAL_APIC.to_le_bytes());
     // No flags: there is no pair of 8259s to use.

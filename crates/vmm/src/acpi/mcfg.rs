@@ -1,7 +1,7 @@
 //! MCFG: where PCI configuration space is in memory (PCI Firmware 3.3, section 4.1.2).
 
 use super::table;
-use crate::arch::x86_64::layout::PCI_ECAM;
+use crate::arch::layout::PCI_ECAM;
 
 pub(super) fn build() -> Vec<u8> {
     let mut body = vec![0; 8];

@@ -18,8 +18,8 @@ mod xsdt;
 
 use ktstr_topology::NumaMemory;
 
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::layout::{ACPI, ACPI_BYTES};
+use crate::arch::cpu_ids::CpuIds;
+use crate::arch::layout::{ACPI, ACPI_BYTES};
 use crate::memory::RamRegion;
 
 const OEM_ID: [u8; 6] = *b"KTSTR ";
@@ -70,7 +70,7 @@ fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
 
 /// All tables, to be written to [`ACPI`].
 pub(crate) fn build(
-    ids: &ApicIds,
+    ids: &CpuIds,
     numa: &NumaMemory,
     regions: &[RamRegion],
 ) -> Result<Vec<u8>, AcpiTooLarge> {

@@ -2,7 +2,7 @@
 
 use super::madt::FIRST_X2APIC_ID;
 use super::table;
-use crate::arch::x86_64::apic_id::ApicIds;
+use crate::arch::cpu_ids::CpuIds;
 use crate::memory::RamRegion;
 
 /// Types and lengths of the structures.
@@ -12,7 +12,7 @@ const LOCAL_X2APIC: [u8; 2] = [2, 24];
 
 const ENABLED: u32 = 1;
 
-pub(super) fn build(ids: &ApicIds, regions: &[RamRegion]) -> Vec<u8> {
+pub(super) fn build(ids: &CpuIds, regions: &[RamRegion]) -> Vec<u8> {
     let topology = ids.topology();
     let mut body = Vec::new();
     // Reserved: 1, then 8 bytes.

@@ -2,7 +2,7 @@ use ktstr_topology::{NumaSpec, Topology};
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::place;
+use crate::arch::ram::place;
 use crate::test_topology::any_topology;
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -54,8 +54,8 @@ fn structures(table: &[u8], skip: usize) -> Vec<&[u8]> {
     found
 }
 
-fn image_of(topology: Topology) -> (ApicIds, Vec<RamRegion>, Vec<u8>) {
-    let ids = ApicIds::new(topology);
+fn image_of(topology: Topology) -> (CpuIds, Vec<RamRegion>, Vec<u8>) {
+    let ids = CpuIds::new(topology);
     let regions = place(&vec![1 << 30; topology.numa_nodes() as usize]).unwrap();
     let numa = NumaMemory::uniform(&topology, 0);
     let image = build(&ids, &numa, &regions).unwrap();
@@ -72,7 +72,7 @@ fn table_of_three_nodes(name: &[u8; 4]) -> Vec<u8> {
     };
     let numa = spec.resolve(&topology, 2048).unwrap();
     let regions = place(&[1 << 30; 3]).unwrap();
-    let image = build(&ApicIds::new(topology), &numa, &regions).unwrap();
+    let image = build(&CpuIds::new(topology), &numa, &regions).unwrap();
     let found = tables(&image).into_iter().find(|table| &table[..4] == name);
     found.unwrap().to_vec()
 }
@@ -190,5 +190,5 @@ fn more_cpus_than_the_area_holds_are_refused() {
     let topology = Topology::new(2, 8, 1024, 1).unwrap();
     let regions = place(&[1 << 30; 2]).unwrap();
     let numa = NumaMemory::uniform(&topology, 0);
-    assert!(build(&ApicIds::new(topology), &numa, &regions).is_err());
+    assert!(build(&CpuIds::new(topology), &numa, &regions).is_err());
 }

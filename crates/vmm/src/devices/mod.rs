@@ -1,18 +1,17 @@
 //! The devices, and which of them answers at a port or address.
 
-pub(crate) mod io_apic;
 pub(crate) mod pci;
-pub(crate) mod power;
 pub(crate) mod serial;
 pub(crate) mod virtio;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::arch::x86_64::layout::{
+use crate::arch::io_apic::IoApic;
+use crate::arch::layout::{
     APIC_BYTES, COM_PORTS, COM1_PORT, COM2_PORT, IO_APIC, PCI_ECAM, PCI_ECAM_BYTES,
 };
+use crate::arch::power;
 use crate::end::End;
-use io_apic::IoApic;
 use pci::PciBus;
 use serial::SerialPort;
 use virtio::pci::VirtioPci;

@@ -1,6 +1,6 @@
 //! The PCI host bridge: configuration access through ports and through memory, and two devices on one bus.
 
-use crate::arch::x86_64::layout::{PAGE_BYTES, PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA};
+use crate::arch::layout::{PAGE_BYTES, PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA};
 
 use super::virtio::pci::VirtioPci;
 

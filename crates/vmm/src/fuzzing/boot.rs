@@ -9,9 +9,9 @@ use arbitrary::{Result, Unstructured};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::arch::x86_64::boot::{Images, InitrdPart, load};
-use crate::arch::x86_64::layout::{CMDLINE, HIGH_RAM_START, ZERO_PAGE};
-use crate::memory::place;
+use crate::arch::boot::{Images, InitrdPart, load};
+use crate::arch::layout::{CMDLINE, HIGH_RAM_START, ZERO_PAGE};
+use crate::arch::ram::place;
 
 /// RAM of the machine's node, and how it grows with the input's first byte.
 const LEAST_RAM_BYTES: u64 = 2 << 20;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use arbitrary::{Result, Unstructured};
 
-use crate::devices::io_apic::{IoApic, Lines, Message, PINS};
+use crate::arch::io_apic::{IoApic, Lines, Message, PINS};
 use crate::devices::lock;
 
 /// Registers by their distance from the address.

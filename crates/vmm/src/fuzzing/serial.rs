@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use arbitrary::{Result, Unstructured};
 
-use crate::arch::x86_64::layout::{COM1_PORT, COM2_PORT};
+use crate::arch::layout::{COM1_PORT, COM2_PORT};
 use crate::devices::virtio::driver::Driver;
 
 /// Registers of a 16550, and the bits that decide where data goes.

@@ -6,15 +6,16 @@ mod cpuid;
 use arbitrary::{Result, Unstructured};
 use ktstr_topology::{NumaMemory, NumaSpec, Topology};
 
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::memory::{RamRegion, place};
+use crate::arch::cpu_ids::CpuIds;
+use crate::arch::ram::place;
+use crate::memory::RamRegion;
 
 /// A topology with memory for its nodes, and the leaves of a host. Tables are whole and say of every CPU, all
 /// RAM and every pair of nodes what was declared, and the leaves of every CPU say the same.
 pub fn tables(input: &[u8]) {
     let mut input = Unstructured::new(input);
     if let Ok(Some(declared)) = declared(&mut input) {
-        let ids = ApicIds::new(declared.topology);
+        let ids = CpuIds::new(declared.topology);
         acpi::check(&ids, &declared.numa, &declared.regions);
         let supported = cpuid::host_leaves(&mut input).unwrap_or_default();
         cpuid::check(&ids, &supported);

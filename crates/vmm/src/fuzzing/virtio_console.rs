@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use arbitrary::{Result, Unstructured};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::arch::x86_64::layout::{PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA, PCI_ECAM, PCI_WINDOW};
+use crate::arch::layout::{PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA, PCI_ECAM, PCI_WINDOW};
 use crate::devices::lock;
 use crate::devices::virtio::driver::{Driver, PAGE, RAM_BYTES, queue_at};
 

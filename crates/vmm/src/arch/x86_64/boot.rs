@@ -18,9 +18,9 @@ use super::layout::{
     CMDLINE, CMDLINE_MAX_BYTES, GAP_START, HIGH_RAM_START, PAGE_BYTES, RESET_PORT, RESET_VECTOR,
     ZERO_PAGE,
 };
+use super::power::RESET_VALUE;
 use super::zero_page::{self, Placed};
 use super::{paging, regs};
-use crate::devices::power::RESET_VALUE;
 use crate::memory::{Pages, RamRegion, lay_over};
 
 pub use vmlinux::ElfFault;

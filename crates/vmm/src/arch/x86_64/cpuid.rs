@@ -2,7 +2,7 @@
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
-use super::apic_id::ApicIds;
+use super::cpu_ids::CpuIds;
 
 /// CPUID leaf 1, ECX: the local APIC's timer can fire at a TSC value. KVM emulates it but doesn't list it.
 const TSC_DEADLINE: u32 = 1 << 24;
@@ -53,7 +53,7 @@ const INSTRUCTION: u32 = 2;
 const UNIFIED: u32 = 3;
 
 /// 32 KiB for data and for instructions, 512 KiB unified, all of a core; 16 MiB of last-level cache.
-fn caches(ids: &ApicIds) -> [Cache; 4] {
+fn caches(ids: &CpuIds) -> [Cache; 4] {
     let cache = |level, kind, ways, sets, shift| Cache {
         level,
         kind,
@@ -73,7 +73,7 @@ fn caches(ids: &ApicIds) -> [Cache; 4] {
 /// CPU for itself.
 pub(crate) fn build(
     supported: &[kvm_cpuid_entry2],
-    ids: &ApicIds,
+    ids: &CpuIds,
     cpu: u32,
     dedicated: bool,
 ) -> Vec<kvm_cpuid_entry2> {
@@ -101,7 +101,7 @@ pub(crate) fn build(
 }
 
 /// Leaf 4, EAX 31:26: how many core ids a package has, less one.
-fn cores_field(ids: &ApicIds) -> u32 {
+fn cores_field(ids: &CpuIds) -> u32 {
     let core_ids = 1_u32 << (ids.llc_shift() - ids.core_shift());
     (core_ids - 1).min(0x3f) << 26
 }
@@ -152,7 +152,7 @@ impl Leaves {
     }
 
     /// Leaves 0 and 1.
-    fn basic(&mut self, vendor: Vendor, ids: &ApicIds, id: u32) {
+    fn basic(&mut self, vendor: Vendor, ids: &CpuIds, id: u32) {
         let highest = match vendor {
             Vendor::Intel => 0x1f,
             Vendor::Amd => 0xb,
@@ -175,7 +175,7 @@ impl Leaves {
     }
 
     /// Leaves Bh and 1Fh (Intel SDM volume 2, CPUID): levels of thread and core.
-    fn extended_topology(&mut self, function: u32, ids: &ApicIds, id: u32) {
+    fn extended_topology(&mut self, function: u32, ids: &CpuIds, id: u32) {
         const THREAD: u32 = 1 << 8;
         const CORE: u32 = 2 << 8;
         let topology = ids.topology();
@@ -188,7 +188,7 @@ impl Leaves {
     }
 
     /// Leaves 4 and 8000_001Dh, which have the same form but for `high` in EAX.
-    fn caches(&mut self, function: u32, ids: &ApicIds, high: u32) {
+    fn caches(&mut self, function: u32, ids: &CpuIds, high: u32) {
         const SELF_INITIALIZING: u32 = 1 << 8;
         let mut rows: Vec<_> = caches(ids)
             .iter()
@@ -204,7 +204,7 @@ impl Leaves {
     }
 
     /// The extended leaves by which AMD CPUs tell their topology (AMD APM volume 3, appendix E.4).
-    fn amd(&mut self, ids: &ApicIds, id: u32) {
+    fn amd(&mut self, ids: &CpuIds, id: u32) {
         let leaf = self.leaf(0x8000_0000);
         leaf.eax = leaf.eax.max(0x8000_001e);
         let topology = ids.topology();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     fn check(topology: Topology, vendor: &[u8; 4], cache_leaf: u32) {
-        let ids = ApicIds::new(topology);
+        let ids = CpuIds::new(topology);
         let all: Vec<_> = (0..topology.cpu_count())
             .map(|cpu| build(&host(vendor), &ids, cpu, false))
             .collect();
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn only_a_dedicated_cpu_is_said_to_be_one() {
-        let ids = ApicIds::new(Topology::new(1, 1, 1, 1).unwrap());
+        let ids = CpuIds::new(Topology::new(1, 1, 1, 1).unwrap());
         let mut host = host(b"Auth");
         host.push(kvm_cpuid_entry2 {
             function: KVM_FEATURES,
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn only_a_guest_with_wide_ids_is_told_to_use_them() {
-        let ids = ApicIds::new(Topology::new(1, 2, 1, 1).unwrap());
+        let ids = CpuIds::new(Topology::new(1, 2, 1, 1).unwrap());
         for (ids, wanted) in [(ids, 0), (ids.with_llc_from_bit(9), MSI_EXT_DEST_ID)] {
             let leaves = build(&host(b"Auth"), &ids, 1, false);
             let eax = leaves.iter().find(|leaf| leaf.function == KVM_FEATURES);
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn amd_leaves_agree() {
-        let ids = ApicIds::new(Topology::new(1, 5, 3, 2).unwrap());
+        let ids = CpuIds::new(Topology::new(1, 5, 3, 2).unwrap());
         let leaves = build(&host(b"Auth"), &ids, 29, false);
         assert_eq!(get(&leaves, 0x8000_001e, 0).eax, 4 << 3 | 2 << 1 | 1);
         assert_eq!(get(&leaves, 0x8000_001e, 0).ecx, 4);

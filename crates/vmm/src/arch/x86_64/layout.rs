@@ -8,8 +8,7 @@
 //! 0x1_0000_0000  the rest of RAM
 //! ```
 
-/// Size of a page.
-pub(crate) const PAGE_BYTES: u64 = 4096;
+pub(crate) use crate::memory::PAGE_BYTES;
 
 /// Descriptors for the boot CPU's 64-bit segments: 4 of 8 bytes.
 pub(crate) const GDT: u64 = 0x500;

@@ -1,11 +1,18 @@
-//! x86-64: where things lie in guest-physical memory, what the CPUs say of themselves, and how a kernel
-//! is entered.
+//! x86-64: where things lie in guest-physical memory, what the CPUs say of themselves, how a kernel is entered,
+//! and what KVM has for this architecture alone.
 
-pub(crate) mod apic_id;
 pub(crate) mod boot;
+pub(crate) mod cpu_ids;
 pub(crate) mod cpuid;
+pub(crate) mod io_apic;
 pub(crate) mod layout;
-pub(crate) mod msr;
-pub(crate) mod paging;
-pub(crate) mod regs;
-pub(crate) mod zero_page;
+mod msr;
+mod paging;
+pub(crate) mod power;
+pub(crate) mod probe_guest;
+pub(crate) mod ram;
+pub(crate) mod registers;
+mod regs;
+pub(crate) mod vcpu;
+pub(crate) mod vm;
+mod zero_page;

@@ -98,7 +98,7 @@ fn e820(regions: &[RamRegion]) -> Vec<boot_e820_entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::place;
+    use crate::arch::ram::place;
 
     #[test]
     fn the_memory_map_has_the_gap_and_no_node_borders() {

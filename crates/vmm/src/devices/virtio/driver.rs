@@ -9,12 +9,12 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::console::{Console, QUEUE_COUNT, QUEUES};
-use super::msix::MsiSink;
 use super::pci::VirtioPci;
-use crate::arch::x86_64::layout::{PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA, PCI_WINDOW};
+use crate::arch::layout::{PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA, PCI_WINDOW};
 use crate::devices::pci::PciBus;
 use crate::devices::serial::SerialPort;
 use crate::devices::{Devices, lock};
+use crate::interrupt::MsiSink;
 
 pub(crate) const RAM_BYTES: u64 = 4 << 20;
 const QUEUE_SIZE: u16 = 8;
@@ -57,7 +57,7 @@ impl Driver {
         let interrupts = Arc::default();
         let console = VirtioPci::new(
             Console::new(Some(shell), Some(frames)).unwrap(),
-            Box::new(Recorder(Arc::clone(&interrupts))),
+            Arc::new(Recorder(Arc::clone(&interrupts))),
             Arc::new(WakeEvent::new().unwrap()),
         );
         let com = |stream| {

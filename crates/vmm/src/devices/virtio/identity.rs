@@ -3,7 +3,7 @@
 use super::console::{CONFIG_STRUCT_BYTES, QUEUE_COUNT};
 use super::msix::ENTRY_BYTES;
 use super::pci::VECTORS;
-use crate::arch::x86_64::layout::PCI_WINDOW;
+use crate::arch::layout::PCI_WINDOW;
 use crate::devices::pci::ConfigSpace;
 
 /// What lies where in BAR 0, each on a page of its own.

@@ -1,12 +1,8 @@
 //! MSI-X: interrupts as messages (PCI Local Bus 3.0, section 6.8.2).
 
-use std::fmt;
+use std::sync::Arc;
 
-/// Where interrupt messages go.
-pub(crate) trait MsiSink: Send + fmt::Debug {
-    /// Delivers `data` written to `address`. A message to nowhere is lost, as on hardware.
-    fn send(&self, address: u64, data: u32);
-}
+use crate::interrupt::MsiSink;
 
 /// Bytes of a vector's entry in the table.
 pub(crate) const ENTRY_BYTES: usize = 16;
@@ -21,11 +17,11 @@ pub(crate) struct Msix {
     pending: Vec<bool>,
     enabled: bool,
     all_masked: bool,
-    sink: Box<dyn MsiSink>,
+    sink: Arc<dyn MsiSink>,
 }
 
 impl Msix {
-    pub(crate) fn new(vectors: usize, sink: Box<dyn MsiSink>) -> Self {
+    pub(crate) fn new(vectors: usize, sink: Arc<dyn MsiSink>) -> Self {
         let mut table = vec![0; vectors * ENTRY_BYTES];
         for entry in table.chunks_mut(ENTRY_BYTES) {
             entry[CONTROL] = MASKED;

@@ -11,8 +11,9 @@ use super::identity::{
     self, BAR_AT, BAR_BYTES, COMMAND_AT, COMMAND_MEMORY, COMMON, DEVICE, MSIX_AT, MSIX_ENABLE,
     MSIX_MASK_ALL, MSIX_PENDING, MSIX_TABLE, NOTIFY, PART_BYTES,
 };
-use super::msix::{MsiSink, Msix};
+use super::msix::Msix;
 use crate::devices::pci::ConfigSpace;
+use crate::interrupt::MsiSink;
 
 /// Vectors: one for changes of configuration, one for each queue.
 pub(super) const VECTORS: u16 = QUEUE_COUNT + 1;
@@ -45,7 +46,7 @@ pub(crate) struct VirtioPci {
 
 impl VirtioPci {
     /// Writes to `wake` when a queue wants to be looked at.
-    pub(crate) fn new(console: Console, sink: Box<dyn MsiSink>, wake: Arc<EventFd>) -> Self {
+    pub(crate) fn new(console: Console, sink: Arc<dyn MsiSink>, wake: Arc<EventFd>) -> Self {
         Self {
             config: identity::CONFIG_SPACE,
             msix: Msix::new(usize::from(VECTORS), sink),

@@ -7,7 +7,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::console::{FRAMES_PORT_NAME, QUEUE_COUNT, QUEUES};
 use super::driver::{Driver, PAGE, QUEUES_AT, queue_at};
-use crate::arch::x86_64::layout::{PCI_ECAM, PCI_WINDOW};
+use crate::arch::layout::{PCI_ECAM, PCI_WINDOW};
 use crate::devices::lock;
 
 #[test]

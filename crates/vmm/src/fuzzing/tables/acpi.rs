@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ktstr_topology::{LOCAL_DISTANCE, NumaMemory};
 
 use crate::acpi;
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::layout::{ACPI, ACPI_BYTES};
+use crate::arch::cpu_ids::CpuIds;
+use crate::arch::layout::{ACPI, ACPI_BYTES};
 use crate::memory::RamRegion;
 
 /// Nodes and CPUs up to here must find room.
 const SURELY_FITS: (usize, u32) = (64, 1024);
 
-pub(super) fn check(ids: &ApicIds, numa: &NumaMemory, regions: &[RamRegion]) {
+pub(super) fn check(ids: &CpuIds, numa: &NumaMemory, regions: &[RamRegion]) {
     let topology = ids.topology();
     let image = match acpi::build(ids, numa, regions) {
         Ok(image) => image,

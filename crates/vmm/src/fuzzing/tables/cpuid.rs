@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use arbitrary::{Result, Unstructured};
 use kvm_bindings::kvm_cpuid_entry2;
 
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::cpuid;
+use crate::arch::cpu_ids::CpuIds;
+use crate::arch::cpuid;
 
 /// CPUs whose leaves are looked at, of machines with more.
 const CPUS_LOOKED_AT: u32 = 48;
@@ -49,7 +49,7 @@ pub(super) fn host_leaves(input: &mut Unstructured<'_>) -> Result<Vec<kvm_cpuid_
     Ok(leaves.into_values().collect())
 }
 
-pub(super) fn check(ids: &ApicIds, supported: &[kvm_cpuid_entry2]) {
+pub(super) fn check(ids: &CpuIds, supported: &[kvm_cpuid_entry2]) {
     let topology = ids.topology();
     let stride = (topology.cpu_count() / CPUS_LOOKED_AT).max(1);
     let looked_at = (0..topology.cpu_count()).step_by(stride as usize);

@@ -2,8 +2,8 @@ use std::io::{Read, Seek, Write};
 
 use proptest::prelude::*;
 
+use super::super::ram::place;
 use super::*;
-use crate::memory::place;
 
 const RAM_BYTES: u64 = 32 << 20;
 const ENTRY: u64 = 0x100_0000;

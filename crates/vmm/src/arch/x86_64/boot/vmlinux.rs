@@ -9,8 +9,8 @@ use object::elf::{EM_X86_64, FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
+use super::super::layout::PAGE_BYTES;
 use super::{BootError, ImageStart, Images, Loaded};
-use crate::arch::x86_64::layout::PAGE_BYTES;
 use crate::memory::{Pages, lay_over};
 
 /// A part of the kernel at its physical address.

@@ -1,8 +1,6 @@
 //! The ways for the guest to switch itself off or reset itself.
 
-use crate::arch::x86_64::layout::{
-    I8042_COMMAND_PORT, RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT,
-};
+use super::layout::{I8042_COMMAND_PORT, RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT};
 use crate::end::End;
 
 /// What the kernel writes to the reset port: full reset, as on PIIX and ICH chips.
@@ -21,7 +19,7 @@ const RESET_NOW: u8 = 1 << 2;
 /// Keyboard controller: pulse the reset line.
 const I8042_RESET: u8 = 0xfe;
 
-pub(super) fn port_write(port: u16, data: &[u8]) -> Option<End> {
+pub(crate) fn port_write(port: u16, data: &[u8]) -> Option<End> {
     let &[value, ..] = data else { return None };
     match port {
         // One port of the PCI address register: only a single byte is meant for the reset.
@@ -39,7 +37,7 @@ pub(super) fn port_write(port: u16, data: &[u8]) -> Option<End> {
 
 /// The sleep registers read as "awake"; a keyboard controller is not there, but its status port says
 /// "ready", so that a kernel's reset doesn't wait for it.
-pub(super) fn port_read(port: u16, data: &mut [u8]) {
+pub(crate) fn port_read(port: u16, data: &mut [u8]) {
     if [
         SLEEP_CONTROL_PORT,
         SLEEP_STATUS_PORT,

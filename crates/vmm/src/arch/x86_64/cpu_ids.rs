@@ -12,13 +12,13 @@ const HIGHEST_NARROW: u32 = 254;
 /// a package: so its CPUs are found by kernels that take the LLC from the package (AMD CPUs before family
 /// 17h) and by those that take it from the cache leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ApicIds {
+pub(crate) struct CpuIds {
     topology: Topology,
     thread_bits: u32,
     core_bits: u32,
 }
 
-impl ApicIds {
+impl CpuIds {
     pub(crate) fn new(topology: Topology) -> Self {
         Self {
             topology,
@@ -86,7 +86,7 @@ mod tests {
     proptest! {
         #[test]
         fn ids_are_unique_and_tell_llc_and_core(topology in any_topology()) {
-            let ids = ApicIds::new(topology);
+            let ids = CpuIds::new(topology);
             let cpus = topology.cpu_count();
             let seen: HashSet<_> = (0..cpus).map(|cpu| ids.id(cpu)).collect();
             prop_assert_eq!(seen.len(), cpus as usize);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn an_llc_can_begin_at_a_higher_bit() {
-        let narrow = ApicIds::new(Topology::new(1, 2, 2, 2).unwrap());
+        let narrow = CpuIds::new(Topology::new(1, 2, 2, 2).unwrap());
         assert_eq!(narrow.with_llc_from_bit(1), narrow);
         let wide = narrow.with_llc_from_bit(9);
         let all: Vec<_> = (0..8).map(|cpu| wide.id(cpu)).collect();
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn odd_counts_leave_ids_out() {
-        let ids = ApicIds::new(Topology::new(1, 3, 3, 1).unwrap());
+        let ids = CpuIds::new(Topology::new(1, 3, 3, 1).unwrap());
         let all: Vec<_> = (0..9).map(|cpu| ids.id(cpu)).collect();
         assert_eq!(all, [0, 1, 2, 4, 5, 6, 8, 9, 10]);
     }

@@ -1,34 +1,22 @@
-//! The virtual machine in KVM, before it has memory and vCPUs: the same for a microVM and for the probe, so
-//! that what the one needs the other has seen to work.
+//! The virtual machine in KVM, before it has memory and vCPUs. The probe makes its own by the same function, so it
+//! exercises exactly what a microVM needs.
 
-use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_IRQ_ROUTING_MSI, KVM_PIT_SPEAKER_DUMMY,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, KvmIrqRouting,
-    kvm_enable_cap, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1,
-    kvm_irq_routing_msi, kvm_msi, kvm_pit_config,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_IRQ_ROUTING_MSI,
+    KVM_PIT_SPEAKER_DUMMY, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
+    KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_PAUSE, KvmIrqRouting, kvm_enable_cap,
+    kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_msi, kvm_msi,
+    kvm_pit_config,
 };
 use kvm_ioctls::{Kvm, VmFd};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use crate::arch::x86_64::layout;
-use crate::devices::io_apic::{self, Lines, Message};
-use crate::devices::virtio::msix::MsiSink;
-
-/// KVM refused.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refused {
-    /// What was tried.
-    pub(crate) action: &'static str,
-    /// Its answer.
-    pub(crate) source: kvm_ioctls::Error,
-}
-
-pub(crate) fn refused(action: &'static str) -> impl Fn(kvm_ioctls::Error) -> Refused {
-    move |source| Refused { action, source }
-}
+use super::io_apic::{self, Lines, Message};
+use super::layout;
+use crate::interrupt::MsiSink;
+use crate::kvm_error::{Refused, refused};
 
 /// Which interrupt controllers a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +73,28 @@ fn add_wide_local_apics(vm: &VmFd) -> Result<(), Refused> {
     enable(KVM_CAP_X2APIC_API, api).map_err(refused("take APIC ids of 32 bits"))
 }
 
-/// An event for an interrupt line. No program that this process starts gets it.
-pub(crate) fn line() -> io::Result<EventFd> {
-    EventFd::new(EFD_CLOEXEC)
+/// What a guest with CPUs of its own does without leaving it.
+const WITHOUT_EXIT: u32 = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE;
+
+/// Whether this host's KVM lets a guest halt and pause a CPU of its own without leaving it, which
+/// [`Builder::dedicated`](crate::Builder::dedicated) needs.
+pub fn can_dedicate() -> bool {
+    let can = |kvm: Kvm| {
+        let exits = kvm.check_extension_raw(u64::from(KVM_CAP_X86_DISABLE_EXITS));
+        u32::try_from(exits).is_ok_and(|exits| exits & WITHOUT_EXIT == WITHOUT_EXIT)
+    };
+    Kvm::new().is_ok_and(can)
+}
+
+/// Lets the guest of CPUs of its own halt without leaving it.
+pub(crate) fn halt_without_exit(vm: &VmFd) -> Result<(), Refused> {
+    let mut cap = kvm_enable_cap {
+        cap: KVM_CAP_X86_DISABLE_EXITS,
+        ..kvm_enable_cap::default()
+    };
+    cap.args[0] = u64::from(WITHOUT_EXIT);
+    vm.enable_cap(&cap)
+        .map_err(refused("let the guest halt without leaving it"))
 }
 
 /// Has `event` raise the interrupt line `irq`.
@@ -163,19 +170,7 @@ impl Interrupts {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd as _;
-
     use super::*;
-
-    #[test]
-    fn fault_d6_a_line_is_closed_in_programs_that_this_process_starts() {
-        let line = line().unwrap();
-        let info = format!("/proc/self/fdinfo/{}", line.as_raw_fd());
-        let info = std::fs::read_to_string(info).unwrap();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        let flags = i32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
-        assert_ne!(flags & nix::libc::O_CLOEXEC, 0, "{info}");
-    }
 
     #[test]
     fn the_high_bits_of_a_wide_id_are_in_the_upper_half() {

@@ -1,8 +1,6 @@
 //! Whether this host's KVM can run a kernel. That /dev/kvm opens says little: there are KVMs that emulate
 //! ring 0 in software and give up on instructions that every kernel needs.
 
-mod guest;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -16,16 +14,15 @@ use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
 
-use crate::arch::x86_64::apic_id::ApicIds;
-use crate::arch::x86_64::layout::COM1_IRQ;
-use crate::arch::x86_64::layout::probe::{CODE, IDT, RAM_BYTES};
-use crate::arch::x86_64::regs;
+use crate::arch::cpu_ids::CpuIds;
+use crate::arch::probe_guest::{self as guest, ProbeStage};
+use crate::arch::vm::{self, Interrupts};
+use crate::arch::{ram, vcpu};
+use crate::interrupt::line;
+use crate::kick::install_kick_handler;
+use crate::kvm_error::{Refused, VcpuError, refused};
 use crate::kvm_run::internal_error;
 use crate::memory::{self, MemoryError, NodeMemory};
-use crate::vcpu::{self, VcpuError, install_kick_handler};
-use crate::vm::{self, Interrupts, Refused, refused};
-
-pub use guest::ProbeStage;
 
 /// How long the guest may run. A real KVM needs a few milliseconds; the rest is for a host that is too busy to
 /// give it any time.
@@ -36,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How many times slower than this process the guest may count. A KVM that runs guests on the CPU is as fast; one
 /// that emulates them is slower by a hundred times and more.
-const MOST_SLOWER: u128 = 20;
+const MAX_TIMES_SLOWER: u128 = 20;
 
 /// How long a vCPU may take to return after it was interrupted, on a busy host too.
 const KICK_BOUND: Duration = Duration::from_secs(3);
@@ -235,7 +232,7 @@ fn judge(machine: &Machine, verdicts: &Receiver<Result<(), String>>) -> Result<(
         let stage = guest::stage(&machine.memory);
         if let Some(guest_piece) = machine.piece() {
             let times = guest_piece.as_nanos() / piece.as_nanos();
-            if times > MOST_SLOWER {
+            if times > MAX_TIMES_SLOWER {
                 return Err(Unusable::TooSlow { times });
             }
         }
@@ -280,29 +277,18 @@ fn own_piece() -> Duration {
 
 fn set_up(kvm: &Kvm) -> Result<(Arc<Machine>, Vec<VcpuFd>), Unusable> {
     let vm = vm::create(kvm, Interrupts::InKernel)?;
-    let line = vm::line()?;
-    vm::connect_line(&vm, &line, COM1_IRQ)?;
-    let nodes = [NodeMemory::new(RAM_BYTES)?];
-    let regions = memory::place(&[RAM_BYTES])?;
+    let line = line()?;
+    vm::connect_line(&vm, &line, guest::LINE)?;
+    let nodes = [NodeMemory::new(guest::RAM_BYTES)?];
+    let regions = ram::place(&[guest::RAM_BYTES])?;
     let memory = memory::map(&nodes, &regions)?;
     memory::give_to(&vm, &memory)?;
     guest::write(&memory)?;
 
-    let ids = ApicIds::new(Topology::new(1, 1, 2, 1).unwrap_or(Topology::SINGLE));
-    let vcpus = vcpu::create_all::<Unusable>(kvm, &vm, &ids, CODE, false)?;
-    if let Some(boot) = vcpus.first() {
-        /// `IA32_APIC_BASE`: x2APIC mode.
-        const X2APIC_ENABLE: u64 = 1 << 10;
-        boot.get_sregs()
-            .and_then(|mut sregs| {
-                regs::long_mode(&mut sregs);
-                sregs.idt.base = IDT;
-                sregs.idt.limit = guest::IDT_LIMIT;
-                sregs.apic_base |= X2APIC_ENABLE;
-                boot.set_sregs(&sregs)
-            })
-            .and_then(|()| boot.set_regs(&guest::registers()))
-            .map_err(refused("enter 64-bit mode"))?;
+    let ids = CpuIds::new(Topology::new(1, 1, 2, 1).unwrap_or(Topology::SINGLE));
+    let vcpus = vcpu::create_all::<Unusable>(kvm, &vm, &ids, false)?;
+    if let Some(boot_cpu) = vcpus.first() {
+        guest::enter(boot_cpu).map_err(refused("enter 64-bit mode"))?;
     }
     vm.get_clock().map_err(refused("tell its clock"))?;
     let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.get_tsc_khz().ok());

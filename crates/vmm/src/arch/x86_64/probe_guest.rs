@@ -3,13 +3,20 @@
 use std::fmt;
 
 use kvm_bindings::kvm_regs;
+use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use crate::arch::x86_64::layout::probe::{CODE, IDT, MAILBOX, SECOND_CPU, STACK_END};
-use crate::arch::x86_64::{paging, regs};
+use super::layout::COM1_IRQ;
+use super::layout::probe::{CODE, IDT, MAILBOX, SECOND_CPU, STACK_END};
+use super::{paging, regs};
+
+pub(crate) use super::layout::probe::RAM_BYTES;
+
+/// An interrupt line that it has, as a microVM's serial port.
+pub(crate) const LINE: u32 = COM1_IRQ;
 
 /// Port to which the guest writes its verdict: 0 is good.
-pub(super) const VERDICT_PORT: u16 = 0x80;
+pub(crate) const VERDICT_PORT: u16 = 0x80;
 
 /// How far the guest came: the first byte of the mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +105,7 @@ const BOOT_CPU: [u8; 0xa9] = [
 ];
 
 /// Rounds of the loop in each of its ten pieces.
-pub(super) const PIECE_ROUNDS: u32 = 20_000;
+pub(crate) const PIECE_ROUNDS: u32 = 20_000;
 
 /// Where in the mailbox the time of the fastest piece is, in ticks of the guest's TSC.
 const PIECE_TICKS: u64 = MAILBOX + 32;
@@ -129,9 +136,9 @@ const HANDLER: u64 = CODE + 0x100;
 
 /// Limit of the interrupt table: it ends with the breakpoint's descriptor.
 #[expect(clippy::cast_possible_truncation, reason = "63")]
-pub(super) const IDT_LIMIT: u16 = ((BREAKPOINT_VECTOR + 1) * GATE_BYTES - 1) as u16;
+const IDT_LIMIT: u16 = ((BREAKPOINT_VECTOR + 1) * GATE_BYTES - 1) as u16;
 
-pub(super) fn write(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
+pub(crate) fn write(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     /// Present, ring 0, 64-bit interrupt gate (Intel SDM volume 3, section 6.14.1).
     const INTERRUPT_GATE: u64 = 0x8e00;
     paging::write_identity_map(memory)?;
@@ -146,16 +153,22 @@ pub(super) fn write(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     memory.write_slice(&SECOND, GuestAddress(SECOND_CPU))
 }
 
-/// Registers with which the boot CPU starts.
-pub(super) fn registers() -> kvm_regs {
-    kvm_regs {
+/// Has the boot CPU start with the guest's code, in 64-bit mode, with x2APIC mode on.
+pub(crate) fn enter(boot_cpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    let mut sregs = boot_cpu.get_sregs()?;
+    regs::long_mode(&mut sregs);
+    sregs.idt.base = IDT;
+    sregs.idt.limit = IDT_LIMIT;
+    sregs.apic_base |= regs::APIC_BASE_X2APIC;
+    boot_cpu.set_sregs(&sregs)?;
+    boot_cpu.set_regs(&kvm_regs {
         rsp: STACK_END,
         r15: MAILBOX,
         ..regs::entry(CODE, 0)
-    }
+    })
 }
 
-pub(super) fn stage(memory: &GuestMemoryMmap) -> ProbeStage {
+pub(crate) fn stage(memory: &GuestMemoryMmap) -> ProbeStage {
     match memory.read_obj::<u8>(GuestAddress(MAILBOX)) {
         Ok(1) => ProbeStage::Breakpoint,
         Ok(2) => ProbeStage::CompareExchange,
@@ -166,7 +179,7 @@ pub(super) fn stage(memory: &GuestMemoryMmap) -> ProbeStage {
 }
 
 /// Ticks of the guest's TSC that the fastest piece of the loop took, once there is one.
-pub(super) fn piece_ticks(memory: &GuestMemoryMmap) -> Option<u64> {
+pub(crate) fn piece_ticks(memory: &GuestMemoryMmap) -> Option<u64> {
     let ticks = memory.read_obj::<u64>(GuestAddress(PIECE_TICKS)).ok();
     ticks.filter(|&ticks| ticks != 0)
 }
