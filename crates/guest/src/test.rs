@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ktstr_report::{AssertResult, Outcome};
-use ktstr_scenario::{Assert, CgroupManager, Ctx, Host, Interruption, Timing, checks};
-use ktstr_wire::{DumpMoment, Job, Message, Phase, Request, SchedulerJob, TestEnd, TimingSlack};
+use ktstr_report::{AssertResult, Outcome, TimingSlack};
+use ktstr_scenario::{Assert, CgroupManager, Ctx, Host, Interruption, checks};
+use ktstr_wire::{DumpMoment, Job, Message, Phase, Request, SchedulerJob, TestEnd};
 
 use crate::crash;
 use crate::link::Link;
@@ -85,11 +85,6 @@ fn run_body(
     scheduler: Option<Scheduler>,
     link: &Arc<Link>,
 ) -> anyhow::Result<TestEnd> {
-    let timing = Timing {
-        gap_slack_ms: slack.gap_ms,
-        spread_slack_pct: slack.spread_pct,
-        why: slack.why.clone(),
-    };
     link.send(&Message::Phase(Phase::Body))?;
     let returned = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)
         .map_err(anyhow::Error::from)
@@ -101,7 +96,7 @@ fn run_body(
                 cgroups,
                 case.duration,
                 case.assert,
-                timing,
+                slack.clone(),
             )
         })
         .map(|ctx| {

@@ -26,7 +26,7 @@ pub use cpu_queue::{
 };
 pub use ktstr_machine::{EngineKind, EngineOptions};
 pub use ktstr_monitor as monitor;
-pub use ktstr_wire::{NestedTest, TestEnd, TimingSlack};
+pub use ktstr_wire::{NestedTest, TestEnd};
 pub use memory::MemoryPlan;
 pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;

@@ -10,9 +10,9 @@ use ktstr_machine::{
     BootKernel, Chosen, Engine, EngineKind, EngineOptions, InitrdPart, LaunchError, MachineSpec,
     ServicePriority, SpecError, usable_host_cpus,
 };
-use ktstr_report::{EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
+use ktstr_report::{EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar, TimingSlack};
 use ktstr_topology::{NumaError, Topology};
-use ktstr_wire::{Job, Task, TimingSlack};
+use ktstr_wire::{Job, Task};
 
 use crate::causes::chain;
 use crate::cpu_queue::{self, Claim, CpuCap, CpuQueue, QueueError, Share, Waiting};
@@ -452,17 +452,7 @@ impl Session {
 
     /// How far the engine, and a machine around this host, may stretch the guest's time.
     pub(crate) fn slack(&self, engine: &dyn Engine, topology: &Topology) -> TimingSlack {
-        let timing = engine.timing(topology);
-        let outer = &self.settings.outer_slack;
-        let why = match outer.why.as_str() {
-            "" => timing.why,
-            outer => format!("{}, and {outer}", timing.why),
-        };
-        TimingSlack {
-            gap_ms: timing.gap_slack_ms + outer.gap_ms,
-            spread_pct: timing.spread_slack_pct + outer.spread_pct,
-            why,
-        }
+        engine.timing(topology).within(&self.settings.outer_slack)
     }
 
     /// Adds the scheduler's program to what the guest gets; says which it is.

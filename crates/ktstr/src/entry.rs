@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use ktstr_guest::NestedOutcome;
 use ktstr_host::{
-    EngineKind, NestedTest, Session, Settings, TestPlan, TimingSlack, VmResult, Waiting,
-    blank_sidecar, run_host_only,
+    EngineKind, NestedTest, Session, Settings, TestPlan, VmResult, Waiting, blank_sidecar,
+    run_host_only,
 };
 use ktstr_report::{
     EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Palette, Renderer, RunId, Sidecar,
+    TimingSlack,
 };
 
 use crate::environment::SettingsError;

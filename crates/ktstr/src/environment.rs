@@ -4,9 +4,9 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use ktstr_host::{EngineOptions, Settings, TimingSlack};
+use ktstr_host::{EngineOptions, Settings};
 use ktstr_kernels::KernelSpec;
-use ktstr_report::{RUNS_DIR_ENV, RunStore, UNSTORED_DIR_ENV};
+use ktstr_report::{RUNS_DIR_ENV, RunStore, TimingSlack, UNSTORED_DIR_ENV};
 
 use crate::folders::{Folders, own_workspace};
 

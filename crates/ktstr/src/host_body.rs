@@ -1,8 +1,8 @@
 //! The body of a test for the host only.
 
-use ktstr_host::{Body, TestEnd, TimingSlack};
-use ktstr_report::AssertResult;
-use ktstr_scenario::{CgroupManager, Ctx, Timing};
+use ktstr_host::{Body, TestEnd};
+use ktstr_report::{AssertResult, TimingSlack};
+use ktstr_scenario::{CgroupManager, Ctx};
 use ktstr_topology::NumaMemory;
 
 use crate::registry::TestEntry;
@@ -27,11 +27,6 @@ pub(crate) fn host_body(entry: &'static TestEntry, slack: TimingSlack) -> Body {
 }
 
 fn call(entry: &TestEntry, slack: TimingSlack) -> anyhow::Result<AssertResult> {
-    let timing = Timing {
-        gap_slack_ms: slack.gap_ms,
-        spread_slack_pct: slack.spread_pct,
-        why: slack.why,
-    };
     let cgroups = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)?;
     let no_memory = NumaMemory::uniform(&entry.topology, 0);
     let ctx = Ctx::new(
@@ -40,7 +35,7 @@ fn call(entry: &TestEntry, slack: TimingSlack) -> anyhow::Result<AssertResult> {
         cgroups,
         std::time::Duration::from_millis(entry.duration_ms),
         entry.assert,
-        timing,
+        slack,
     );
     (entry.body)(&ctx)
 }

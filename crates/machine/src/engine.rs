@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
 
 use crate::kvm::KvmEngine;
@@ -212,18 +213,6 @@ impl LaunchError {
     }
 }
 
-/// How far the engine itself may stretch time as seen by a guest: what a check on gaps and spreads must
-/// grant before it blames the scheduler under test.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TimingQuality {
-    /// How long a runnable guest CPU may stand still because the engine runs others, in milliseconds.
-    pub gap_slack_ms: u64,
-    /// How far equal CPUs may differ in work done over the same time, in percent of the mean.
-    pub spread_slack_pct: f64,
-    /// The reason, for the report.
-    pub why: String,
-}
-
 /// Called exactly once, from a thread of the engine, when the machine has ended and its process is gone.
 pub type OnEnd = Box<dyn FnOnce(End) + Send>;
 
@@ -239,7 +228,7 @@ pub trait Engine: Send + Sync + fmt::Debug {
     fn describe(&self) -> String;
 
     /// How far this engine may stretch time on a machine of shape `topology`.
-    fn timing(&self, topology: &Topology) -> TimingQuality;
+    fn timing(&self, topology: &Topology) -> TimingSlack;
 
     /// How many host CPUs a machine of shape `topology` keeps busy at most.
     fn host_cpus(&self, topology: &Topology) -> u32 {

@@ -19,6 +19,7 @@ mod sidecar_file;
 mod store;
 mod summary;
 mod thresholds;
+mod timing;
 mod unstored;
 mod worker;
 
@@ -43,5 +44,6 @@ pub use sidecar_file::SidecarError;
 pub use store::{HeldRun, RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};
 pub use summary::{OtherTest, Others, RunSummary, TestSummary, Totals};
 pub use thresholds::Thresholds;
+pub use timing::TimingSlack;
 pub use unstored::UNSTORED_DIR_ENV;
 pub use worker::{CgroupReport, WakeLatency, WorkerExit, WorkerReport};

@@ -4,31 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ktstr_report::TimingSlack;
 use ktstr_topology::{NumaMemory, Topology};
-use serde::{Deserialize, Serialize};
 
 use crate::{Assert, CgroupManager, Host, HostError, Interruption};
-
-/// What the engine that runs the machine may itself add to a measurement. Emulation on a busy host stops
-/// a guest CPU for longer than any scheduler would; a bound that ignores it would blame the scheduler.
-///
-/// The default is no allowance: a machine with real CPUs of its own.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Timing {
-    /// Added to the bound of `max_gap_ms`, and to the deadlines for starting and stopping workers.
-    pub gap_slack_ms: u64,
-    /// Added to the bound of `max_spread_pct`, in percentage points.
-    pub spread_slack_pct: f64,
-    /// Why, as a clause for a person: `emulated CPUs share 2 host CPUs`.
-    pub why: String,
-}
-
-impl Timing {
-    /// `limit` with the allowance for gaps added.
-    pub fn stretch(&self, limit: Duration) -> Duration {
-        limit.saturating_add(Duration::from_millis(self.gap_slack_ms))
-    }
-}
 
 /// The machine as a test's body sees it.
 #[derive(Clone, Debug)]
@@ -45,7 +24,7 @@ pub struct Ctx {
     /// The checks that the test asked for.
     pub assert: Assert,
     /// What the engine itself may add to measurements.
-    pub timing: Timing,
+    pub timing: TimingSlack,
     /// Why to hold no load any longer, once there is a reason.
     pub interruption: Interruption,
     host: Option<Arc<dyn Host>>,
@@ -59,7 +38,7 @@ impl Ctx {
         cgroups: CgroupManager,
         duration: Duration,
         assert: Assert,
-        timing: Timing,
+        timing: TimingSlack,
     ) -> Self {
         let cgroups = cgroups.with_slack(timing.stretch(Duration::ZERO));
         Self {

@@ -25,7 +25,7 @@ pub use cgroup::{
     CgroupError, CgroupGroup, CgroupKind, CgroupManager, CgroupOps, CpuMax, Knob, Limit,
 };
 pub use cpuset_spec::{CpusetSpec, CpusetSpecError};
-pub use ctx::{Ctx, Timing};
+pub use ctx::Ctx;
 pub use def::CgroupDef;
 pub use execute::{ScenarioError, execute_defs};
 pub use host::{Host, HostError};
@@ -33,7 +33,7 @@ pub use interruption::Interruption;
 pub use ktstr_report::{
     AssertResult, BandwidthSpan, Bound, CgroupAccount, CgroupLevel, CgroupReport, CheckResult,
     MaskSpan, NodePages, NotChecked, Outcome, PolicyAccount, PolicyKind, Quota, Subject, Switch,
-    WakeLatency, WorkerExit, WorkerReport,
+    TimingSlack, WakeLatency, WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use workload::{

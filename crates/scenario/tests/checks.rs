@@ -4,7 +4,7 @@
 use ktstr_scenario::checks::{judge_machine, judge_workers};
 use ktstr_scenario::{
     Assert, AssertResult, CgroupReport, CheckResult, CpuSet, Outcome, PolicyAccount, PolicyKind,
-    Timing, Topology, WorkerExit, WorkerReport,
+    TimingSlack, Topology, WorkerExit, WorkerReport,
 };
 
 const MS: u64 = 1_000_000;
@@ -38,7 +38,7 @@ fn cgroup(name: &str, cpuset: &str, workers: Vec<WorkerReport>) -> CgroupReport 
 }
 
 fn judge(assert: Assert, cgroups: &[CgroupReport]) -> AssertResult {
-    judge_workers(&assert, &Timing::default(), cgroups)
+    judge_workers(&assert, &TimingSlack::default(), cgroups)
 }
 
 fn find<'a>(result: &'a AssertResult, check: &str) -> &'a CheckResult {
@@ -231,9 +231,9 @@ fn gaps_are_held_to_the_bound_and_the_engines_allowance() {
         (Some(4), Some(1))
     );
 
-    let timing = Timing {
-        gap_slack_ms: 50,
-        spread_slack_pct: 0.0,
+    let timing = TimingSlack {
+        gap_ms: 50,
+        spread_pct: 0.0,
         why: "CPUs are emulated".into(),
     };
     let check = find(&judge_workers(&assert, &timing, &cgroups), "max_gap_ms").clone();
@@ -275,9 +275,9 @@ fn uneven_shares_fail_the_spread() {
         outcome(&judge(wide, &cgroups), "max_spread_pct"),
         Outcome::Pass
     );
-    let timing = Timing {
-        spread_slack_pct: 40.0,
-        ..Timing::default()
+    let timing = TimingSlack {
+        spread_pct: 40.0,
+        ..TimingSlack::default()
     };
     let result = judge_workers(&Assert::DEFAULT, &timing, &cgroups);
     assert_eq!(outcome(&result, "max_spread_pct"), Outcome::Pass);

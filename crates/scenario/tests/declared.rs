@@ -4,8 +4,8 @@
 use ktstr_scenario::checks::judge_workers;
 use ktstr_scenario::{
     Assert, AssertResult, BandwidthSpan, CgroupAccount, CgroupLevel, CgroupReport, CheckResult,
-    CpuSet, MaskSpan, NodePages, Outcome, PolicyAccount, PolicyKind, PropertyCheck, Quota, Timing,
-    WorkerExit, WorkerReport,
+    CpuSet, MaskSpan, NodePages, Outcome, PolicyAccount, PolicyKind, PropertyCheck, Quota,
+    TimingSlack, WorkerExit, WorkerReport,
 };
 
 const MS: u64 = 1_000_000;
@@ -80,7 +80,7 @@ fn spinners(first_pid: i32, count: i32, cpu_ms: u64) -> Vec<WorkerReport> {
 }
 
 fn judge(cgroups: &[CgroupReport]) -> AssertResult {
-    judge_workers(&Assert::DEFAULT, &Timing::default(), cgroups)
+    judge_workers(&Assert::DEFAULT, &TimingSlack::default(), cgroups)
 }
 
 fn find<'a>(result: &'a AssertResult, check: &str) -> &'a CheckResult {
@@ -174,9 +174,9 @@ fn a_quota_that_says_nothing_is_not_judged() {
     assert!(why_not(&fifo, "cpu_quota").contains("real-time workers"));
     let none = judged(vec![level("a", 20_000)], spinners(1, 2, 10_000));
     assert!(why_not(&none, "cpu_quota").contains("declares nothing"));
-    let stalling = Timing {
-        gap_slack_ms: 20_000,
-        ..Timing::default()
+    let stalling = TimingSlack {
+        gap_ms: 20_000,
+        ..TimingSlack::default()
     };
     let quiet = cgroup("0-1", vec![limited("a", 20, 2_000)], spinners(1, 2, 1_000));
     let short = judge_workers(&Assert::DEFAULT, &stalling, &[quiet]);
@@ -294,9 +294,9 @@ fn shares_that_weights_alone_do_not_decide_are_not_judged() {
         let why = pair(change);
         assert!(why.contains(part), "{why}");
     }
-    let short = Timing {
-        gap_slack_ms: 5_000,
-        ..Timing::default()
+    let short = TimingSlack {
+        gap_ms: 5_000,
+        ..TimingSlack::default()
     };
     let cgroups = [
         cgroup("0", vec![weighted("a", 400, 5_000)], spinners(1, 1, 5_000)),
@@ -487,7 +487,7 @@ fn what_a_scheduler_turns_off_says_by_whom_and_a_test_can_turn_it_on() {
         vec![limited("a", 20, 20_000)],
         spinners(1, 2, 10_000),
     );
-    let result = judge_workers(&assert, &Timing::default(), &[report]);
+    let result = judge_workers(&assert, &TimingSlack::default(), &[report]);
     assert_eq!(outcome(&result, "cpu_quota"), Outcome::Fail);
     assert_eq!(why_not(&result, "cpu_share"), "turned off by scheduler `x`");
 }
@@ -527,7 +527,7 @@ fn fault_c1_what_a_quota_makes_due_is_no_fault() {
     stuck.workers[1].exit = WorkerExit::TimedOut;
     assert_eq!(outcome(&judge(&[stuck]), "progress"), Outcome::Fail);
     let own = Assert::DEFAULT.max_gap_ms(2_000);
-    let own = judge_workers(&own, &Timing::default(), &[tight(1)]);
+    let own = judge_workers(&own, &TimingSlack::default(), &[tight(1)]);
     assert_eq!(outcome(&own, "max_gap_ms"), Outcome::Fail);
 }
 

@@ -1,21 +1,11 @@
 //! What the guest is told to do.
 
+use ktstr_report::TimingSlack;
 use ktstr_topology::{NumaMemory, Topology};
 use serde::{Deserialize, Serialize};
 
 /// The virtio-console port that carries an interactive shell: port 0, which the kernel shows as this tty.
 pub const SHELL_PORT: &str = "/dev/hvc0";
-
-/// How much the engine itself may stretch the guest's time.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TimingSlack {
-    /// Added to every bound on a gap.
-    pub gap_ms: u64,
-    /// Added to every bound on the spread within a cgroup, in percentage points.
-    pub spread_pct: f64,
-    /// Where it comes from, for the report.
-    pub why: String,
-}
 
 /// A kernel module to load before anything else runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ mod message;
 pub use frame::{Decoder, Encoder, FrameError};
 pub use job::{
     Job, JobError, Module, NestedTest, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task,
-    TimingSlack, WatchdogJob,
+    WatchdogJob,
 };
 pub use message::{DumpMoment, MAX_REMARK_BYTES, Message, Phase, Request, Stream, TestEnd};
 

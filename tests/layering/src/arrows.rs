@@ -12,7 +12,10 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("ktstr-wire", &["ktstr-topology", "ktstr-report"]),
     // The host's side. machine and introspect never meet: host joins them.
     ("ktstr-vmm", &["ktstr-topology"]),
-    ("ktstr-machine", &["ktstr-topology", "ktstr-vmm"]),
+    (
+        "ktstr-machine",
+        &["ktstr-topology", "ktstr-report", "ktstr-vmm"],
+    ),
     ("ktstr-introspect", &[]),
     ("ktstr-monitor", &["ktstr-introspect", "ktstr-report"]),
     ("ktstr-kernels", &[]),

@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::io;
 use std::thread;
 
+use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
 use ktstr_vmm::{Builder, NodeMemory, Unusable, can_dedicate};
 
 use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
 use crate::cmdline;
-use crate::engine::{Engine, EngineOptions, LaunchError, OnEnd, TimingQuality};
+use crate::engine::{Engine, EngineOptions, LaunchError, OnEnd};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
@@ -125,13 +126,13 @@ impl Engine for KvmEngine {
         false
     }
 
-    fn timing(&self, topology: &Topology) -> TimingQuality {
+    fn timing(&self, topology: &Topology) -> TimingSlack {
         let cpus = u64::from(topology.cpu_count());
         let host_cpus = u64::from(self.host_cpus);
         let waiting = cpus.div_ceil(host_cpus) - 1;
-        TimingQuality {
-            gap_slack_ms: HOST_SLACK_MS * (waiting + 1),
-            spread_slack_pct: if waiting > 0 { 25.0 } else { 5.0 },
+        TimingSlack {
+            gap_ms: HOST_SLACK_MS * (waiting + 1),
+            spread_pct: if waiting > 0 { 25.0 } else { 5.0 },
             why: format!("KVM runs {cpus} CPUs on {host_cpus} CPUs of the host"),
         }
     }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
 use ktstr_vmm::{GuestRam, NodeMemory, StartError};
 
@@ -19,7 +20,7 @@ use super::supervisor::{Shared, Streams, Supervisor};
 use super::topology::ram_regions;
 use super::tsc;
 use super::version::{OLDEST, Version};
-use crate::engine::{Engine, EngineError, EngineOptions, LaunchError, OnEnd, TimingQuality};
+use crate::engine::{Engine, EngineError, EngineOptions, LaunchError, OnEnd};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
@@ -213,7 +214,7 @@ impl Engine for TcgEngine {
         true
     }
 
-    fn timing(&self, topology: &Topology) -> TimingQuality {
+    fn timing(&self, topology: &Topology) -> TimingSlack {
         let cpus = u64::from(topology.cpu_count());
         if self.version.threads_vcpus_soundly() {
             let host_cpus = thread::available_parallelism().map_or(1, |count| count.get() as u64);
@@ -319,11 +320,11 @@ fn check_counts(spec: &MachineSpec) -> Result<(), SpecError> {
 /// usually end the turns of the others within a tick, so that in practice it stands still for 8 to 14 ms
 /// for each of the others. The spread is at least twice what equal spinning CPUs show (6 % with 2 CPUs, 15 %
 /// with 4, 45 % with 8).
-fn round_robin(cpus: u64) -> TimingQuality {
+fn round_robin(cpus: u64) -> TimingSlack {
     let others = cpus - 1;
-    TimingQuality {
-        gap_slack_ms: KICK_PERIOD_MS * others + HOST_SLACK_MS,
-        spread_slack_pct: (0..others).fold(10.0, |pct, _| pct + 12.0),
+    TimingSlack {
+        gap_ms: KICK_PERIOD_MS * others + HOST_SLACK_MS,
+        spread_pct: (0..others).fold(10.0, |pct, _| pct + 12.0),
         why: match others {
             0 => "QEMU emulates the CPU on one host thread, which the host may keep waiting"
                 .to_owned(),
@@ -335,11 +336,11 @@ fn round_robin(cpus: u64) -> TimingQuality {
 }
 
 /// Each vCPU has a host thread; they share the host's CPUs.
-fn shared_host(cpus: u64, host_cpus: u64) -> TimingQuality {
+fn shared_host(cpus: u64, host_cpus: u64) -> TimingSlack {
     let waiting = cpus.div_ceil(host_cpus) - 1;
-    TimingQuality {
-        gap_slack_ms: HOST_SLACK_MS * (waiting + 1),
-        spread_slack_pct: if waiting > 0 { 25.0 } else { 10.0 },
+    TimingSlack {
+        gap_ms: HOST_SLACK_MS * (waiting + 1),
+        spread_pct: if waiting > 0 { 25.0 } else { 10.0 },
         why: format!("QEMU emulates {cpus} CPUs on {host_cpus} CPUs of the host"),
     }
 }

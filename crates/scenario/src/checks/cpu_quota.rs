@@ -5,12 +5,13 @@
 //! (10 ms at most). An engine whose CPUs stand still adds that time for each CPU of the quota and one more:
 //! a task is charged for it, and the cgroup pays it back only later.
 
-use ktstr_report::{AssertResult, CgroupLevel, CgroupReport, PolicyKind, Subject, Switch};
+use ktstr_report::{
+    AssertResult, CgroupLevel, CgroupReport, PolicyKind, Subject, Switch, TimingSlack,
+};
 
 use super::restraint::{below, usable_cpus};
 use super::verdict::{Check, Measured, float};
 use super::{NO_ACCOUNT, NONE_DECLARED};
-use crate::Timing;
 
 const CHECK: Check = Check {
     name: "cpu_quota",
@@ -33,7 +34,7 @@ struct Usage<'a> {
 pub(super) fn judge(
     result: &mut AssertResult,
     switch: Switch,
-    timing: &Timing,
+    timing: &TimingSlack,
     cgroups: &[CgroupReport],
 ) {
     if let Some(why) = switch.why_off() {
@@ -91,7 +92,7 @@ fn levels(cgroups: &[CgroupReport]) -> Vec<&CgroupLevel> {
 
 fn usage<'a>(
     level: &'a CgroupLevel,
-    timing: &Timing,
+    timing: &TimingSlack,
     cgroups: &[CgroupReport],
 ) -> Result<Usage<'a>, String> {
     let name = &level.name;
@@ -109,7 +110,7 @@ fn usage<'a>(
     let mut quota_cpus = f64::INFINITY;
     for span in &level.spans {
         let Some(quota) = span.quota else { continue };
-        let stalled_ms = float(timing.gap_slack_ms) * (quota.cpus().ceil() + 1.0).min(usable);
+        let stalled_ms = float(timing.gap_ms) * (quota.cpus().ceil() + 1.0).min(usable);
         wall_ns += float(span.wall_ns);
         used_ns += float(span.cpu_time_ns);
         allowed_ns += quota.cpus() * float(span.wall_ns) * TOLERANCE

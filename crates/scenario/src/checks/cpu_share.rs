@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use ktstr_report::{AssertResult, CgroupLevel, CgroupReport, PolicyKind, Subject, Switch};
+use ktstr_report::{
+    AssertResult, CgroupLevel, CgroupReport, PolicyKind, Subject, Switch, TimingSlack,
+};
 
 use super::entitlement::{Claim, misallocated_pct, share_out};
 use super::verdict::{Check, Measured, float};
 use super::{NO_ACCOUNT, NONE_DECLARED};
-use crate::{Timing, WorkType};
+use crate::WorkType;
 
 const CHECK: Check = Check {
     name: "cpu_share",
@@ -30,11 +32,11 @@ const MIN_LOAD_NS: u64 = 1_000_000_000;
 /// A CPU of the engine that stands still charges whoever runs on it, and not every scheduler has that paid back:
 /// many count no more than a slice. Who it is is left to chance, at each of `n` such times, so that a share is off by
 /// a standard deviation of `sqrt(p * (1 - p) / n)`, at most `0.5 / sqrt(n)`. Twice that is added.
-pub(super) fn bound_pct(timing: &Timing, load_ns: u64, cpus: usize) -> Result<f64, String> {
+pub(super) fn bound_pct(timing: &TimingSlack, load_ns: u64, cpus: usize) -> Result<f64, String> {
     if load_ns < MIN_LOAD_NS {
         return Err("the load was shorter than 1 s".to_owned());
     }
-    let standstills = float(cpus as u64) * float(load_ns) / (float(timing.gap_slack_ms) * 1e6);
+    let standstills = float(cpus as u64) * float(load_ns) / (float(timing.gap_ms) * 1e6);
     Ok(TOLERANCE_PCT + 100.0 / standstills.sqrt())
 }
 
@@ -43,16 +45,12 @@ pub(super) fn bound_pct(timing: &Timing, load_ns: u64, cpus: usize) -> Result<f6
 pub(super) fn tells_apart(
     measured: Measured,
     misallocated_if_equal: f64,
-    timing: &Timing,
+    timing: &TimingSlack,
 ) -> Result<(), String> {
     if misallocated_if_equal > measured.bound || measured.value > measured.bound {
         return Ok(());
     }
-    let why = if timing.gap_slack_ms > 0 {
-        &timing.why
-    } else {
-        ""
-    };
+    let why = if timing.gap_ms > 0 { &timing.why } else { "" };
     let space = if why.is_empty() { "" } else { ": " };
     Err(format!(
         "what is declared is too near to equal shares, or the load too short, to tell{space}{why}"
@@ -67,7 +65,7 @@ struct Rivals<'a> {
 pub(super) fn judge(
     result: &mut AssertResult,
     switch: Switch,
-    timing: &Timing,
+    timing: &TimingSlack,
     cgroups: &[CgroupReport],
 ) {
     if let Some(why) = switch.why_off() {
@@ -164,7 +162,7 @@ impl Rivals<'_> {
         self.cgroups.iter().find_map(|cgroup| obstacle(cgroup))
     }
 
-    fn figures(&self, timing: &Timing) -> Result<Figures, Why> {
+    fn figures(&self, timing: &TimingSlack) -> Result<Figures, Why> {
         let mut got = Vec::new();
         let mut load_ns = u64::MAX;
         for cgroup in &self.cgroups {

@@ -3,13 +3,13 @@
 //! The library's own bound is left out where what the test declares makes long gaps due: a quota that the workers
 //! can exhaust, a cgroup that was frozen, workers that weigh little beside others.
 
-use ktstr_report::{AssertResult, CgroupReport};
+use ktstr_report::{AssertResult, CgroupReport, TimingSlack};
 
 use super::OFF;
 use super::restraint::{frozen, light, rationed};
 use super::verdict::{Check, Measured, float};
 use super::view::{Placed, completed};
-use crate::{Bound, Timing};
+use crate::Bound;
 
 const CHECK: Check = Check {
     name: "max_gap_ms",
@@ -21,13 +21,13 @@ const NS_PER_MS: f64 = 1e6;
 pub(super) fn judge(
     result: &mut AssertResult,
     bound: Bound<u64>,
-    timing: &Timing,
+    timing: &TimingSlack,
     cgroups: &[CgroupReport],
 ) {
     let Some(own_bound_ms) = bound.get() else {
         return result.push_not_checked(CHECK.name, OFF);
     };
-    let bound_ms = own_bound_ms.saturating_add(timing.gap_slack_ms);
+    let bound_ms = own_bound_ms.saturating_add(timing.gap_ms);
     // A worker that never got to run has no gap between iterations, but its whole time as one.
     let timed = completed(cgroups).filter(|placed| placed.worker.wall_time_ns > 0);
     let mut due: Vec<String> = Vec::new();
@@ -87,10 +87,10 @@ fn gaps_are_due(
         .or_else(|| light(placed, cgroups))
 }
 
-fn allowance(own_bound_ms: u64, timing: &Timing) -> String {
-    if timing.gap_slack_ms == 0 {
+fn allowance(own_bound_ms: u64, timing: &TimingSlack) -> String {
+    if timing.gap_ms == 0 {
         return String::new();
     }
-    let (slack, why) = (timing.gap_slack_ms, &timing.why);
+    let (slack, why) = (timing.gap_ms, &timing.why);
     format!(" ({own_bound_ms} ms, and {slack} ms because {why})")
 }

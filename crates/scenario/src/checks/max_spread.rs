@@ -1,12 +1,12 @@
 //! `max_spread_pct`: the workers of one type in one cgroup got about the same share of CPU time.
 
-use ktstr_report::{AssertResult, CgroupReport, Subject, WorkerReport};
+use ktstr_report::{AssertResult, CgroupReport, Subject, TimingSlack, WorkerReport};
 
 use super::OFF;
 use super::restraint::{frozen, rationed, uneven_weights};
 use super::verdict::{Check, Measured};
 use super::view::{Peers, peers};
-use crate::{Bound, Timing, WorkType};
+use crate::{Bound, WorkType};
 
 const CHECK: Check = Check {
     name: "max_spread_pct",
@@ -29,13 +29,13 @@ impl Spread<'_> {
 pub(super) fn judge(
     result: &mut AssertResult,
     bound: Bound<f64>,
-    timing: &Timing,
+    timing: &TimingSlack,
     cgroups: &[CgroupReport],
 ) {
     let Some(own_bound) = bound.get() else {
         return result.push_not_checked(CHECK.name, OFF);
     };
-    let bound_pct = own_bound + timing.spread_slack_pct;
+    let bound_pct = own_bound + timing.spread_pct;
     let groups = peers(cgroups);
     if groups.is_empty() {
         let why = "no worker sent a report";
@@ -75,10 +75,10 @@ pub(super) fn judge(
     conclude(result, worst, own_bound, timing);
 }
 
-fn conclude(result: &mut AssertResult, worst: &Spread<'_>, own_bound: f64, timing: &Timing) {
+fn conclude(result: &mut AssertResult, worst: &Spread<'_>, own_bound: f64, timing: &TimingSlack) {
     let measured = Measured {
         value: worst.value(),
-        bound: own_bound + timing.spread_slack_pct,
+        bound: own_bound + timing.spread_pct,
     };
     let ((most, loser), (least, winner)) = (worst.most, worst.least);
     let name = &worst.peers.cgroup.name;
@@ -166,10 +166,10 @@ fn equal_shares_are_due(group: &Peers<'_>, cgroups: &[CgroupReport]) -> Result<(
     Ok(())
 }
 
-fn allowance(own_bound: f64, timing: &Timing) -> String {
-    if timing.spread_slack_pct <= 0.0 {
+fn allowance(own_bound: f64, timing: &TimingSlack) -> String {
+    if timing.spread_pct <= 0.0 {
         return String::new();
     }
-    let (slack, why) = (timing.spread_slack_pct, &timing.why);
+    let (slack, why) = (timing.spread_pct, &timing.why);
     format!(" ({own_bound:.1}, and {slack:.1} because {why})")
 }

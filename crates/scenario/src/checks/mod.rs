@@ -24,12 +24,12 @@ mod sched_policy;
 mod verdict;
 mod view;
 
-use ktstr_report::{AssertResult, CgroupReport};
+use ktstr_report::{AssertResult, CgroupReport, TimingSlack};
 use ktstr_topology::{CpuSet, Topology};
 
 pub use live::{LiveError, judge_live_machine, read_kernel_log, read_online_cpus};
 
-use crate::{Assert, Timing};
+use crate::Assert;
 
 const OFF: &str = "turned off by the test";
 const NO_BOUND: &str = "the test sets no bound";
@@ -38,7 +38,11 @@ const NO_ACCOUNT: &str = "there is no account of the cgroups: take one with `beg
 
 /// Judges the reports of workers. The result holds the checks only; the reports themselves are for the
 /// caller to add.
-pub fn judge_workers(assert: &Assert, timing: &Timing, cgroups: &[CgroupReport]) -> AssertResult {
+pub fn judge_workers(
+    assert: &Assert,
+    timing: &TimingSlack,
+    cgroups: &[CgroupReport],
+) -> AssertResult {
     let mut result = AssertResult::default();
     progress::judge(&mut result, assert.progress, cgroups);
     isolation::judge(&mut result, assert.isolation, cgroups);

@@ -2,7 +2,9 @@
 //!
 //! Weights are the kernel's; tolerance and figure are those of `cpu_share`.
 
-use ktstr_report::{AssertResult, CgroupReport, PolicyKind, Subject, Switch, WorkerReport};
+use ktstr_report::{
+    AssertResult, CgroupReport, PolicyKind, Subject, Switch, TimingSlack, WorkerReport,
+};
 use ktstr_topology::CpuSet;
 
 use super::NONE_DECLARED;
@@ -10,7 +12,7 @@ use super::cpu_share::{bound_pct, tells_apart};
 use super::entitlement::{Claim, misallocated_pct, nice_weight, share_out};
 use super::restraint::{frozen, rationed};
 use super::verdict::{Check, Measured, float};
-use crate::{Timing, WorkType};
+use crate::WorkType;
 
 const CHECK: Check = Check {
     name: "nice_share",
@@ -27,7 +29,7 @@ struct Shares<'a> {
 pub(super) fn judge(
     result: &mut AssertResult,
     switch: Switch,
-    timing: &Timing,
+    timing: &TimingSlack,
     cgroups: &[CgroupReport],
 ) {
     if let Some(why) = switch.why_off() {
@@ -117,7 +119,7 @@ fn worker_obstacle(name: &str, worker: &WorkerReport) -> Option<String> {
         .then(|| format!("niceness is not what the policy of workers of cgroup `{name}` goes by"))
 }
 
-fn shares<'a>(cgroup: &'a CgroupReport, timing: &Timing) -> Result<Shares<'a>, String> {
+fn shares<'a>(cgroup: &'a CgroupReport, timing: &TimingSlack) -> Result<Shares<'a>, String> {
     let workers = &cgroup.workers;
     let load_ns = workers.iter().map(|worker| worker.wall_time_ns).min();
     let cpus = cgroup.cpuset.as_ref().map_or(0, CpuSet::len);

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use ktstr_machine::{
-    ConsoleLog, ControlError, GuestMemory, LaunchError, OnEnd, SpecError, Stopper, TimingQuality,
-    VcpuClock, VcpuRegisters,
+    ConsoleLog, ControlError, GuestMemory, LaunchError, OnEnd, SpecError, Stopper, VcpuClock,
+    VcpuRegisters,
 };
+use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
 use ktstr_wire::{DumpMoment, Encoder, Stream};
 
@@ -64,10 +65,10 @@ impl Engine for FakeEngine {
         false
     }
 
-    fn timing(&self, _: &Topology) -> TimingQuality {
-        TimingQuality {
-            gap_slack_ms: 0,
-            spread_slack_pct: 0.0,
+    fn timing(&self, _: &Topology) -> TimingSlack {
+        TimingSlack {
+            gap_ms: 0,
+            spread_pct: 0.0,
             why: String::new(),
         }
     }
