@@ -19,7 +19,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// The project's cache folder, found as the library finds it.
 pub(crate) fn cache() -> Result<PathBuf> {
-    Ok(Cache::open(None)?.root().to_owned())
+    Ok(Cache::open_default(env::var_os)?.root().to_owned())
 }
 
 /// The cargo that runs this program, in the repository's root.

@@ -55,8 +55,7 @@ fn main() -> Result<ExitCode> {
 }
 
 fn cache() -> Result<Cache> {
-    let settings = ktstr::settings_from_environment()?;
-    Ok(Cache::open(settings.cache.as_deref())?)
+    Ok(Cache::open_default(std::env::var_os)?)
 }
 
 fn kernel() -> Result<Kernel> {

@@ -36,7 +36,7 @@ pub(crate) fn boot_outer(pairs: u32) -> Result<()> {
     settings.engine = EngineKind::Tcg;
     let qemu = match pairs {
         0 => None,
-        _ => Some(Qemu::find(&Cache::open(settings.cache.as_deref())?)?),
+        _ => Some(Qemu::find(&Cache::open_default(std::env::var_os)?)?),
     };
     if let Some(qemu) = &qemu {
         add_library_folders(&mut settings, &qemu.library_folders);

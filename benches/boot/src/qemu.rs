@@ -25,9 +25,18 @@ pub(crate) struct Qemu {
 
 /// The options of the `tcg` engine, with the QEMU that was fetched.
 pub(crate) fn engine_options(cache: &Cache) -> EngineOptions {
-    let mut options = EngineOptions::from_env();
+    let mut options = EngineOptions {
+        qemu: named(),
+        ..EngineOptions::default()
+    };
     ktstr_host::look_in_cache(&mut options, cache);
     options
+}
+
+/// The one that the user names.
+fn named() -> Option<PathBuf> {
+    let named = env::var_os("KTSTR_QEMU").filter(|path| !path.is_empty());
+    named.map(PathBuf::from)
 }
 
 impl Qemu {
@@ -39,7 +48,7 @@ impl Qemu {
             let mut places = env::split_paths(&path).map(|folder| folder.join(name));
             places.find(|place| place.is_file())
         };
-        if let Some(program) = EngineOptions::from_env().qemu.or_else(on_path) {
+        if let Some(program) = named().or_else(on_path) {
             return Ok(Self {
                 binary: program.clone(),
                 program,

@@ -10,11 +10,11 @@ use serde_json::json;
 use crate::args::{CleanArgs, GetArgs, KernelArgs, KernelCommand};
 use crate::edge::{OrExit as _, Refusal};
 use crate::progress::Talk;
-use crate::{format, output, progress, session};
+use crate::{environment, format, output, progress, session};
 
 /// Runs one of the commands on kernels.
 pub(crate) fn run(args: &KernelArgs) -> Result<ExitCode, Refusal> {
-    let cache = Cache::open(None).or_exit(Code::HostUnfit)?;
+    let cache = environment::cache().or_exit(Code::HostUnfit)?;
     match &args.command {
         KernelCommand::Get(args) => get(args, &cache)?,
         KernelCommand::List { json } => list(*json, &cache)?,
@@ -27,7 +27,7 @@ fn get(args: &GetArgs, cache: &Cache) -> Result<(), Refusal> {
     let progress = progress::for_stderr(Talk::All);
     let options = ResolveOptions {
         refresh: args.refresh,
-        ..ResolveOptions::from_env()
+        ..ResolveOptions::default()
     };
     let kernel = ktstr_kernels::resolve(Some(&args.spec), cache, &options, progress.as_ref());
     let kernel = kernel.map_err(|error| Refusal::new(session::of_kernel(&error), error))?;

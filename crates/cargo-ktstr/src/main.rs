@@ -5,6 +5,7 @@
 mod args;
 mod doctor;
 mod edge;
+mod environment;
 mod files;
 mod format;
 mod kernel;

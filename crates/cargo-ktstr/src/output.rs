@@ -1,13 +1,12 @@
 //! Standard output and error of the command.
 
-use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use ktstr_report::ExitCode;
 
 use crate::edge::{OrExit as _, Refusal};
-use crate::terminal;
+use crate::{environment, terminal};
 
 /// Prints what the user asked for. Colours are left out where they would not be seen.
 pub(crate) fn print(text: &str) -> Result<(), Refusal> {
@@ -32,8 +31,7 @@ pub(crate) fn say(line: &str) {
 /// How many columns the terminal on standard output has: what `COLUMNS` says, else what the terminal does. Nothing where the output goes to a file or a program, which gets lines of any length.
 pub(crate) fn columns() -> Option<usize> {
     let said = terminal::window_size()?.columns.into();
-    let chosen = env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    Some(chosen.filter(|columns| *columns > 0).unwrap_or(said))
+    Some(environment::columns().unwrap_or(said))
 }
 
 /// Whether a person watches standard error.

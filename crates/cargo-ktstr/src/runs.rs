@@ -1,17 +1,16 @@
 //! `cargo ktstr runs`.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ktstr_report::{ExitCode as Code, RUNS_DIR_ENV, RunId, RunStore, RunSummary, StoreError};
+use ktstr_report::{ExitCode as Code, RunId, RunStore, RunSummary, StoreError};
 use serde_json::json;
 
 use crate::args::RunsCommand;
 use crate::edge::{OrExit as _, Refusal};
 use crate::metadata::Metadata;
-use crate::{format, output, test};
+use crate::{environment, format, output};
 
 /// From which size on a run says what the store takes, in bytes.
 const LARGE_BYTES: u64 = 5 << 30;
@@ -31,17 +30,16 @@ pub(crate) fn run(command: &RunsCommand) -> Result<ExitCode, Refusal> {
 
 /// The store of this workspace; where the user names its folder, no workspace is needed.
 fn store() -> Result<RunStore, Refusal> {
-    let is_named = env::var_os(RUNS_DIR_ENV).is_some_and(|dir| !dir.is_empty());
-    if is_named {
+    if environment::names_store() {
         return in_target(None);
     }
-    let metadata = Metadata::ask(&test::cargo(), None).or_exit(Code::Usage)?;
+    let metadata = Metadata::ask(&environment::cargo(), None).or_exit(Code::Usage)?;
     in_target(Some(&metadata.target_directory))
 }
 
 /// The store of the workspace that is built in `target`, or without one that of the working folder.
 pub(crate) fn in_target(target: Option<&Path>) -> Result<RunStore, Refusal> {
-    let store = RunStore::for_target_dir(target.unwrap_or(Path::new("target")));
+    let store = environment::store(target.unwrap_or(Path::new("target")));
     let root = std::path::absolute(store.root()).or_exit(Code::HostUnfit)?;
     Ok(RunStore::new(root))
 }

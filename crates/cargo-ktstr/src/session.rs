@@ -79,8 +79,7 @@ fn exit_code(error: &SessionError) -> ExitCode {
 /// The same of a kernel that can't be had.
 pub(crate) fn of_kernel(error: &ResolveError) -> ExitCode {
     match error {
-        ResolveError::Variable(_)
-        | ResolveError::NoSuchKeyOrFile { .. }
+        ResolveError::NoSuchKeyOrFile { .. }
         | ResolveError::Path(_)
         | ResolveError::Debian(DebianError::NoSuchSuite { .. } | DebianError::NoKernel { .. }) => {
             ExitCode::Usage

@@ -1,18 +1,17 @@
 //! `cargo ktstr setup`: fetches what tests need beside a kernel, where this machine has none.
 
-use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 
 use ktstr_host::look_in_cache;
 use ktstr_kernels::Cache;
 use ktstr_kernels::tools::{self, Fetched, Offer, Tool};
-use ktstr_machine::{EngineError, EngineKind, EngineOptions};
+use ktstr_machine::{EngineError, EngineKind};
 use ktstr_report::ExitCode as Code;
 
 use crate::edge::{OrExit as _, Refusal};
 use crate::progress::Talk;
-use crate::{files, format, output, progress, test};
+use crate::{environment, format, output, progress, test};
 
 /// How a program is that tests or shells need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ impl Remedy {
 
 /// The QEMU that the `tcg` engine takes: that of `KTSTR_QEMU`, else one on `PATH`, else one in the cache.
 pub(crate) fn qemu(cache: Option<&Cache>) -> State {
-    let mut options = EngineOptions::from_env();
+    let mut options = environment::engine_options();
     let by_system = ktstr_machine::choose(EngineKind::Tcg, &options);
     let error = match by_system {
         Ok(chosen) => return State::There(chosen.engine.describe()),
@@ -103,7 +102,8 @@ fn lacking_qemu(error: &EngineError, remedy: Remedy) -> State {
 
 /// The busybox of shells.
 pub(crate) fn busybox(cache: Option<&Cache>) -> State {
-    let found = cache.and_then(tools::static_busybox);
+    let found =
+        cache.and_then(|cache| tools::static_busybox(cache, environment::search_path().as_deref()));
     match found {
         Some(path) => State::There(format!("{} is static", path.display())),
         None => State::Lacking {
@@ -117,7 +117,7 @@ pub(crate) fn busybox(cache: Option<&Cache>) -> State {
 }
 
 fn remedy(tool: Tool, by_hand: &'static str) -> Remedy {
-    match files::on_path("apt-get", env::var_os("PATH").as_deref()) {
+    match environment::on_path("apt-get") {
         Some(_) => Remedy::Fetch(tool),
         None => Remedy::ByHand(by_hand),
     }
@@ -125,7 +125,7 @@ fn remedy(tool: Tool, by_hand: &'static str) -> Remedy {
 
 /// Says what there is and what is missing, and fetches that.
 pub(crate) fn run(dry_run: bool) -> Result<ExitCode, Refusal> {
-    let cache = Cache::open(None).or_exit(Code::HostUnfit)?;
+    let cache = environment::cache().or_exit(Code::HostUnfit)?;
     let mut is_fit = true;
     for tool in [Tool::Qemu, Tool::Busybox] {
         let state = look(tool, &cache);
@@ -142,7 +142,7 @@ pub(crate) fn run(dry_run: bool) -> Result<ExitCode, Refusal> {
             Remedy::ByHand(_) => is_fit &= tool == Tool::Busybox,
         }
     }
-    if let Ok(None) = test::nextest_version(&test::cargo()) {
+    if let Ok(None) = test::nextest_version(&environment::cargo()) {
         let advice = test::NEXTEST_ADVICE;
         output::say(&format!("cargo-nextest: not installed; {advice}"));
     }

@@ -1,12 +1,11 @@
 //! `cargo ktstr shell`.
 
-use std::env;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use ktstr_host::{ShellEnd, ShellError};
-use ktstr_kernels::Cache;
+use ktstr_kernels::{Cache, CacheError};
 use ktstr_report::{ExitCode as Code, Failure, FailureKind};
 
 use crate::args::ShellArgs;
@@ -14,7 +13,7 @@ use crate::edge::{OrExit as _, Refusal};
 use crate::pass_on::PassOn;
 use crate::progress::Talk;
 use crate::terminal::{self, Bridge};
-use crate::{output, session, shell_plan, signals};
+use crate::{environment, output, session, shell_plan, signals};
 
 /// What a shell says of a program that ^C ended.
 const ESCAPED: i32 = 130;
@@ -30,15 +29,23 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
     let memory = args.memory().or_exit(Code::Usage)?;
     let includes = shell_plan::includes(&args.include).or_exit(Code::Usage)?;
     let mut settings = session::settings(&args.target)?;
-    let cache = Cache::open(settings.cache.as_deref()).or_exit(Code::HostUnfit)?;
-    let busybox = shell_plan::busybox(&cache).or_exit(Code::HostUnfit)?;
+    let cache = Cache::open(
+        settings
+            .cache
+            .as_deref()
+            .ok_or(CacheError::NoFolder)
+            .or_exit(Code::HostUnfit)?,
+    )
+    .or_exit(Code::HostUnfit)?;
+    let busybox =
+        shell_plan::busybox(&cache, settings.search_path.as_deref()).or_exit(Code::HostUnfit)?;
     let window = if interactive {
         terminal::window_size()
     } else {
         None
     };
     let plan = shell_plan::plan(args, memory, includes, busybox, window);
-    let terminal_kind = env::var("TERM").ok().filter(|_| interactive);
+    let terminal_kind = environment::terminal_kind().filter(|_| interactive);
     settings
         .environment
         .extend(shell_plan::environment(terminal_kind));

@@ -1,5 +1,6 @@
 //! What a shell's machine is to have and to run.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -126,8 +127,8 @@ fn include(arg: &IncludeArg, taken: &[Include]) -> anyhow::Result<Include> {
 }
 
 /// The busybox to take.
-pub(crate) fn busybox(cache: &Cache) -> anyhow::Result<PathBuf> {
-    tools::static_busybox(cache).context(
+pub(crate) fn busybox(cache: &Cache, search_path: Option<&OsStr>) -> anyhow::Result<PathBuf> {
+    tools::static_busybox(cache, search_path).context(
         "the shell needs a statically linked busybox, and there is none in /bin, in /usr/bin, on PATH or in the \
          cache: `cargo ktstr setup` fetches one where there is apt",
     )

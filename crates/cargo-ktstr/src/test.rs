@@ -2,16 +2,16 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 use ktstr_host::Session;
 use ktstr_report::{
-    ExitCode as Code, Palette, RUN_ID_ENV, RUNS_DIR_ENV, Renderer, Run as StoredRun, RunId,
-    RunStore, RunSummary, StoreError, UNSTORED_DIR_ENV,
+    ExitCode as Code, RUN_ID_ENV, RUNS_DIR_ENV, Renderer, Run as StoredRun, RunId, RunStore,
+    RunSummary, StoreError, UNSTORED_DIR_ENV,
 };
 
 use crate::args::TestArgs;
@@ -21,17 +21,14 @@ use crate::nextest_args::NextestArgs;
 use crate::progress::Talk;
 use crate::record::{self, Scratch};
 use crate::verdict::{Run, Verdict, verdict};
-use crate::{output, packages, runs, session, signals};
+use crate::{environment, output, packages, runs, session, signals};
 
 /// What to say when nextest isn't there.
 pub(crate) const NEXTEST_ADVICE: &str = "cargo install cargo-nextest --locked";
 
-/// By this a program that is instrumented for coverage learns where to leave its counts.
-const COVERAGE: &str = "LLVM_PROFILE_FILE";
-
 /// Runs the tests and sums up what they came to.
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
-    let cargo = cargo();
+    let cargo = environment::cargo();
     require_nextest(&cargo)?;
     let nextest_args = NextestArgs(&args.nextest_args);
     let metadata = metadata(&cargo, nextest_args)?;
@@ -106,13 +103,6 @@ fn record_option(scratch: &Scratch) -> Option<String> {
         ));
     }
     option.ok()
-}
-
-/// The cargo that called this command, else the one on `PATH`.
-pub(crate) fn cargo() -> PathBuf {
-    env::var_os("CARGO")
-        .filter(|path| !path.is_empty())
-        .map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
 /// The version of nextest, if it is installed.
@@ -201,7 +191,7 @@ fn announce(session: &Session) -> Result<(), Refusal> {
     for warning in &requirements.warnings {
         output::say(&format!("warning: the kernel lacks {warning}"));
     }
-    if env::var_os(COVERAGE).is_some() {
+    if environment::counts_coverage() {
         output::say(
             "warning: coverage of what runs in a guest is not counted, only that of the host's side",
         );
@@ -284,7 +274,7 @@ fn conclude(
     store: &RunStore,
     run_id: &RunId,
 ) -> Result<ExitCode, Refusal> {
-    let palette = Palette::for_stream(io::stdout().is_terminal());
+    let palette = environment::palette();
     let is_worth_it = !summary.tests.is_empty()
         || !summary.unreadable.is_empty()
         || !summary.others.failed.is_empty();

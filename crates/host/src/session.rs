@@ -1,11 +1,12 @@
 //! Tests of one process: what they share, and running one of them.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ktstr_kernels::tools::{self, Tool};
-use ktstr_kernels::{Cache, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
+use ktstr_kernels::{Cache, CacheError, Kernel, KernelSpec, OptionState, Progress, ResolveOptions};
 use ktstr_machine::{
     BootKernel, Chosen, Engine, EngineKind, EngineOptions, InitrdPart, LaunchError, MachineSpec,
     ServicePriority, SpecError, usable_host_cpus,
@@ -22,7 +23,7 @@ use crate::millis::millis;
 use crate::observe::{self, LazyImage, MonitorRate, Observation, ObserverSettings};
 use crate::plan::{INNER_BOOT, Limits, TestPlan};
 use crate::run::{Booted, DriveError, boot, drive};
-use crate::scheduler::{SchedulerError, watchdog_job};
+use crate::scheduler::{CargoSettings, SchedulerError, watchdog_job};
 use crate::verdict::{VmResult, apply_expectation, blank_sidecar, conclude, failure_of};
 
 /// What a person or a command chose for all tests.
@@ -34,7 +35,7 @@ pub struct Settings {
     pub engine: EngineKind,
     /// Where the engine finds its tools.
     pub engine_options: EngineOptions,
-    /// Root of the cache, or the default one.
+    /// Root of the cache; none if this process has no folder for one.
     pub cache: Option<PathBuf>,
     /// How many host CPUs all running machines may keep busy together.
     pub cpu_cap: CpuCap,
@@ -42,6 +43,10 @@ pub struct Settings {
     pub lock_folder: Option<PathBuf>,
     /// How often the monitor samples.
     pub monitor: MonitorRate,
+    /// The cargo that builds schedulers.
+    pub cargo: CargoSettings,
+    /// `PATH` of this process.
+    pub search_path: Option<OsString>,
     /// `LD_LIBRARY_PATH` of this process.
     pub library_path: Option<String>,
     /// What a machine around this host adds to the engine's own timing.
@@ -67,7 +72,7 @@ pub struct Session {
 pub enum SessionError {
     /// The cache can't be used.
     #[error(transparent)]
-    Cache(#[from] ktstr_kernels::CacheError),
+    Cache(#[from] CacheError),
     /// No kernel.
     #[error(transparent)]
     Kernel(#[from] ktstr_kernels::ResolveError),
@@ -101,7 +106,7 @@ impl SessionError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetUpError {
     #[error(transparent)]
-    Kernel(#[from] ktstr_kernels::CacheError),
+    Kernel(#[from] CacheError),
     #[error(transparent)]
     Modules(#[from] ktstr_kernels::ModuleError),
     #[error("listing the kernel's files in {folder}")]
@@ -168,7 +173,7 @@ pub fn look_in_cache(options: &mut EngineOptions, cache: &Cache) {
 impl Session {
     /// Resolves the kernel and chooses the engine.
     pub fn open(mut settings: Settings, progress: &dyn Progress) -> Result<Self, SessionError> {
-        let cache = Cache::open(settings.cache.as_deref())?;
+        let cache = Cache::open(settings.cache.as_deref().ok_or(CacheError::NoFolder)?)?;
         look_in_cache(&mut settings.engine_options, &cache);
         let engine = ktstr_machine::choose(settings.engine, &settings.engine_options)?;
         let kernel = ktstr_kernels::resolve(
@@ -473,7 +478,11 @@ impl Session {
                 release: self.kernel.release().to_owned(),
             }));
         }
-        let include = scheduler.include(scheduler.program(&self.cache)?);
+        let include = scheduler.include(scheduler.program(
+            &self.cache,
+            &self.settings.cargo,
+            self.settings.search_path.as_deref(),
+        )?);
         contents.programs.push(include.clone());
         Ok(Some(include))
     }

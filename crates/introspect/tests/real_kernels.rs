@@ -23,7 +23,7 @@ struct Image {
 fn images() -> &'static [Image] {
     static IMAGES: OnceLock<Vec<Image>> = OnceLock::new();
     IMAGES.get_or_init(|| {
-        let cache = Cache::open(None).unwrap();
+        let cache = Cache::open_default(std::env::var_os).unwrap();
         SPECS
             .iter()
             .map(|spec| {

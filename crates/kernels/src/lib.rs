@@ -24,6 +24,6 @@ pub use kernel::Kernel;
 pub use modules::{ModuleError, ModuleFile};
 pub use progress::{Event, Lines, Progress, Quiet};
 pub use requirements::{Requirement, Requirements, check as check_config};
-pub use resolve::{KERNEL_VARIABLE, ResolveError, ResolveOptions, resolve};
+pub use resolve::{ResolveError, ResolveOptions, resolve};
 pub use sources::{DebError, DebianError, FileError, ImportError, PathError};
 pub use spec::{DebianSpec, KernelSpec, SpecError};

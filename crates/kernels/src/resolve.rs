@@ -7,16 +7,11 @@ use crate::cache::{Cache, CacheError, Entry};
 use crate::kernel::Kernel;
 use crate::progress::{Event, Progress};
 use crate::sources::{DebianError, PathError, debian, path};
-use crate::spec::{DebianSpec, KernelSpec, SpecError};
-
-/// The variable that names a kernel when the command line doesn't.
-pub const KERNEL_VARIABLE: &str = "KTSTR_KERNEL";
+use crate::spec::{DebianSpec, KernelSpec};
 
 /// What a resolution depends on beside the spec and the cache.
 #[derive(Clone, Debug)]
 pub struct ResolveOptions {
-    /// Value of [`KERNEL_VARIABLE`]; used when there is no spec. Empty counts as unset.
-    pub env_kernel: Option<String>,
     /// Ask the mirror again although the cache has a kernel that fits.
     pub refresh: bool,
     /// The root folder of the machine whose apt sources are read: `/`.
@@ -31,20 +26,9 @@ pub(crate) const MIRROR_PATIENCE: Duration = Duration::from_secs(90);
 impl Default for ResolveOptions {
     fn default() -> Self {
         Self {
-            env_kernel: None,
             refresh: false,
             machine_root: PathBuf::from("/"),
             mirror_patience: MIRROR_PATIENCE,
-        }
-    }
-}
-
-impl ResolveOptions {
-    /// The options as this process's environment gives them.
-    pub fn from_env() -> Self {
-        Self {
-            env_kernel: std::env::var(KERNEL_VARIABLE).ok(),
-            ..Self::default()
         }
     }
 }
@@ -53,9 +37,6 @@ impl ResolveOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// The variable's text is not a kernel.
-    #[error("{KERNEL_VARIABLE}: {0}")]
-    Variable(SpecError),
     /// It is neither a cache key nor a file.
     #[error(
         "`{name}` is neither a key in the kernel cache nor a file here{}",
@@ -88,7 +69,7 @@ fn known_keys(known: &[String]) -> String {
 
 /// Finds the kernel that `spec` means and makes sure that it is in the cache.
 ///
-/// Without a spec: [`ResolveOptions::env_kernel`], else the kernel with the newest release among those in the cache
+/// Without a spec: the kernel with the newest release among those in the cache
 /// that were fetched (of equal ones the last stored), else `debian`. A kernel that was given as a file is used when
 /// it is named, and never by default. A Debian kernel that fits and is in the cache is used without asking the
 /// network, unless [`ResolveOptions::refresh`] is set.
@@ -146,17 +127,6 @@ fn implicit(
     options: &ResolveOptions,
     progress: &dyn Progress,
 ) -> Result<Entry, ResolveError> {
-    if let Some(text) = options
-        .env_kernel
-        .as_deref()
-        .filter(|text| !text.trim().is_empty())
-    {
-        let spec = text.parse().map_err(ResolveError::Variable)?;
-        progress.event(&Event::Note(format!(
-            "using kernel {spec}, from {KERNEL_VARIABLE}"
-        )));
-        return find(&spec, cache, options, progress);
-    }
     if let Some(entry) = newest(cache, progress)? {
         let key = entry.key();
         progress.event(&Event::Note(format!(

@@ -21,10 +21,7 @@ use ktstr_kernels::{
 };
 
 fn shared_cache() -> Cache {
-    Cache::open(Some(
-        &Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache"),
-    ))
-    .unwrap()
+    Cache::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache")).unwrap()
 }
 
 fn get(cache: &Cache, spec: &str) -> Kernel {
@@ -135,7 +132,7 @@ fn the_stable_suite_has_its_own_kernel_in_one_package() {
 #[test]
 fn a_kernel_by_version_comes_from_whichever_suite_has_it() {
     let scratch = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(scratch.path())).unwrap();
+    let cache = Cache::open(scratch.path()).unwrap();
     // A version that no suite has: all of them are asked, nothing is fetched.
     let spec: KernelSpec = "debian/1.2.3".parse().unwrap();
     let error = resolve(Some(&spec), &cache, &ResolveOptions::default(), &Quiet).unwrap_err();
@@ -172,7 +169,7 @@ fn a_kernel_by_version_comes_from_whichever_suite_has_it() {
 #[test]
 fn a_suite_that_does_not_exist_is_named_with_those_that_do() {
     let scratch = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(scratch.path())).unwrap();
+    let cache = Cache::open(scratch.path()).unwrap();
     let spec: KernelSpec = "debian/no-such-suite".parse().unwrap();
     let error = resolve(Some(&spec), &cache, &ResolveOptions::default(), &Quiet).unwrap_err();
     let ResolveError::Debian(DebianError::NoSuchSuite {
@@ -198,7 +195,7 @@ fn a_suite_that_does_not_exist_is_named_with_those_that_do() {
 #[test]
 fn a_mirror_that_is_away_is_told_from_a_missing_suite() {
     let scratch = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(&scratch.path().join("cache"))).unwrap();
+    let cache = Cache::open(&scratch.path().join("cache")).unwrap();
     let machine_root = scratch.path().join("machine");
     std::fs::create_dir_all(machine_root.join("etc/apt")).unwrap();
     // The top-level name is reserved to never exist (RFC 6761).
@@ -254,7 +251,7 @@ impl Progress for Slow {
 /// The error of a fetch from there, and what was said before it.
 fn give_up_on(mirror: &str) -> (String, Vec<String>) {
     let scratch = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(&scratch.path().join("cache"))).unwrap();
+    let cache = Cache::open(&scratch.path().join("cache")).unwrap();
     let machine_root = scratch.path().join("machine");
     std::fs::create_dir_all(machine_root.join("etc/apt")).unwrap();
     let line = format!("deb {mirror} stable main\n");
@@ -358,7 +355,7 @@ fn the_machines_own_apt_state_is_not_touched() {
     };
     let before = state();
     let scratch = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(scratch.path())).unwrap();
+    let cache = Cache::open(scratch.path()).unwrap();
     let spec: KernelSpec = "debian/1.2.3".parse().unwrap();
     resolve(Some(&spec), &cache, &ResolveOptions::default(), &Quiet).unwrap_err();
     assert!(scratch.path().join("apt").is_dir());
@@ -371,7 +368,7 @@ const CHILD: &str = "KTSTR_TEST_FETCH_CHILD";
 #[test]
 fn two_processes_fetch_one_kernel_once() {
     if let Some(root) = std::env::var_os(CHILD) {
-        let kernel = get(&Cache::open(Some(Path::new(&root))).unwrap(), "debian");
+        let kernel = get(&Cache::open(Path::new(&root)).unwrap(), "debian");
         println!("RESULT {}", kernel.key());
         return;
     }
@@ -408,7 +405,7 @@ fn two_processes_fetch_one_kernel_once() {
     assert_eq!(keys.len(), 2, "{keys:?}");
     assert_eq!(keys[0], keys[1]);
     assert_eq!(told.matches("downloading linux-").count(), 1, "{told}");
-    let entry = Cache::open(Some(scratch.path()))
+    let entry = Cache::open(scratch.path())
         .unwrap()
         .require(&keys[0])
         .unwrap();

@@ -15,10 +15,7 @@ use ktstr_kernels::tools::{self, Fetched, Tool, ToolError};
 use ktstr_kernels::{Cache, Lines, Quiet};
 
 fn shared_cache() -> Cache {
-    Cache::open(Some(
-        &Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache"),
-    ))
-    .unwrap()
+    Cache::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-cache")).unwrap()
 }
 
 /// A tool that lies in the shared cache, fetched if it must be.
@@ -66,7 +63,7 @@ fn fault_f9_a_busybox_is_fetched_that_runs_without_libraries() {
 #[test]
 fn what_would_be_fetched_is_told_without_fetching_it() {
     let scratch = tempfile::tempdir().unwrap();
-    let cache = Cache::open(Some(scratch.path())).unwrap();
+    let cache = Cache::open(scratch.path()).unwrap();
     let offer = tools::offer(&cache, Tool::Busybox, Path::new("/"), &Quiet).unwrap();
     assert_eq!(offer.packages[0].name, "busybox-static");
     assert!(offer.download_bytes > 100_000, "{offer:?}");
@@ -83,7 +80,7 @@ fn copied(scratch: &Path) -> (Cache, PathBuf) {
         .args([qemu.dir(), &copy])
         .status();
     assert!(status.unwrap().success());
-    (Cache::open(Some(scratch)).unwrap(), copy)
+    (Cache::open(scratch).unwrap(), copy)
 }
 
 #[test]
@@ -116,7 +113,7 @@ const CHILD: &str = "KTSTR_TEST_FETCH_CHILD";
 #[test]
 fn two_processes_fetch_one_tool_once() {
     if let Some(root) = std::env::var_os(CHILD) {
-        let cache = Cache::open(Some(Path::new(&root))).unwrap();
+        let cache = Cache::open(Path::new(&root)).unwrap();
         let lines = Lines::default();
         let fetched = tools::fetch(&cache, Tool::Busybox, Path::new("/"), &lines).unwrap();
         println!("RESULT {}", fetched.program().display());
@@ -165,7 +162,7 @@ fn a_machine_whose_sources_are_all_of_others_is_told_so() {
         "deb https://browser.example stable main\n",
     )
     .unwrap();
-    let cache = Cache::open(Some(&scratch.path().join("cache"))).unwrap();
+    let cache = Cache::open(&scratch.path().join("cache")).unwrap();
     let error = tools::fetch(&cache, Tool::Qemu, &machine, &Quiet).unwrap_err();
     assert!(matches!(error, ToolError::NoSources { .. }), "{error:?}");
 }

@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::fs;
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -14,13 +13,12 @@ use ktstr_host::{
     run_host_only,
 };
 use ktstr_report::{
-    EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Palette, Renderer, RunId, Sidecar,
-    TimingSlack,
+    EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Renderer, RunId, Sidecar, TimingSlack,
 };
 
-use crate::environment::SettingsError;
 use crate::host_body::host_body;
 use crate::registry::TestEntry;
+use crate::settings_error::SettingsError;
 use crate::{environment, registry};
 
 /// Before `main`: PID 1 of a machine is the guest, and never gets there.
@@ -67,7 +65,7 @@ pub fn run(name: &'static str) {
             left_nothing = unstored.is_some();
         }
     }
-    let palette = Palette::for_stream(std::io::stdout().is_terminal());
+    let palette = environment::palette();
     let report = Renderer::new(palette).test(sidecar, stored.as_deref().ok());
     println!("{}", report.trim_end());
     for error in trouble {
@@ -90,7 +88,7 @@ fn write_dump(result: &VmResult, sidecar: &Path) -> anyhow::Result<()> {
 }
 
 fn run_entry(entry: &'static TestEntry) -> (VmResult, Vec<String>) {
-    let (run_id, trouble) = match RunId::of_this_process() {
+    let (run_id, trouble) = match environment::run_id() {
         Ok(id) => (id, None),
         Err(error) => (RunId::generate(SystemTime::now()), Some(error.to_string())),
     };

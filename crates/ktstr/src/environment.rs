@@ -1,26 +1,21 @@
-//! What the environment of the process chooses. Read here and nowhere below.
+//! What the environment of the process chooses. Tests and the guest read it here only, and hand it down as values.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use ktstr_host::{EngineOptions, Settings};
-use ktstr_kernels::KernelSpec;
-use ktstr_report::{RUNS_DIR_ENV, RunStore, TimingSlack, UNSTORED_DIR_ENV};
+use ktstr_host::{CargoSettings, EngineOptions, Settings};
+use ktstr_kernels::{Cache, KernelSpec};
+use ktstr_report::{
+    Palette, RUN_ID_ENV, RUNS_DIR_ENV, RunId, RunIdError, RunStore, TimingSlack, UNSTORED_DIR_ENV,
+};
 
-use crate::folders::{Folders, own_workspace};
+use crate::folders::{Folders, working_folder, workspace_root};
+use crate::settings_error::SettingsError;
 
 /// Variables that the guest's process gets too; the last for the host that it may be itself.
-const PASSED_ON: [&str; 3] = ["RUST_BACKTRACE", "RUST_LOG", "KTSTR_MONITOR"];
-
-/// A variable has a value that can't be used.
-#[derive(Debug, thiserror::Error)]
-#[error("the environment variable {name} is `{value}`: {reason}")]
-pub struct SettingsError {
-    pub(crate) name: &'static str,
-    pub(crate) value: String,
-    pub(crate) reason: String,
-}
+const PASSED_ON: [&str; 2] = ["RUST_BACKTRACE", "KTSTR_MONITOR"];
 
 /// Reads `KTSTR_KERNEL`, `KTSTR_ENGINE`, `KTSTR_CACHE_DIR`, `KTSTR_CPU_CAP`, `KTSTR_LOCK_DIR`, `KTSTR_MONITOR`,
 /// `KTSTR_QEMU`, `KTSTR_APIC_ID_LLC_BIT` and what is passed on to the guest. A relative path starts at the working
@@ -31,7 +26,7 @@ pub fn settings_from_environment() -> Result<Settings, SettingsError> {
 
 /// The same for a test, which cargo and nextest run in another folder than the user's own.
 pub(crate) fn settings_of_test() -> Result<Settings, SettingsError> {
-    settings(&Folders::of_test())
+    settings(&folders_of_test())
 }
 
 fn settings(folders: &Folders) -> Result<Settings, SettingsError> {
@@ -54,10 +49,12 @@ fn settings(folders: &Folders) -> Result<Settings, SettingsError> {
             qemu,
             ..EngineOptions::default()
         },
-        cache: path("KTSTR_CACHE_DIR").map(|path| folders.own(&path)),
+        cache: Cache::default_folder(env::var_os).map(|path| folders.own(&path)),
         cpu_cap: parsed("KTSTR_CPU_CAP")?.unwrap_or_default(),
         lock_folder: path("KTSTR_LOCK_DIR").map(|path| folders.own(&path)),
         monitor: parsed("KTSTR_MONITOR")?.unwrap_or_default(),
+        cargo: cargo(),
+        search_path: env::var_os("PATH"),
         library_path: env::var("LD_LIBRARY_PATH").ok(),
         outer_slack: TimingSlack::default(),
         environment: PASSED_ON
@@ -65,6 +62,28 @@ fn settings(folders: &Folders) -> Result<Settings, SettingsError> {
             .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
             .collect(),
     })
+}
+
+fn cargo() -> CargoSettings {
+    // What cargo told this test of its own crate is not meant for another build.
+    const OF_THIS_CRATE: [&str; 4] = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+    ];
+    let is_of_this_crate = |name: &OsString| {
+        let name = name.to_string_lossy();
+        OF_THIS_CRATE.iter().any(|start| name.starts_with(start))
+    };
+    CargoSettings {
+        program: path("CARGO"),
+        profile: chosen("KTSTR_SCHEDULER_PROFILE"),
+        hidden_variables: env::vars_os()
+            .map(|(name, _)| name)
+            .filter(is_of_this_crate)
+            .collect(),
+    }
 }
 
 const SCHEDULER: &str = "KTSTR_SCHEDULER";
@@ -77,7 +96,7 @@ pub fn scheduler_from_environment() -> Result<Option<PathBuf>, SettingsError> {
 
 /// The same for a test.
 pub(crate) fn scheduler_of_test() -> Result<Option<PathBuf>, SettingsError> {
-    scheduler(&Folders::of_test())
+    scheduler(&folders_of_test())
 }
 
 fn scheduler(folders: &Folders) -> Result<Option<PathBuf>, SettingsError> {
@@ -96,9 +115,23 @@ pub(crate) fn lost_coverage() -> Option<&'static str> {
 /// Where a test leaves its result.
 pub(crate) fn run_store() -> RunStore {
     match path(RUNS_DIR_ENV) {
-        Some(path) => RunStore::new(Folders::of_test().own(&path)),
-        None => RunStore::for_target_dir(&target_folder()),
+        Some(path) => RunStore::new(folders_of_test().own(&path)),
+        None => RunStore::choose(None, &target_folder()),
     }
+}
+
+/// The run that a test belongs to.
+pub(crate) fn run_id() -> Result<RunId, RunIdError> {
+    RunId::of_this_process(env::var_os(RUN_ID_ENV).as_deref())
+}
+
+/// The colours of what a test prints.
+pub(crate) fn palette() -> Palette {
+    Palette::for_stream(
+        std::io::stdout().is_terminal(),
+        env::var_os("NO_COLOR").as_deref(),
+        env::var_os("CLICOLOR_FORCE").as_deref(),
+    )
 }
 
 /// Where a test leaves its result if there is no room where it belongs.
@@ -109,6 +142,22 @@ pub(crate) fn unstored() -> Option<RunStore> {
 /// The value of a variable, if it has one.
 pub(crate) fn chosen(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// For a test: the folder of the shell that started cargo, if it is in the workspace; the workspace's root; the folder
+/// of the package.
+fn folders_of_test() -> Folders {
+    let shell = env::var_os("PWD").map(PathBuf::from);
+    Folders::around(own_workspace(), &working_folder(), shell)
+}
+
+/// The root of the workspace whose test this is, by the word of nextest or of cargo.
+fn own_workspace() -> PathBuf {
+    if let Some(root) = env::var_os("NEXTEST_WORKSPACE_ROOT") {
+        return root.into();
+    }
+    let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(working_folder, PathBuf::from);
+    workspace_root(&package)
 }
 
 fn parsed<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, SettingsError>

@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::environment::SettingsError;
+use crate::settings_error::SettingsError;
 
 /// Folders in which a relative path may start, the likeliest first.
 #[derive(Clone, Debug)]
@@ -19,14 +19,8 @@ impl Folders {
         Self(vec![working_folder()])
     }
 
-    /// For a test: the folder of the shell that started cargo, if it is in the workspace; the workspace's root; the
-    /// folder of the package.
-    pub(crate) fn of_test() -> Self {
-        let shell = env::var_os("PWD").map(PathBuf::from);
-        Self::around(own_workspace(), &working_folder(), shell)
-    }
-
-    fn around(root: PathBuf, working: &Path, shell: Option<PathBuf>) -> Self {
+    /// For a test of the workspace at `root`, run in `working`, by a shell whose folder was `shell`.
+    pub(crate) fn around(root: PathBuf, working: &Path, shell: Option<PathBuf>) -> Self {
         // A shell elsewhere is not the one that started this, or has told it another folder.
         let shell = shell.filter(|shell| shell.starts_with(&root) && shell.is_dir());
         let mut folders: Vec<PathBuf> = Vec::new();
@@ -68,22 +62,13 @@ impl Folders {
     }
 }
 
-fn working_folder() -> PathBuf {
+pub(crate) fn working_folder() -> PathBuf {
     env::current_dir().unwrap_or_default()
-}
-
-/// The root of the workspace whose test this is, by the word of nextest or of cargo.
-pub(crate) fn own_workspace() -> PathBuf {
-    if let Some(root) = env::var_os("NEXTEST_WORKSPACE_ROOT") {
-        return root.into();
-    }
-    let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(working_folder, PathBuf::from);
-    workspace_root(&package)
 }
 
 /// The root of the workspace that the package in `folder` belongs to: the nearest folder whose manifest says so, else
 /// the nearest with a lock file, else that of the package.
-fn workspace_root(folder: &Path) -> PathBuf {
+pub(crate) fn workspace_root(folder: &Path) -> PathBuf {
     let says_so = |folder: &&Path| {
         let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
         manifest

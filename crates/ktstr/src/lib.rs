@@ -27,6 +27,7 @@ mod folders;
 mod host_body;
 mod registry;
 mod scheduler;
+mod settings_error;
 
 /// Declares a test: a function `fn(ctx: &Ctx) -> Result<AssertResult>`, run as root in a virtual machine of
 /// its own. It is an ordinary `#[test]` for `cargo test` and nextest; `#[ignore]` works as usual.
@@ -158,7 +159,8 @@ pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use entry::enter_guest_if_pid1;
 pub use scheduler::Scheduler;
 
-pub use environment::{SettingsError, scheduler_from_environment, settings_from_environment};
+pub use environment::{scheduler_from_environment, settings_from_environment};
+pub use settings_error::SettingsError;
 
 /// What a test file needs, in one `use`.
 pub mod prelude {

@@ -1,6 +1,5 @@
 //! What an engine is, and the choice of one.
 
-use std::env;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -83,18 +82,6 @@ pub struct EngineOptions {
     /// The bit of APIC ids at which a microVM's LLC numbers begin, if it is higher than the CPUs of an LLC need:
     /// see [`Builder::llc_from_apic_id_bit`](ktstr_vmm::Builder::llc_from_apic_id_bit).
     pub apic_id_llc_bit: u32,
-}
-
-impl EngineOptions {
-    /// Reads `KTSTR_QEMU`; empty means unset. The rest is as by default.
-    pub fn from_env() -> Self {
-        Self {
-            qemu: env::var_os("KTSTR_QEMU")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
-            ..Self::default()
-        }
-    }
 }
 
 /// Why there is no engine.

@@ -1,6 +1,6 @@
 //! The name of a run: later runs sort later.
 
-use std::env;
+use std::ffi::OsStr;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
@@ -40,10 +40,10 @@ impl RunId {
         ))
     }
 
-    /// The run that this process belongs to: [`RUN_ID_ENV`], else one id for the life of the process.
-    pub fn of_this_process() -> Result<Self, RunIdError> {
+    /// The run that this process belongs to: what [`RUN_ID_ENV`] says, else one id for the life of the process.
+    pub fn of_this_process(told: Option<&OsStr>) -> Result<Self, RunIdError> {
         static OWN: OnceLock<RunId> = OnceLock::new();
-        match env::var_os(RUN_ID_ENV) {
+        match told {
             Some(text) if !text.is_empty() => text.to_string_lossy().parse(),
             _ => Ok(OWN
                 .get_or_init(|| Self::generate(SystemTime::now()))

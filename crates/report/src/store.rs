@@ -1,7 +1,6 @@
 //! The run store: a folder for each run, a sidecar for each test in it. Nothing in it is ever overwritten.
 
-use std::env;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -101,13 +100,9 @@ impl RunStore {
         Self { root: root.into() }
     }
 
-    /// The store of this process: [`RUNS_DIR_ENV`], else `ktstr/runs` in cargo's `target_dir`.
-    pub fn for_target_dir(target_dir: &Path) -> Self {
-        Self::choose(env::var_os(RUNS_DIR_ENV), target_dir)
-    }
-
-    fn choose(from_env: Option<OsString>, target_dir: &Path) -> Self {
-        match from_env {
+    /// The store at `named`, the value of [`RUNS_DIR_ENV`], else at `ktstr/runs` in cargo's `target_dir`.
+    pub fn choose(named: Option<&OsStr>, target_dir: &Path) -> Self {
+        match named {
             Some(dir) if !dir.is_empty() => Self::new(dir),
             _ => Self::new(target_dir.join("ktstr").join("runs")),
         }
@@ -334,10 +329,9 @@ mod tests {
     #[test]
     fn the_environment_decides_where_runs_are_kept_unless_it_is_empty() {
         let target = Path::new("/t");
-        let root = |from_env: Option<&str>| {
-            RunStore::choose(from_env.map(OsString::from), target)
-                .root()
-                .to_owned()
+        let root = |named: Option<&str>| {
+            let store = RunStore::choose(named.map(OsStr::new), target);
+            store.root().to_owned()
         };
         assert_eq!(root(None), Path::new("/t/ktstr/runs"));
         assert_eq!(root(Some("")), Path::new("/t/ktstr/runs"));

@@ -79,7 +79,10 @@ impl PhysRead for Memory {
 }
 
 fn initramfs() -> Vec<u8> {
-    let busybox = tools::static_busybox(&Cache::open(None).unwrap());
+    let busybox = tools::static_busybox(
+        &Cache::open_default(std::env::var_os).unwrap(),
+        std::env::var_os("PATH").as_deref(),
+    );
     let busybox = std::fs::read(busybox.expect("`cargo ktstr setup` was run")).unwrap();
     let mut archive = Vec::new();
     let folders = ["bin", "dev", "proc", "sys"].map(|name| (name, 0o040_755, &b""[..]));
@@ -112,7 +115,7 @@ struct Guest {
 impl Guest {
     /// With `slides`, the kernel is entered by its boot image, which moves it.
     fn boot(spec: &str, slides: bool) -> Self {
-        let cache = Cache::open(None).unwrap();
+        let cache = Cache::open_default(std::env::var_os).unwrap();
         let spec: KernelSpec = spec.parse().unwrap();
         let options = ResolveOptions::default();
         let kernel = resolve(Some(&spec), &cache, &options, &Lines::default()).unwrap();
@@ -125,10 +128,11 @@ impl Guest {
         let mut spec = MachineSpec::new(topology, 512, boot);
         spec.initrd = vec![InitrdPart::Bytes(initramfs().into())];
         spec.cmdline = vec!["sched_verbose".to_owned()];
-        let fetched = tools::find(&Cache::open(None).unwrap(), Tool::Qemu);
+        let fetched = tools::find(&Cache::open_default(std::env::var_os).unwrap(), Tool::Qemu);
         let options = EngineOptions {
             fetched_qemu: fetched.map(|qemu| qemu.program()),
-            ..EngineOptions::from_env()
+            qemu: std::env::var_os("KTSTR_QEMU").map(Into::into),
+            ..EngineOptions::default()
         };
         let tcg = choose(EngineKind::Tcg, &options).unwrap();
         let machine = tcg.engine.launch(&spec, Box::new(|_| ())).unwrap();

@@ -40,7 +40,9 @@ impl Facts {
                     || tools::find(cache, tools::Tool::Qemu)
                         .is_some_and(|qemu| qemu.try_out().is_ok())
             }
-            Evidence::Tool(tools::Tool::Busybox) => tools::static_busybox(cache).is_some(),
+            Evidence::Tool(tools::Tool::Busybox) => {
+                tools::static_busybox(cache, env::var_os("PATH").as_deref()).is_some()
+            }
             Evidence::Program(name) => has(name),
             Evidence::Header(name) => Path::new("/usr/include").join(name).is_file(),
         };

@@ -74,7 +74,7 @@ pub(crate) const EVERYTHING: [Tool; 8] = [
 
 /// Installs those of `needed` that are missing; without any it says nothing.
 pub(crate) fn setup(needed: &[Tool]) -> Result<()> {
-    let cache = Cache::open(None)?;
+    let cache = Cache::open_default(env::var_os)?;
     let mut facts = Facts::gather(needed, &cache);
     if facts.is_root && facts.has_apt {
         facts.effects = apt::effects(&facts.missing)?;

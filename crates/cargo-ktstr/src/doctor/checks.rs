@@ -1,6 +1,5 @@
 //! What the machine itself must have.
 
-use std::env;
 use std::fs;
 use std::num::NonZero;
 use std::path::Path;
@@ -10,7 +9,7 @@ use ktstr_machine::{EngineKind, EngineOptions};
 
 use super::Check;
 use crate::setup::State;
-use crate::{files, test};
+use crate::{environment, test};
 
 /// Memory that a test's machine takes when it declares none, with room for QEMU itself.
 const COMFORTABLE_MIB: u64 = 1024;
@@ -61,7 +60,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 pub(super) fn nextest() -> Check {
     let what = "cargo-nextest";
-    match test::nextest_version(&test::cargo()) {
+    match test::nextest_version(&environment::cargo()) {
         Ok(Some(version)) => Check::fine(what, version),
         Ok(None) => Check::missing(what, "not installed", test::NEXTEST_ADVICE),
         Err(error) => Check::missing(
@@ -130,7 +129,7 @@ pub(super) fn cpus() -> Check {
 pub(super) fn debian() -> Check {
     let what = "Debian kernels";
     let other = "other kernels can be given as a path";
-    if files::on_path("apt-get", env::var_os("PATH").as_deref()).is_none() {
+    if environment::on_path("apt-get").is_none() {
         return Check::note(
             what,
             "there is no apt-get, which `debian` kernels are fetched with",

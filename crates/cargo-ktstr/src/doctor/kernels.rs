@@ -4,18 +4,18 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use ktstr_kernels::{Cache, CacheError, Entry, Kernel, Listed};
+use ktstr_kernels::{CacheError, Entry, Kernel, Listed};
 use nix::sys::statvfs::statvfs;
 
 use super::Check;
-use crate::format;
+use crate::{environment, format};
 
 /// Space that fetching one kernel takes: packages, image, ELF file, modules.
 const KERNEL_BYTES: u64 = 300_000_000;
 
 /// The folder, then each kernel. `fetchable` says whether a kernel could be fetched.
 pub(super) fn all(fetchable: bool) -> Vec<Check> {
-    let cache = match Cache::open(None) {
+    let cache = match environment::cache() {
         Ok(cache) => cache,
         Err(error) => return vec![unusable(&error)],
     };

@@ -6,13 +6,12 @@ mod kernels;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use ktstr_kernels::Cache;
 use ktstr_report::ExitCode as Code;
 use serde_json::json;
 
 use crate::args::DoctorArgs;
 use crate::edge::Refusal;
-use crate::{format, output, setup};
+use crate::{environment, format, output, setup};
 
 /// How one thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +98,7 @@ fn tests_can_run(checks: &[Check]) -> bool {
 fn all() -> Vec<Check> {
     let debian = checks::debian();
     // One that can't be opened has nothing, and is a check of its own.
-    let cache = Cache::open(None).ok();
+    let cache = environment::cache().ok();
     let mut all = vec![
         checks::qemu(setup::qemu(cache.as_ref())),
         checks::kvm(),

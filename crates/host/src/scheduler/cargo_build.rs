@@ -1,6 +1,5 @@
 //! Building a scheduler with cargo.
 
-use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,8 +7,16 @@ use std::process::{Command, Output, Stdio};
 
 use serde::Deserialize;
 
-/// The variable that names the build profile of schedulers.
-const PROFILE: &str = "KTSTR_SCHEDULER_PROFILE";
+/// The cargo that builds schedulers, and how it is run.
+#[derive(Clone, Debug, Default)]
+pub struct CargoSettings {
+    /// The program, instead of `cargo` on `PATH`.
+    pub program: Option<PathBuf>,
+    /// Build profile of schedulers, instead of cargo's default.
+    pub profile: Option<String>,
+    /// Variables that a build doesn't get: what cargo told this process of its own crate.
+    pub hidden_variables: Vec<OsString>,
+}
 
 /// Lines of cargo's own output that an error quotes.
 const QUOTED_LINES: usize = 40;
@@ -98,7 +105,11 @@ struct BuildMessage {
 }
 
 /// Builds the program `binary` in the workspace of the crate in `manifest_dir`, and says where it is.
-pub(crate) fn build(binary: &str, manifest_dir: &Path) -> Result<PathBuf, BuildError> {
+pub(crate) fn build(
+    binary: &str,
+    manifest_dir: &Path,
+    settings: &CargoSettings,
+) -> Result<PathBuf, BuildError> {
     if !manifest_dir.is_dir() {
         return Err(BuildError::NoWorkspace {
             binary: binary.to_owned(),
@@ -106,7 +117,7 @@ pub(crate) fn build(binary: &str, manifest_dir: &Path) -> Result<PathBuf, BuildE
         });
     }
     let metadata = ["metadata", "--no-deps", "--format-version=1"].map(str::to_owned);
-    let output = cargo(binary, manifest_dir, &metadata)?;
+    let output = cargo(settings, binary, manifest_dir, &metadata)?;
     let package = package_of(binary, manifest_dir, &output.stdout)?;
     let mut arguments = vec![
         "build".to_owned(),
@@ -116,12 +127,10 @@ pub(crate) fn build(binary: &str, manifest_dir: &Path) -> Result<PathBuf, BuildE
         binary.to_owned(),
         "--message-format=json-render-diagnostics".to_owned(),
     ];
-    if let Ok(profile) = env::var(PROFILE)
-        && !profile.is_empty()
-    {
+    if let Some(profile) = &settings.profile {
         arguments.push(format!("--profile={profile}"));
     }
-    let output = cargo(binary, manifest_dir, &arguments)?;
+    let output = cargo(settings, binary, manifest_dir, &arguments)?;
     executable(binary, &String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
         BuildError::NoExecutable {
             binary: binary.to_owned(),
@@ -160,27 +169,23 @@ fn executable(binary: &str, messages: &str) -> Option<PathBuf> {
     })
 }
 
-fn cargo(binary: &str, folder: &Path, arguments: &[String]) -> Result<Output, BuildError> {
-    let program: PathBuf = env::var_os("CARGO")
-        .unwrap_or_else(|| OsString::from("cargo"))
-        .into();
+fn cargo(
+    settings: &CargoSettings,
+    binary: &str,
+    folder: &Path,
+    arguments: &[String],
+) -> Result<Output, BuildError> {
+    let program = settings
+        .program
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("cargo"));
     let mut command = Command::new(&program);
     command
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null());
-    // What cargo told this test of its own crate is not meant for another build.
-    for (name, _) in env::vars_os() {
-        let of_this_crate = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-        ];
-        let text = name.to_string_lossy();
-        if of_this_crate.iter().any(|start| text.starts_with(start)) {
-            command.env_remove(&name);
-        }
+    for name in &settings.hidden_variables {
+        command.env_remove(name);
     }
     let output = command.output().map_err(|source| BuildError::Run {
         binary: binary.to_owned(),
@@ -222,7 +227,12 @@ mod tests {
 
     #[test]
     fn fault_f7_a_workspace_that_moved_is_named_with_the_way_out() {
-        let error = build("scx_b", Path::new("/no/such/workspace/b")).expect_err("gone");
+        let error = build(
+            "scx_b",
+            Path::new("/no/such/workspace/b"),
+            &CargoSettings::default(),
+        )
+        .expect_err("gone");
         let text = error.to_string();
         assert!(
             text.contains("built in /no/such/workspace/b, which is not there"),

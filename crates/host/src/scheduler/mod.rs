@@ -4,6 +4,7 @@ mod cargo_build;
 mod watchdog;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use ktstr_kernels::Cache;
 use ktstr_kernels::tools;
 use ktstr_wire::{SchedulerJob, SchedulerStart, WatchdogJob};
 
-pub use cargo_build::BuildError;
+pub use cargo_build::{BuildError, CargoSettings};
 pub(crate) use watchdog::job as watchdog_job;
 
 use crate::initramfs::Include;
@@ -107,19 +108,24 @@ impl SchedulerPlan {
     }
 
     /// The file that the guest needs for it, built or found.
-    pub(crate) fn program(&self, cache: &Cache) -> Result<PathBuf, SchedulerError> {
+    pub(crate) fn program(
+        &self,
+        cache: &Cache,
+        cargo: &CargoSettings,
+        search_path: Option<&OsStr>,
+    ) -> Result<PathBuf, SchedulerError> {
         match &self.source {
             SchedulerSource::Cargo {
                 binary,
                 manifest_dir,
-            } => Ok(built(binary, manifest_dir)?),
+            } => Ok(built(binary, manifest_dir, cargo)?),
             SchedulerSource::Path(path) if path.is_file() => Ok(path.clone()),
             SchedulerSource::Path(path) => Err(SchedulerError::NoFile {
                 name: self.name.clone(),
                 path: path.clone(),
             }),
             // In a machine that is itself a host, it is where an outer host has put it.
-            SchedulerSource::Builtin { .. } => tools::static_busybox(cache)
+            SchedulerSource::Builtin { .. } => tools::static_busybox(cache, search_path)
                 .or_else(|| Some(PathBuf::from(SchedulerJob::SHELL)).filter(|path| path.is_file()))
                 .ok_or_else(|| SchedulerError::NoShell {
                     name: self.name.clone(),
@@ -183,7 +189,7 @@ fn in_guest(program: &Path) -> String {
 
 /// Builds a program once for all tests of this process. Other processes wait for cargo's own lock, and
 /// find nothing left to do.
-fn built(binary: &str, manifest_dir: &Path) -> Result<PathBuf, BuildError> {
+fn built(binary: &str, manifest_dir: &Path, cargo: &CargoSettings) -> Result<PathBuf, BuildError> {
     static BUILT: Mutex<Option<HashMap<(String, PathBuf), PathBuf>>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let built = built.get_or_insert_default();
@@ -191,7 +197,7 @@ fn built(binary: &str, manifest_dir: &Path) -> Result<PathBuf, BuildError> {
     if let Some(path) = built.get(&key) {
         return Ok(path.clone());
     }
-    let path = cargo_build::build(binary, manifest_dir)?;
+    let path = cargo_build::build(binary, manifest_dir, cargo)?;
     built.insert(key, path.clone());
     Ok(path)
 }
@@ -236,7 +242,11 @@ mod tests {
             source: SchedulerSource::Path("/no/such/scx".into()),
             ..plan(&[])
         }
-        .program(&Cache::open(Some(Path::new("/no/cache"))).expect("a cache"))
+        .program(
+            &Cache::open(Path::new("/no/cache")).expect("a cache"),
+            &CargoSettings::default(),
+            None,
+        )
         .expect_err("missing");
         assert_eq!(
             error.to_string(),

@@ -22,6 +22,7 @@ mod prune;
 mod store;
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -118,17 +119,41 @@ fn list_keys(known: &[String]) -> String {
 }
 
 impl Cache {
-    /// The cache at `root`, or at the default place: `$KTSTR_CACHE_DIR`, else `$XDG_CACHE_HOME/ktstr`, else
-    /// `~/.cache/ktstr`. The folder need not exist: nothing is made before something is stored.
-    pub fn open(root: Option<&Path>) -> Result<Self, CacheError> {
-        let root = match root {
-            Some(root) => root.to_owned(),
-            None => default_root()?,
-        };
+    /// The cache at `root`. The folder need not exist: nothing is made before something is stored.
+    pub fn open(root: &Path) -> Result<Self, CacheError> {
         // Absolute, because apt and others are run in other folders.
-        let root =
-            std::path::absolute(&root).map_err(|source| CacheError::Read { path: root, source })?;
+        let root = std::path::absolute(root).map_err(|source| CacheError::Read {
+            path: root.to_owned(),
+            source,
+        })?;
         Ok(Self { root })
+    }
+
+    /// The cache at its [default folder](Self::default_folder).
+    pub fn open_default(
+        variable: impl Fn(&'static str) -> Option<OsString>,
+    ) -> Result<Self, CacheError> {
+        let root = Self::default_folder(variable).ok_or(CacheError::NoFolder)?;
+        Self::open(&root)
+    }
+
+    /// The default folder: `$KTSTR_CACHE_DIR`, else `$XDG_CACHE_HOME/ktstr`, else `~/.cache/ktstr`. `variable` reads a
+    /// variable of the environment.
+    pub fn default_folder(variable: impl Fn(&'static str) -> Option<OsString>) -> Option<PathBuf> {
+        let set = |name| {
+            variable(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        // Without $HOME, the home of the user in passwd(5).
+        let home = || set("HOME").or_else(env::home_dir);
+        set("KTSTR_CACHE_DIR")
+            .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("ktstr")))
+            .or_else(|| {
+                home()
+                    .filter(|home| !home.as_os_str().is_empty())
+                    .map(|home| home.join(".cache/ktstr"))
+            })
     }
 
     /// The cache's own folder.
@@ -236,20 +261,4 @@ impl Cache {
 
 fn is_key(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.chars().all(is_key_char)
-}
-
-fn default_root() -> Result<PathBuf, CacheError> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("KTSTR_CACHE_DIR")
-        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("ktstr")))
-        .or_else(|| {
-            env::home_dir()
-                .filter(|home| !home.as_os_str().is_empty())
-                .map(|home| home.join(".cache/ktstr"))
-        })
-        .ok_or(CacheError::NoFolder)
 }

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use super::{Tool, find, is_program};
 use crate::cache::Cache;
 
-/// A busybox that runs without any library: where the distributions have it, else on `PATH`, else in the cache.
-pub fn static_busybox(cache: &Cache) -> Option<PathBuf> {
+/// A busybox that runs without any library: where the distributions have it, else in a folder of
+/// `search_path` (the value of `PATH`), else in the cache.
+pub fn static_busybox(cache: &Cache, search_path: Option<&OsStr>) -> Option<PathBuf> {
     let fixed = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
-    let on_path = on_path("busybox", env::var_os("PATH").as_deref());
+    let on_path = on_path("busybox", search_path);
     let fetched = || find(cache, Tool::Busybox).map(|fetched| fetched.program());
     fixed
         .into_iter()
@@ -31,6 +32,7 @@ fn on_path(name: &str, path: Option<&OsStr>) -> Vec<PathBuf> {
         .filter(|file| is_program(file))
         .collect()
 }
+
 /// Whether it is a 64-bit x86 program that names no interpreter (`PT_INTERP`, elf(5)), which a program with
 /// shared libraries would.
 pub fn is_static(file: &Path) -> io::Result<bool> {

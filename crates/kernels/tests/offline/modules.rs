@@ -16,7 +16,7 @@ fn kernel(scratch: &Path, modules: &[(&str, Vec<u8>)]) -> Kernel {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
-    let cache = Cache::open(Some(&scratch.join("cache"))).unwrap();
+    let cache = Cache::open(&scratch.join("cache")).unwrap();
     let spec = folder.to_str().unwrap().parse().unwrap();
     resolve(Some(&spec), &cache, &ResolveOptions::default(), &Quiet).unwrap()
 }

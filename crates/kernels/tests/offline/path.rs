@@ -13,7 +13,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(Some(&dir.path().join("cache"))).unwrap();
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
         Self { dir, cache }
     }
 

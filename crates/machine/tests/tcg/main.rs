@@ -30,10 +30,11 @@ fn tcg() -> Box<dyn Engine> {
 
 /// With the QEMU that was fetched, as whoever starts tests looks for it.
 fn options() -> EngineOptions {
-    let fetched = tools::find(&Cache::open(None).unwrap(), Tool::Qemu);
+    let fetched = tools::find(&Cache::open_default(std::env::var_os).unwrap(), Tool::Qemu);
     EngineOptions {
         fetched_qemu: fetched.map(|qemu| qemu.program()),
-        ..EngineOptions::from_env()
+        qemu: std::env::var_os("KTSTR_QEMU").map(Into::into),
+        ..EngineOptions::default()
     }
 }
 

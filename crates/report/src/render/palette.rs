@@ -1,6 +1,5 @@
 //! Colours, decided once.
 
-use std::env;
 use std::ffi::OsStr;
 
 use anstyle::{AnsiColor, Style};
@@ -39,19 +38,16 @@ impl Palette {
         faint: Style::new().dimmed(),
     };
 
-    /// The palette for a stream: colours if it is a terminal. `NO_COLOR` (<https://no-color.org>) turns
-    /// them off, else `CLICOLOR_FORCE` turns them on everywhere.
-    pub fn for_stream(is_terminal: bool) -> Self {
-        Self::choose(
-            is_terminal,
-            env::var_os("NO_COLOR").as_deref(),
-            env::var_os("CLICOLOR_FORCE").as_deref(),
-        )
-    }
-
-    fn choose(is_terminal: bool, no_color: Option<&OsStr>, force: Option<&OsStr>) -> Self {
+    /// The palette for a stream: colours if it is a terminal. `no_color` is the value of `NO_COLOR`
+    /// (<https://no-color.org>), which turns them off; else `clicolor_force`, that of `CLICOLOR_FORCE`, turns them on
+    /// everywhere.
+    pub fn for_stream(
+        is_terminal: bool,
+        no_color: Option<&OsStr>,
+        clicolor_force: Option<&OsStr>,
+    ) -> Self {
         let refused = no_color.is_some_and(|value| !value.is_empty());
-        let forced = force.is_some_and(|value| !value.is_empty() && value != "0");
+        let forced = clicolor_force.is_some_and(|value| !value.is_empty() && value != "0");
         if !refused && (forced || is_terminal) {
             Self::COLORED
         } else {
@@ -84,7 +80,7 @@ mod tests {
     #[test]
     fn a_terminal_gets_colours_unless_the_user_says_otherwise() {
         let choose = |terminal, no_color: Option<&str>, force: Option<&str>| {
-            Palette::choose(terminal, no_color.map(OsStr::new), force.map(OsStr::new))
+            Palette::for_stream(terminal, no_color.map(OsStr::new), force.map(OsStr::new))
                 == Palette::COLORED
         };
         assert!(choose(true, None, None));

@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ktstr_kernels::tools::{self, Tool};
-use ktstr_kernels::{Cache, Quiet, ResolveOptions};
+use ktstr_kernels::{Cache, KernelSpec, Quiet, ResolveOptions};
 use ktstr_report::{FailureKind, Outcome, Sidecar};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use victim::{Reported, Victim, cpu_ticks, is_qemu, kill, wait_until};
@@ -347,7 +347,10 @@ fn own_qemu() -> String {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_on_path = env::split_paths(&path).any(|folder| folder.join(name).is_file());
     let fetched = || {
-        let fetched = tools::find(&Cache::open(None).expect("a cache"), Tool::Qemu);
+        let fetched = tools::find(
+            &Cache::open_default(env::var_os).expect("a cache"),
+            Tool::Qemu,
+        );
         let program = fetched.expect("`cargo ktstr setup` was run").program();
         program.display().to_string()
     };
@@ -419,9 +422,14 @@ fn without_qemu_the_report_says_what_to_install() {
 /// The kernel that the other tests run on, as a folder whose config says that it has no virtio console.
 #[test]
 fn a_kernel_without_virtio_is_refused_before_it_boots() {
-    let cache = Cache::open(None).expect("a cache");
-    let kernel = ktstr_kernels::resolve(None, &cache, &ResolveOptions::from_env(), &Quiet)
-        .expect("a kernel");
+    let cache = Cache::open_default(env::var_os).expect("a cache");
+    let kernel = ktstr_kernels::resolve(
+        kernel_of_environment().as_ref(),
+        &cache,
+        &ResolveOptions::default(),
+        &Quiet,
+    )
+    .expect("a kernel");
     let config = kernel
         .config_text()
         .expect("readable")
@@ -468,7 +476,7 @@ fn a_full_cache_is_named_and_nothing_half_written_stays() {
         &[("KTSTR_CACHE_DIR", path), ("KTSTR_KERNEL", &kernel)],
         &words,
     );
-    let kept = Cache::open(Some(Path::new(path)))
+    let kept = Cache::open(Path::new(path))
         .expect("a cache")
         .list()
         .expect("readable");
@@ -477,9 +485,14 @@ fn a_full_cache_is_named_and_nothing_half_written_stays() {
 
 /// Path of the image that the other tests run on.
 fn own_kernel() -> String {
-    let cache = Cache::open(None).expect("a cache");
-    let kernel = ktstr_kernels::resolve(None, &cache, &ResolveOptions::from_env(), &Quiet)
-        .expect("a kernel");
+    let cache = Cache::open_default(env::var_os).expect("a cache");
+    let kernel = ktstr_kernels::resolve(
+        kernel_of_environment().as_ref(),
+        &cache,
+        &ResolveOptions::default(),
+        &Quiet,
+    )
+    .expect("a kernel");
     kernel.bzimage().expect("an image").display().to_string()
 }
 
@@ -524,6 +537,12 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = umount2(self.folder.path(), MntFlags::MNT_DETACH);
     }
+}
+
+/// What `KTSTR_KERNEL` names.
+fn kernel_of_environment() -> Option<KernelSpec> {
+    let settings = ktstr::settings_from_environment().expect("settings");
+    settings.kernel
 }
 
 fn entries(folder: impl AsRef<Path>) -> Vec<String> {
