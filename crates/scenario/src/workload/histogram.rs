@@ -1,82 +1,48 @@
 //! Times in bounded memory.
 
+use hdrhistogram::Histogram as Hdr;
 use ktstr_report::WakeLatency;
 
-/// Bits of a value that are kept below its highest one: buckets are at most 1/32 (3 %) wide.
-const PRECISION_BITS: u32 = 5;
-const PER_OCTAVE: usize = 1 << PRECISION_BITS;
+/// Decimal digits of a time that are kept: percentiles are right within 1 %.
+const DIGITS: u8 = 2;
 
-/// Values below this have a bucket each.
-const EXACT: u64 = 1 << (PRECISION_BITS + 1);
-
-const BUCKETS: usize = (u64::BITS - PRECISION_BITS) as usize * PER_OCTAVE + PER_OCTAVE;
-
-/// Counts times in buckets whose width grows with the time, so that percentiles are right within 3 % over
-/// the whole range, however many samples there are.
+/// Counts times, so that percentiles are right within 1 % over the whole range, however many samples there are.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram {
-    buckets: Vec<u64>,
-    samples: u64,
+    times_ns: Hdr<u64>,
     max_ns: u64,
 }
 
 impl Histogram {
     pub(super) fn new() -> Self {
+        // All buckets up to the largest time are made here (60 KB), so that recording allocates nothing.
+        let times_ns = Hdr::new_with_max(u64::MAX, DIGITS);
         Self {
-            buckets: vec![0; BUCKETS],
-            samples: 0,
+            times_ns: times_ns.expect("constant bounds"),
             max_ns: 0,
         }
     }
 
     pub(super) fn record(&mut self, time_ns: u64) {
-        self.buckets[bucket(time_ns)] += 1;
-        self.samples += 1;
+        self.times_ns.saturating_record(time_ns);
         self.max_ns = self.max_ns.max(time_ns);
     }
 
     pub(super) fn summary(&self) -> WakeLatency {
         WakeLatency {
-            samples: self.samples,
-            p50_ns: self.percentile(50),
-            p99_ns: self.percentile(99),
+            samples: self.times_ns.len(),
+            p50_ns: self.percentile(50.0),
+            p99_ns: self.percentile(99.0),
             max_ns: self.max_ns,
         }
     }
 
     /// The time that `percent` of the samples don't exceed: the top of its bucket, but never more than the
     /// largest sample. 0 without samples.
-    fn percentile(&self, percent: u64) -> u64 {
-        let rank = (u128::from(self.samples) * u128::from(percent)).div_ceil(100);
-        let mut seen = 0_u128;
-        for (index, count) in self.buckets.iter().enumerate() {
-            seen += u128::from(*count);
-            if seen >= rank && *count > 0 {
-                return top(index).min(self.max_ns);
-            }
-        }
-        0
+    fn percentile(&self, percent: f64) -> u64 {
+        let top = self.times_ns.value_at_percentile(percent);
+        top.min(self.max_ns)
     }
-}
-
-fn bucket(value: u64) -> usize {
-    if value < EXACT {
-        return usize::try_from(value).unwrap_or(0);
-    }
-    let shift = value.ilog2() - PRECISION_BITS;
-    // The top PRECISION_BITS + 1 bits, from PER_OCTAVE to 2 * PER_OCTAVE - 1.
-    let head = usize::try_from(value >> shift).unwrap_or(0);
-    shift as usize * PER_OCTAVE + head
-}
-
-/// The largest value of a bucket.
-fn top(index: usize) -> u64 {
-    if index < PER_OCTAVE * 2 {
-        return index as u64;
-    }
-    let shift = index / PER_OCTAVE - 1;
-    let head = (index - shift * PER_OCTAVE) as u64;
-    (head << shift) | ((1 << shift) - 1)
 }
 
 #[cfg(test)]
@@ -92,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn percentiles_are_within_one_part_in_32(mut times in prop::collection::vec(any::<u64>(), 1..200)) {
+        fn percentiles_are_within_one_part_in_a_hundred(mut times in prop::collection::vec(any::<u64>(), 1..200)) {
             let mut histogram = Histogram::new();
             for &time in &times {
                 histogram.record(time);
@@ -103,7 +69,7 @@ mod tests {
             prop_assert_eq!(summary.samples, times.len() as u64);
             prop_assert_eq!(summary.max_ns, times[times.len() - 1]);
             for (found, exact) in [(summary.p50_ns, rank(50)), (summary.p99_ns, rank(99))] {
-                prop_assert!(found >= exact && found - exact <= exact / 32, "{found} for {exact}");
+                prop_assert!(found >= exact && found - exact <= exact / 100, "{found} for {exact}");
             }
         }
     }
