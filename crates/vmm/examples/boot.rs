@@ -3,7 +3,7 @@
 //!     boot KERNEL INITRD TOPOLOGY MEMORY_MIB CMDLINE
 //!
 //! With `LOOK_EVERY_S` set, the machine is paused that often and its registers are shown; with `COPY`, the
-//! images are copied instead of mapped. COM1 goes to standard output. What comes from the frames port is
+//! images are copied instead of mapped. COM1 goes to standard output. What comes from the port `example` is
 //! printed in a line of its own, and each time sent back to the guest.
 
 use std::fs::File;
@@ -13,7 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, InitrdPart, NodeMemory, Stream};
+use ktstr_vmm::{Builder, InitrdPart, NodeMemory, PortKind, Stream};
+
+/// Name of the port in the guest.
+const PORT_NAME: &str = "example";
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -30,7 +33,8 @@ fn main() -> Result<(), Failure> {
         .collect::<io::Result<Vec<_>>>()?;
     let mut builder = Builder::new(topology, nodes, File::open(kernel)?)
         .initrd(InitrdPart::File(File::open(initrd)?))
-        .cmdline(cmdline);
+        .cmdline(cmdline)
+        .port(1, PortKind::Named(PORT_NAME.to_owned()));
     if std::env::var_os("COPY").is_none() {
         builder = builder.immutable_images();
     }
@@ -50,8 +54,8 @@ fn main() -> Result<(), Failure> {
             let _ = io::copy(&mut &com1, &mut io::stdout());
         }));
     }
-    if let Some(frames) = machine.take_stream(Stream::Frames) {
-        readers.push(thread::spawn(move || echo(&frames)));
+    if let Some(port) = machine.take_stream(Stream::Port(1)) {
+        readers.push(thread::spawn(move || echo(&port)));
     }
     let look_every: Option<u32> = std::env::var("LOOK_EVERY_S")
         .ok()
@@ -76,11 +80,11 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn echo(mut frames: &UnixStream) {
+fn echo(mut port: &UnixStream) {
     let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = frames.read(&mut buffer) {
-        println!("frames: {:?}", String::from_utf8_lossy(&buffer[..count]));
-        if frames.write_all(&buffer[..count]).is_err() {
+    while let Ok(count @ 1..) = port.read(&mut buffer) {
+        println!("port: {:?}", String::from_utf8_lossy(&buffer[..count]));
+        if port.write_all(&buffer[..count]).is_err() {
             return;
         }
     }

@@ -1,5 +1,6 @@
 //! Building a machine and starting it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -21,8 +22,9 @@ use crate::arch::{layout, ram, vcpu};
 use crate::devices::Devices;
 use crate::devices::pci::PciBus;
 use crate::devices::serial::{PATIENCE, SerialPort};
-use crate::devices::virtio::console::Console;
-use crate::devices::virtio::pci::VirtioPci;
+use crate::devices::virtio::console::{Console, PortKind};
+use crate::devices::virtio::device::VirtioDevice;
+use crate::devices::virtio::pci::{VirtioFunction, VirtioPci};
 use crate::devices::virtio::worker::Worker;
 use crate::end::End;
 use crate::gate::Gate;
@@ -137,7 +139,7 @@ pub struct Builder {
     initrd: Vec<InitrdPart>,
     cmdline: String,
     images: Images,
-    shell: bool,
+    ports: BTreeMap<u32, PortKind>,
     host_cpus: Vec<u32>,
     llc_from_bit: u32,
 }
@@ -154,7 +156,7 @@ impl Builder {
             initrd: Vec::new(),
             cmdline: String::new(),
             images: Images::default(),
-            shell: false,
+            ports: BTreeMap::new(),
             host_cpus: Vec::new(),
             llc_from_bit: 0,
         }
@@ -192,10 +194,11 @@ impl Builder {
         self
     }
 
-    /// Whether the console has port 0, `/dev/hvc0`.
+    /// Gives the console a port with this number, below [`MAX_PORTS`](crate::MAX_PORTS). A machine without any has no
+    /// console.
     #[must_use]
-    pub fn shell(mut self, shell: bool) -> Self {
-        self.shell = shell;
+    pub fn port(mut self, number: u32, kind: PortKind) -> Self {
+        self.ports.insert(number, kind);
         self
     }
 
@@ -333,39 +336,60 @@ impl Builder {
         };
         let (com1, com1_ours) = serial(layout::COM1_IRQ)?;
         let (com2, com2_ours) = serial(layout::COM2_IRQ)?;
-        let (frames, frames_ours) = pair()?;
-        let (shell, shell_ours) = if self.shell {
-            let (guest, ours) = pair()?;
-            (Some(guest), Some(ours))
-        } else {
-            (None, None)
+        let mut streams = Streams {
+            com1: Some(com1_ours),
+            com2: Some(com2_ours),
+            ports: BTreeMap::new(),
         };
-        let console =
-            Console::new(shell, Some(frames)).map_err(host("set up the console's ports"))?;
         let wake = WakeEvent::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(Arc::new)
-            .map_err(|errno| host("make an event for the console")(errno.into()))?;
-        let sink = Arc::new(KvmMsi {
-            vm: Arc::clone(vm),
-            interrupts,
-        });
-        let console = Arc::new(Mutex::new(VirtioPci::new(console, sink, Arc::clone(&wake))));
-        let worker = Worker::new(Arc::clone(&console), ram.clone(), wake);
+            .map_err(|errno| host("make an event for the devices")(errno.into()))?;
+        let mut bus = VirtioBus {
+            pci: PciBus::new(),
+            functions: Vec::new(),
+            sink: Arc::new(KvmMsi {
+                vm: Arc::clone(vm),
+                interrupts,
+            }),
+            wake,
+        };
+        if !self.ports.is_empty() {
+            let mut ports = Vec::new();
+            for (&number, kind) in &self.ports {
+                let (guest, ours) = pair()?;
+                ports.push((number, kind.clone(), guest));
+                streams.ports.insert(number, ours);
+            }
+            bus.add(Console::new(ports).map_err(host("set up the console's ports"))?);
+        }
+        let worker = Worker::new(bus.functions, ram.clone(), bus.wake);
         let devices = Arc::new(Devices {
             com1,
             com2,
-            pci: Mutex::new(PciBus::new()),
-            console,
+            pci: bus.pci,
             io_apic: (interrupts == Interrupts::WideIds)
                 .then(|| Mutex::new(IoApic::new(Box::new(KvmLines(Arc::clone(vm)))))),
         });
-        let streams = Streams {
-            com1: Some(com1_ours),
-            com2: Some(com2_ours),
-            shell: shell_ours,
-            frames: Some(frames_ours),
-        };
         Ok((devices, streams, worker))
+    }
+}
+
+/// The bus, while devices are added.
+struct VirtioBus {
+    pci: PciBus,
+    functions: Vec<Arc<Mutex<dyn VirtioFunction>>>,
+    sink: Arc<KvmMsi>,
+    wake: Arc<WakeEvent>,
+}
+
+impl VirtioBus {
+    fn add(&mut self, device: impl VirtioDevice + 'static) {
+        let index = u32::try_from(self.functions.len()).unwrap_or(u32::MAX);
+        let sink = Arc::clone(&self.sink);
+        let function = VirtioPci::new(device, index, sink, Arc::clone(&self.wake));
+        let function = Arc::new(Mutex::new(function));
+        self.pci.add(Arc::clone(&function) as _);
+        self.functions.push(function);
     }
 }
 
@@ -373,7 +397,7 @@ fn host(action: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Host { action, source }
 }
 
-/// Starts the machine's thread: it serves the console, and cleans up after the end.
+/// Starts the machine's thread: it serves the devices, and cleans up after the end.
 fn supervise(
     machine: &mut MicroVm,
     devices: Arc<Devices>,

@@ -1,5 +1,6 @@
 //! A machine that runs.
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -27,10 +28,8 @@ pub enum Stream {
     Com1,
     /// Output of the second serial port. What is written to it is not read.
     Com2,
-    /// Port 0 of the console, `/dev/hvc0` in the guest. Only on machines that asked for it.
-    Shell,
-    /// Port 1 of the console, by name [`FRAMES_PORT_NAME`](crate::FRAMES_PORT_NAME).
-    Frames,
+    /// The port of the console with this number.
+    Port(u32),
 }
 
 /// Our ends of the streams, until they are taken.
@@ -38,8 +37,8 @@ pub enum Stream {
 pub(crate) struct Streams {
     pub(crate) com1: Option<UnixStream>,
     pub(crate) com2: Option<UnixStream>,
-    pub(crate) shell: Option<UnixStream>,
-    pub(crate) frames: Option<UnixStream>,
+    /// By number.
+    pub(crate) ports: BTreeMap<u32, UnixStream>,
 }
 
 /// Why a running machine did not do as told.
@@ -115,8 +114,7 @@ impl MicroVm {
         match stream {
             Stream::Com1 => self.streams.com1.take(),
             Stream::Com2 => self.streams.com2.take(),
-            Stream::Shell => self.streams.shell.take(),
-            Stream::Frames => self.streams.frames.take(),
+            Stream::Port(number) => self.streams.ports.remove(&number),
         }
     }
 

@@ -12,11 +12,12 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
 
 use crate::arch::registers::VcpuRegisters;
 use crate::arch::vcpu::{program_counter, program_counter_unless_reset};
-use crate::devices::{Devices, lock};
+use crate::devices::Devices;
 use crate::end::End;
 use crate::gate::{Gate, Order};
 use crate::kick::install_kick_handler;
 use crate::kvm_run::internal_error;
+use crate::lock::lock;
 use crate::realtime::{self, VcpuPlacement};
 use crate::setup_times::FirstRun;
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, NodeMemory, Unusable, can_dedicate};
+use ktstr_vmm::{Builder, NodeMemory, PortKind, Unusable, can_dedicate};
 
 use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
@@ -14,7 +14,7 @@ use crate::cmdline;
 use crate::engine::{Engine, EngineOptions, LaunchError, OnEnd};
 use crate::initrd;
 use crate::limits::check_memory;
-use crate::machine::Machine;
+use crate::machine::{Machine, Port};
 use crate::performance;
 use crate::spec::{MachineSpec, SpecError, open_input};
 
@@ -151,9 +151,12 @@ impl Engine for KvmEngine {
         let mut builder = Builder::new(spec.topology, nodes, inputs.kernel)
             .numa(spec.numa.clone())
             .cmdline(inputs.cmdline)
-            .shell(spec.interactive_console)
+            .port(1, PortKind::Named(Port::FRAMES_NAME.to_owned()))
             .dedicated(spec.host_cpus.clone())
             .llc_from_apic_id_bit(self.apic_id_llc_bit);
+        if spec.interactive_console {
+            builder = builder.port(0, PortKind::Console);
+        }
         if spec.immutable_files {
             builder = builder.immutable_images();
         }

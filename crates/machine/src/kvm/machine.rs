@@ -62,8 +62,8 @@ impl Machine for KvmMachine {
 
     fn take_port(&mut self, port: Port) -> Option<UnixStream> {
         self.shared.vm().take_stream(match port {
-            Port::Shell => Stream::Shell,
-            Port::Frames => Stream::Frames,
+            Port::Shell => Stream::Port(0),
+            Port::Frames => Stream::Port(1),
         })
     }
 

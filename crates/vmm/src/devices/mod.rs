@@ -1,31 +1,30 @@
 //! The devices, and which of them answers at a port or address.
 
+mod config_space;
 pub(crate) mod pci;
 pub(crate) mod serial;
 pub(crate) mod virtio;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use crate::arch::io_apic::IoApic;
-use crate::arch::layout::{
-    APIC_BYTES, COM_PORTS, COM1_PORT, COM2_PORT, IO_APIC, PCI_ECAM, PCI_ECAM_BYTES,
-};
+use crate::arch::layout::{APIC_BYTES, COM_PORTS, COM1_PORT, COM2_PORT, IO_APIC};
 use crate::arch::power;
 use crate::end::End;
+use crate::lock::lock;
 use pci::PciBus;
 use serial::SerialPort;
-use virtio::pci::VirtioPci;
 
 /// What a read gives where no device is.
 const NOTHING: u8 = 0xff;
 
-/// All devices of a machine. Where two are locked, the console is locked first. Every call is short and returns; none waits for the guest.
+/// All devices of a machine, each behind a lock of its own. Every call is short and returns; none waits for the
+/// guest.
 #[derive(Debug)]
 pub(crate) struct Devices {
     pub(crate) com1: Mutex<SerialPort>,
     pub(crate) com2: Mutex<SerialPort>,
-    pub(crate) pci: Mutex<PciBus>,
-    pub(crate) console: Arc<Mutex<VirtioPci>>,
+    pub(crate) pci: PciBus,
     /// Unless KVM's serves the machine.
     pub(crate) io_apic: Option<Mutex<IoApic>>,
 }
@@ -37,10 +36,7 @@ impl Devices {
         match port {
             _ if in_com(port, COM1_PORT) => lock(&self.com1).read(port - COM1_PORT, data),
             _ if in_com(port, COM2_PORT) => lock(&self.com2).read(port - COM2_PORT, data),
-            _ if PciBus::has_port(port) => {
-                let console = lock(&self.console);
-                lock(&self.pci).port_read(&console, port, data);
-            }
+            _ if PciBus::has_port(port) => self.pci.port_read(port, data),
             _ => power::port_read(port, data),
         }
     }
@@ -56,8 +52,7 @@ impl Devices {
                     return end;
                 }
                 if PciBus::has_port(port) {
-                    let mut console = lock(&self.console);
-                    lock(&self.pci).port_write(&mut console, port, data);
+                    self.pci.port_write(port, data);
                 }
             }
         }
@@ -70,11 +65,7 @@ impl Devices {
         if let Some((io_apic, into)) = self.io_apic_at(gpa) {
             return lock(io_apic).read(into, data);
         }
-        let console = lock(&self.console);
-        match in_ecam(gpa) {
-            Some(into) => lock(&self.pci).ecam_read(&console, into, data),
-            None => console.mmio_read(gpa, data),
-        }
+        self.pci.mmio_read(gpa, data);
     }
 
     /// A write to an address that is not RAM.
@@ -82,11 +73,7 @@ impl Devices {
         if let Some((io_apic, into)) = self.io_apic_at(gpa) {
             return lock(io_apic).write(into, data);
         }
-        let mut console = lock(&self.console);
-        match in_ecam(gpa) {
-            Some(into) => PciBus::ecam_write(&mut console, into, data),
-            None => console.mmio_write(gpa, data),
-        }
+        self.pci.mmio_write(gpa, data);
     }
 
     /// The I/O APIC of ours, and how far `gpa` is into it.
@@ -99,16 +86,4 @@ impl Devices {
 
 fn in_com(port: u16, first: u16) -> bool {
     (first..first + COM_PORTS).contains(&port)
-}
-
-/// How far `gpa` is into PCI configuration space; `None` if it isn't in it.
-fn in_ecam(gpa: u64) -> Option<u64> {
-    gpa.checked_sub(PCI_ECAM)
-        .filter(|into| *into < PCI_ECAM_BYTES)
-}
-
-/// Takes the lock also after a panic in another thread: the machine is being ended then, and a device has
-/// no state that could do harm.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use arbitrary::{Result, Unstructured};
 
 use crate::arch::io_apic::{IoApic, Lines, Message, PINS};
-use crate::devices::lock;
+use crate::lock::lock;
 
 /// Registers by their distance from the address.
 const SELECT: u64 = 0x00;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use arbitrary::{Result, Unstructured};
 
 use crate::arch::layout::{COM1_PORT, COM2_PORT};
-use crate::devices::virtio::driver::Driver;
+use crate::devices::virtio::driver::{ConsoleDriver, Driver};
 
 /// Registers of a 16550, and the bits that decide where data goes.
 const DATA: u16 = 0;
@@ -22,7 +22,7 @@ const SURELY_HELD: usize = 64;
 /// A stream of register accesses and of what the host does. Registers read back, what the guest sends comes
 /// out in order, all of it if the host reads, and a port works again once the host reads again.
 pub fn serial(input: &[u8]) {
-    let mut driver = Driver::new();
+    let mut driver = ConsoleDriver::new();
     let [com1, com2] = driver.coms.take().expect("the streams of the two ports");
     let mut ports = [
         Port::new(&driver, COM1_PORT, com1),

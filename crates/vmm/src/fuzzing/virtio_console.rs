@@ -7,8 +7,8 @@ use arbitrary::{Result, Unstructured};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::arch::layout::{PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA, PCI_ECAM, PCI_WINDOW};
-use crate::devices::lock;
-use crate::devices::virtio::driver::{Driver, PAGE, RAM_BYTES, queue_at};
+use crate::devices::virtio::driver::{ConsoleDriver, Driver, PAGE, RAM_BYTES, queue_at};
+use crate::lock::lock;
 
 /// Offsets in the BAR of the queues' doorbells, and in configuration space of the BAR.
 const NOTIFY: u64 = 0x3000;
@@ -22,7 +22,7 @@ const FRAMES_OUT_VECTOR: u32 = 6;
 /// keeps its identity; and after a reset a driver that behaves is served, whatever was before.
 pub fn virtio_console(input: &[u8]) {
     let mut guest = Guest {
-        driver: Driver::new(),
+        driver: ConsoleDriver::new(),
         frames_gone: false,
     };
     let identity = guest.driver.config(1, 0);
@@ -33,7 +33,7 @@ pub fn virtio_console(input: &[u8]) {
 }
 
 struct Guest {
-    driver: Driver,
+    driver: ConsoleDriver,
     /// The host's end of the frames' port was closed.
     frames_gone: bool,
 }

@@ -1,42 +1,36 @@
 //! The console device: its ports, and the messages by which they come and go (Virtio 1.2, section 5.3).
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 
-use virtio_queue::{Queue, QueueT};
+use virtio_queue::{Error, Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
 use super::chain::Chain;
-use super::port::{Moved, Port};
+use super::device::{MAX_QUEUES, Progress, VERSION_1, VirtioDevice, Wait};
+use super::port::Port;
 
-/// Ports that the device may have.
-pub(crate) const PORTS: usize = 2;
-/// As the guest reads it.
-const PORT_COUNT: u8 = 2;
-/// Two queues a port, and two for control messages.
-pub(crate) const QUEUES: usize = 2 * PORTS + 2;
-/// As the guest reads it.
-pub(super) const QUEUE_COUNT: u16 = 6;
-/// Size of `struct virtio_console_config`.
-pub(super) const CONFIG_STRUCT_BYTES: u32 = 12;
+/// Ports that a console may have, numbered from 0 on.
+pub const MAX_PORTS: u32 = 16;
 
-const _: () = assert!(PORT_COUNT as usize == PORTS && QUEUE_COUNT as usize == QUEUES);
+const _: () = assert!(2 * MAX_PORTS + 2 <= MAX_QUEUES as u32);
 
-/// `VIRTIO_F_VERSION_1` and `VIRTIO_CONSOLE_F_MULTIPORT`.
-pub(crate) const FEATURES: u64 = 1 << 32 | 1 << 1;
+/// `VIRTIO_CONSOLE_F_MULTIPORT`.
+const MULTIPORT: u64 = 1 << 1;
 
-/// Queues of control messages; those of port 0 come before, those of port 1 after them.
+/// Queues of control messages; those of port 0 come before, those of the others after them.
 const CONTROL_RECEIVE: usize = 2;
 const CONTROL_TRANSMIT: usize = 3;
 
-/// Port of the shell, a console of the guest.
-const SHELL: usize = 0;
-/// Port of the frames, by name.
-const FRAMES: usize = 1;
-
-/// What the guest reads in `/sys/class/virtio-ports/vport*p1/name`.
-pub const FRAMES_PORT_NAME: &str = "ktstr.frames";
+/// What a port of the console is to the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortKind {
+    /// A terminal: `/dev/hvc0` for the first.
+    Console,
+    /// A byte stream, with what the guest reads in `/sys/class/virtio-ports/vport*/name`.
+    Named(String),
+}
 
 /// Events of control messages.
 const DEVICE_READY: u16 = 0;
@@ -51,94 +45,68 @@ const MAX_MESSAGES: usize = 64;
 /// Control messages taken in one go.
 const CONTROL_AT_ONCE: usize = 64;
 
-/// What came of one round.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Done {
-    /// By queue: the guest got a buffer back.
-    pub(super) used: [bool; QUEUES],
-    /// There is more to do at once.
-    pub(super) more: bool,
-    /// A queue of the guest doesn't lie in RAM, or has what was not offered: the device needs a reset.
-    pub(super) broken: bool,
+/// A port, and what the guest is told of it.
+#[derive(Debug)]
+struct Numbered {
+    port: Port,
+    kind: PortKind,
 }
 
 /// The device behind the transport.
 #[derive(Debug)]
 pub(crate) struct Console {
-    ports: [Option<Port>; PORTS],
+    /// By number. A port that is not there still has its queues.
+    ports: Vec<Option<Numbered>>,
     messages: VecDeque<Vec<u8>>,
+    /// `struct virtio_console_config`.
+    config: [u8; 12],
 }
 
 impl Console {
-    /// With our ends of the two ports; a port without one is not there.
-    pub(crate) fn new(
-        shell: Option<UnixStream>,
-        frames: Option<UnixStream>,
-    ) -> std::io::Result<Self> {
+    /// With a port of each number that is given, which must be below [`MAX_PORTS`], and our end of its stream.
+    pub(crate) fn new(ports: Vec<(u32, PortKind, UnixStream)>) -> io::Result<Self> {
+        let mut numbered = Vec::new();
+        for (number, kind, stream) in ports {
+            let index = number.min(MAX_PORTS - 1) as usize;
+            if numbered.len() <= index {
+                numbered.resize_with(index + 1, || None);
+            }
+            let port = Port::new(stream)?;
+            numbered[index] = Some(Numbered { port, kind });
+        }
+        // Columns and rows unused, the number of ports, emergency write unused.
+        let mut config = [0; 12];
+        config[4..8].copy_from_slice(&u32::try_from(numbered.len()).unwrap_or(0).to_le_bytes());
         Ok(Self {
-            ports: [
-                shell.map(Port::new).transpose()?,
-                frames.map(Port::new).transpose()?,
-            ],
+            ports: numbered,
             messages: VecDeque::new(),
+            config,
         })
     }
 
-    /// `struct virtio_console_config`: columns and rows unused, the number of ports, emergency write
-    /// unused.
-    pub(super) fn config() -> [u8; 12] {
-        let mut bytes = [0; 12];
-        bytes[4] = PORT_COUNT;
-        bytes
+    fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().flatten().map(|numbered| &numbered.port)
+    }
+}
+
+impl VirtioDevice for Console {
+    const ID: u16 = 3;
+    /// Simple communication controller, other.
+    const PCI_CLASS: [u8; 3] = [0x00, 0x80, 0x07];
+
+    /// Without the ports the device can't speak, so both are needed.
+    fn features(&self) -> u64 {
+        VERSION_1 | MULTIPORT
     }
 
-    /// Each port's stream, whether to wait until it is readable, whether until it is writable.
-    pub(super) fn waits(&self) -> impl Iterator<Item = (Arc<UnixStream>, bool, bool)> + '_ {
-        let ports = self.ports.iter().flatten();
-        ports.map(|port| (port.stream(), port.wants_read(), port.wants_write()))
+    /// Two for each port, and two for control messages.
+    fn queue_count(&self) -> u16 {
+        let ports = u16::try_from(self.ports.len()).unwrap_or(0);
+        2 * ports.max(1) + 2
     }
 
-    /// Whether something that the guest has sent waits for the host to read.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.ports.iter().flatten().any(Port::wants_write)
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.messages.clear();
-        self.ports.iter_mut().flatten().for_each(Port::reset);
-    }
-
-    pub(super) fn process(
-        &mut self,
-        queues: &mut [Queue; QUEUES],
-        memory: &GuestMemoryMmap,
-    ) -> Done {
-        let mut done = Done::default();
-        for (index, queue) in queues.iter_mut().enumerate() {
-            if !queue.ready() {
-                continue;
-            }
-            let moved = if queue.is_valid(memory) {
-                self.process_queue(index, queue, memory)
-            } else {
-                Err(virtio_queue::Error::QueueNotReady)
-            };
-            match moved {
-                Ok(moved) => {
-                    done.used[index] = moved.used;
-                    done.more |= moved.more;
-                }
-                Err(_) => done.broken = true,
-            }
-        }
-        // The answers to what was just read, if the queue for them came first.
-        if !self.messages.is_empty() && queues[CONTROL_RECEIVE].ready() && !done.broken {
-            match self.send_control(&mut queues[CONTROL_RECEIVE], memory) {
-                Ok(moved) => done.used[CONTROL_RECEIVE] |= moved.used,
-                Err(_) => done.broken = true,
-            }
-        }
-        done
+    fn config(&self) -> &[u8] {
+        &self.config
     }
 
     fn process_queue(
@@ -146,19 +114,15 @@ impl Console {
         index: usize,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
-    ) -> Result<Moved, virtio_queue::Error> {
-        match index {
+    ) -> Result<Progress, Error> {
+        let port = match index {
             CONTROL_RECEIVE => return self.send_control(queue, memory),
             CONTROL_TRANSMIT => return self.take_control(queue, memory),
-            _ => {}
-        }
-        let port = if index < CONTROL_RECEIVE {
-            SHELL
-        } else {
-            FRAMES
+            0 | 1 => 0,
+            _ => index / 2 - 1,
         };
-        let Some(port) = &mut self.ports[port] else {
-            return Ok(Moved::default());
+        let Some(Some(Numbered { port, .. })) = self.ports.get_mut(port) else {
+            return Ok(Progress::default());
         };
         if index.is_multiple_of(2) {
             port.receive(queue, memory)
@@ -167,13 +131,35 @@ impl Console {
         }
     }
 
+    fn reset(&mut self) {
+        self.messages.clear();
+        for numbered in self.ports.iter_mut().flatten() {
+            numbered.port.reset();
+        }
+    }
+
+    /// The answers to what was just read, if the queue for them came first.
+    fn again(&self) -> Option<usize> {
+        (!self.messages.is_empty()).then_some(CONTROL_RECEIVE)
+    }
+
+    fn waits(&self) -> Vec<Wait> {
+        self.ports().filter_map(Port::wait).collect()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.ports().any(Port::is_blocked)
+    }
+}
+
+impl Console {
     /// Gives the guest the messages that wait.
     fn send_control(
         &mut self,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
-    ) -> Result<Moved, virtio_queue::Error> {
-        let mut moved = Moved::default();
+    ) -> Result<Progress, Error> {
+        let mut progress = Progress::default();
         while let Some(message) = self.messages.front() {
             let Some(chain) = Chain::pop(queue, memory)? else {
                 break;
@@ -181,9 +167,9 @@ impl Console {
             let written = chain.write(message);
             self.messages.pop_front();
             queue.add_used(memory, chain.head(), u32::try_from(written).unwrap_or(0))?;
-            moved.used = true;
+            progress.used = true;
         }
-        Ok(moved)
+        Ok(progress)
     }
 
     /// Takes messages from the guest.
@@ -191,21 +177,21 @@ impl Console {
         &mut self,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
-    ) -> Result<Moved, virtio_queue::Error> {
-        let mut moved = Moved::default();
+    ) -> Result<Progress, Error> {
+        let mut progress = Progress::default();
         for _ in 0..CONTROL_AT_ONCE {
             let Some(chain) = Chain::pop(queue, memory)? else {
-                return Ok(moved);
+                return Ok(progress);
             };
             let mut message = [0; 8];
             if chain.read(0, &mut message) == message.len() {
                 self.handle_control(message);
             }
             queue.add_used(memory, chain.head(), 0)?;
-            moved.used = true;
+            progress.used = true;
         }
-        moved.more = true;
-        Ok(moved)
+        progress.more = true;
+        Ok(progress)
     }
 
     /// `struct virtio_console_control`: port, event, value.
@@ -214,33 +200,33 @@ impl Console {
         let port = u32::from_le_bytes([a, b, c, d]);
         match u16::from_le_bytes([event_low, event_high]) {
             DEVICE_READY if ok == 1 => {
-                for port in 0..PORTS {
-                    if self.ports[port].is_some() {
+                for port in (0..).take(self.ports.len()) {
+                    if self.kind(port).is_some() {
                         self.queue_message(port, PORT_ADD, 1, b"");
                     }
                 }
             }
-            PORT_READY if ok == 1 => {
-                let known = usize::try_from(port)
-                    .ok()
-                    .filter(|&port| self.ports.get(port).is_some_and(Option::is_some));
-                if let Some(port) = known {
-                    if port == SHELL {
-                        self.queue_message(port, CONSOLE_PORT, 1, b"");
-                    } else {
-                        self.queue_message(port, PORT_NAME, 1, FRAMES_PORT_NAME.as_bytes());
-                    }
+            PORT_READY if ok == 1 => match self.kind(port).cloned() {
+                Some(PortKind::Console) => {
+                    self.queue_message(port, CONSOLE_PORT, 1, b"");
                     self.queue_message(port, PORT_OPEN, 1, b"");
                 }
-            }
+                Some(PortKind::Named(name)) => {
+                    self.queue_message(port, PORT_NAME, 1, name.as_bytes());
+                    self.queue_message(port, PORT_OPEN, 1, b"");
+                }
+                None => {}
+            },
             _ => {}
         }
     }
 
-    fn queue_message(&mut self, port: usize, event: u16, value: u16, text: &[u8]) {
-        let Ok(port) = u32::try_from(port) else {
-            return;
-        };
+    fn kind(&self, port: u32) -> Option<&PortKind> {
+        let port = self.ports.get(usize::try_from(port).ok()?)?;
+        port.as_ref().map(|numbered| &numbered.kind)
+    }
+
+    fn queue_message(&mut self, port: u32, event: u16, value: u16, text: &[u8]) {
         if self.messages.len() < MAX_MESSAGES {
             let mut message = port.to_le_bytes().to_vec();
             message.extend(event.to_le_bytes());

@@ -1,5 +1,6 @@
 //! A driver of the console as a kernel has one, in small: for tests, and for fuzz targets to start from.
 
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,13 +9,15 @@ use nix::sys::eventfd::EventFd as WakeEvent;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::console::{Console, QUEUE_COUNT, QUEUES};
-use super::pci::VirtioPci;
+use super::console::{Console, PortKind};
+use super::device::VirtioDevice;
+use super::pci::{VirtioFunction, VirtioPci};
 use crate::arch::layout::{PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA, PCI_WINDOW};
+use crate::devices::Devices;
 use crate::devices::pci::PciBus;
 use crate::devices::serial::SerialPort;
-use crate::devices::{Devices, lock};
 use crate::interrupt::MsiSink;
+use crate::lock::lock;
 
 pub(crate) const RAM_BYTES: u64 = 4 << 20;
 const QUEUE_SIZE: u16 = 8;
@@ -23,16 +26,16 @@ pub(crate) const QUEUES_AT: u64 = 0x10_0000;
 pub(crate) const BUFFERS_AT: u64 = 0x20_0000;
 pub(crate) const PAGE: u64 = 0x1000;
 
-/// What the driver of a kernel does, in small.
+/// What the driver of a kernel does, in small, to the first device on the bus.
 pub(crate) struct Driver {
     pub(crate) devices: Devices,
     pub(crate) memory: GuestMemoryMmap,
     /// Data of the messages that came.
     pub(crate) interrupts: Arc<Mutex<Vec<u32>>>,
-    next: [u16; QUEUES],
-    /// The host's ends of the ports.
-    pub(crate) shell: UnixStream,
-    pub(crate) frames: UnixStream,
+    device: Arc<Mutex<dyn VirtioFunction>>,
+    features: u64,
+    /// By queue: buffers that were offered.
+    next: Vec<u16>,
     /// The host's ends of the serial ports, until they are taken.
     pub(crate) coms: Option<[UnixStream; 2]>,
 }
@@ -46,41 +49,90 @@ impl MsiSink for Recorder {
     }
 }
 
-impl Driver {
+/// A machine with a console, on which the driver acts, and the host's ends of its two ports.
+pub(crate) struct ConsoleDriver {
+    driver: Driver,
+    pub(crate) shell: UnixStream,
+    pub(crate) frames: UnixStream,
+}
+
+/// Name of the console's second port.
+pub(crate) const PORT_NAME: &str = "a.name";
+
+impl ConsoleDriver {
     pub(crate) fn new() -> Self {
         let pair = || UnixStream::pair().unwrap();
-        let ((shell, shell_host), (frames, frames_host)) = (pair(), pair());
-        let ((com1, com1_host), (com2, com2_host)) = (pair(), pair());
-        for stream in [&shell_host, &frames_host, &com1_host, &com2_host] {
+        let ((guest_shell, shell), (guest_frames, frames)) = (pair(), pair());
+        for stream in [&shell, &frames] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        let ports = vec![
+            (0, PortKind::Console, guest_shell),
+            (1, PortKind::Named(PORT_NAME.to_owned()), guest_frames),
+        ];
+        Self {
+            driver: Driver::new(Console::new(ports).unwrap()),
+            shell,
+            frames,
+        }
+    }
+
+    pub(crate) fn control(&mut self, port: u32, event: u16, value: u16) {
+        let mut message = port.to_le_bytes().to_vec();
+        message.extend(event.to_le_bytes());
+        message.extend(value.to_le_bytes());
+        self.send(3, &message);
+    }
+}
+
+impl Deref for ConsoleDriver {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        &self.driver
+    }
+}
+
+impl DerefMut for ConsoleDriver {
+    fn deref_mut(&mut self) -> &mut Driver {
+        &mut self.driver
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(device: impl VirtioDevice + 'static) -> Self {
+        let ((com1, com1_host), (com2, com2_host)) =
+            (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        for stream in [&com1_host, &com2_host] {
             stream.set_nonblocking(true).unwrap();
         }
         let interrupts = Arc::default();
-        let console = VirtioPci::new(
-            Console::new(Some(shell), Some(frames)).unwrap(),
+        let (features, queues) = (device.features(), usize::from(device.queue_count()));
+        let device = Arc::new(Mutex::new(VirtioPci::new(
+            device,
+            0,
             Arc::new(Recorder(Arc::clone(&interrupts))),
             Arc::new(WakeEvent::new().unwrap()),
-        );
+        )));
         let com = |stream| {
             let event = EventFd::new(0).unwrap();
             Mutex::new(SerialPort::new(event, stream, Duration::ZERO).unwrap())
         };
+        let mut pci = PciBus::new();
+        pci.add(Arc::clone(&device) as _);
+        let ram_bytes = usize::try_from(RAM_BYTES).unwrap();
         Self {
             devices: Devices {
                 com1: com(com1),
                 com2: com(com2),
-                pci: Mutex::new(PciBus::new()),
-                console: Arc::new(Mutex::new(console)),
+                pci,
                 io_apic: None,
             },
-            memory: GuestMemoryMmap::from_ranges(&[(
-                GuestAddress(0),
-                usize::try_from(RAM_BYTES).unwrap(),
-            )])
-            .unwrap(),
+            memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), ram_bytes)]).unwrap(),
             interrupts,
-            next: [0; QUEUES],
-            shell: shell_host,
-            frames: frames_host,
+            device,
+            features,
+            next: vec![0; queues],
             coms: Some([com1_host, com2_host]),
         }
     }
@@ -111,24 +163,26 @@ impl Driver {
     }
 
     pub(crate) fn process(&self) {
-        lock(&self.devices.console).process(&self.memory);
+        lock(&self.device).process(&self.memory);
     }
 
     /// Resets and sets up all queues and vectors, as Linux does.
     pub(crate) fn bring_up(&mut self) {
-        self.next = [0; QUEUES];
+        self.next.fill(0);
         self.set_config(1, 4, 0b110);
         self.set_config(1, 0x40, 1 << 31);
         self.put(20, &[0]);
         self.put(20, &[1]);
         self.put(20, &[3]);
-        self.put(8, &0_u32.to_le_bytes());
-        self.put(12, &2_u32.to_le_bytes());
-        self.put(8, &1_u32.to_le_bytes());
-        self.put(12, &1_u32.to_le_bytes());
+        for half in 0..2_u32 {
+            self.put(8, &half.to_le_bytes());
+            let word = self.features >> (32 * half) & 0xffff_ffff;
+            self.put(12, &u32::try_from(word).unwrap().to_le_bytes());
+        }
         self.put(20, &[11]);
         assert_eq!(self.get(20), 11);
-        for queue in 0..QUEUE_COUNT {
+        for queue in (0..).take(self.next.len()) {
+            let queue: u16 = queue;
             let at = queue_at(queue.into());
             self.memory
                 .write_slice(&[0; 3 * 4096], GuestAddress(at))
@@ -169,13 +223,6 @@ impl Driver {
         self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
         self.offer(queue, bytes.len().try_into().unwrap(), false);
         self.process();
-    }
-
-    pub(crate) fn control(&mut self, port: u32, event: u16, value: u16) {
-        let mut message = port.to_le_bytes().to_vec();
-        message.extend(event.to_le_bytes());
-        message.extend(value.to_le_bytes());
-        self.send(3, &message);
     }
 
     /// What the device put into the buffers of `queue` from the `from`th on.

@@ -1,7 +1,8 @@
-//! The virtio console: its PCI transport, its interrupts, its ports.
+//! Virtio devices: what one is to its transport, the PCI transport, and the devices.
 
 mod chain;
 pub(crate) mod console;
+pub(crate) mod device;
 #[cfg(any(test, feature = "fuzzing"))]
 #[expect(
     clippy::unwrap_used,
@@ -9,9 +10,9 @@ pub(crate) mod console;
 )]
 pub(crate) mod driver;
 mod identity;
-pub(crate) mod msix;
+mod msix;
 pub(crate) mod pci;
-pub(crate) mod port;
+mod port;
 pub(crate) mod worker;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The PCI transport of the console (Virtio 1.2, section 4.1).
+//! The PCI transport of a virtio device (Virtio 1.2, section 4.1).
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use nix::sys::eventfd::EventFd;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
-use super::console::{Console, FEATURES, QUEUE_COUNT, QUEUES};
+use super::device::{VirtioDevice, Wait};
 use super::identity::{
-    self, BAR_AT, BAR_BYTES, COMMAND_AT, COMMAND_MEMORY, COMMON, DEVICE, MSIX_AT, MSIX_ENABLE,
-    MSIX_MASK_ALL, MSIX_PENDING, MSIX_TABLE, NOTIFY, PART_BYTES,
+    self, BAR_AT, BAR_BYTES, COMMAND_AT, COMMAND_MEMORY, COMMON, DEVICE, Identity, MSIX_AT,
+    MSIX_ENABLE, MSIX_MASK_ALL, MSIX_PENDING, MSIX_TABLE, NOTIFY, PART_BYTES,
 };
 use super::msix::Msix;
-use crate::devices::pci::ConfigSpace;
+use crate::arch::layout::PCI_WINDOW;
+use crate::devices::config_space::ConfigSpace;
+use crate::devices::pci::PciFunction;
 use crate::interrupt::MsiSink;
 
-/// Vectors: one for changes of configuration, one for each queue.
-pub(super) const VECTORS: u16 = QUEUE_COUNT + 1;
 /// No vector (Virtio 1.2, section 4.1.5.1.2).
 const NO_VECTOR: u16 = 0xffff;
 /// Most descriptors of a queue.
@@ -27,10 +27,40 @@ const STATUS_DRIVER_OK: u8 = 4;
 const STATUS_FEATURES_OK: u8 = 8;
 const STATUS_NEEDS_RESET: u8 = 64;
 
-/// The device as the guest sees it.
+/// What a worker does with a device on the bus, whichever it is.
+pub(crate) trait VirtioFunction: PciFunction {
+    /// Works off what the queues hold. `true` if there is more to do at once.
+    fn process(&mut self, memory: &GuestMemoryMmap) -> bool;
+
+    /// See [`VirtioDevice::waits`].
+    fn waits(&self) -> Vec<Wait>;
+
+    /// See [`VirtioDevice::is_blocked`].
+    fn is_blocked(&self) -> bool;
+}
+
+/// A queue, and the vector of its interrupt.
 #[derive(Debug)]
-pub(crate) struct VirtioPci {
-    config: ConfigSpace,
+struct QueueSlot {
+    queue: Queue,
+    vector: u16,
+}
+
+impl QueueSlot {
+    fn new() -> Self {
+        Self {
+            // The size is a power of two within the limits of the specification: this can't fail.
+            queue: Queue::new(QUEUE_SIZE)
+                .unwrap_or_else(|_| unreachable!("{QUEUE_SIZE} is a valid queue size")),
+            vector: NO_VECTOR,
+        }
+    }
+}
+
+/// A device as the guest sees it.
+#[derive(Debug)]
+pub(crate) struct VirtioPci<D> {
+    space: ConfigSpace,
     msix: Msix,
     status: u8,
     device_feature_select: u32,
@@ -38,86 +68,66 @@ pub(crate) struct VirtioPci {
     driver_features: u64,
     config_vector: u16,
     queue_select: u16,
-    vectors: [u16; QUEUES],
-    queues: [Queue; QUEUES],
-    console: Console,
+    queues: Vec<QueueSlot>,
+    device: D,
     wake: Arc<EventFd>,
 }
 
-impl VirtioPci {
-    /// Writes to `wake` when a queue wants to be looked at.
-    pub(crate) fn new(console: Console, sink: Arc<dyn MsiSink>, wake: Arc<EventFd>) -> Self {
+impl<D: VirtioDevice> VirtioPci<D> {
+    /// As function `index` of those on the bus, the bridge not counted. Writes to `wake` when a queue wants to be
+    /// looked at.
+    pub(crate) fn new(device: D, index: u32, sink: Arc<dyn MsiSink>, wake: Arc<EventFd>) -> Self {
+        /// The window lies below 4 GiB.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
+        const WINDOW: u32 = PCI_WINDOW as u32;
+        let queues = device.queue_count();
+        let identity = Identity {
+            id: D::ID,
+            class: D::PCI_CLASS,
+            queues,
+            config_bytes: u32::try_from(device.config().len()).unwrap_or(0),
+            bar: WINDOW + index * BAR_BYTES,
+        };
         Self {
-            config: identity::CONFIG_SPACE,
-            msix: Msix::new(usize::from(VECTORS), sink),
+            space: identity::config_space(identity),
+            msix: Msix::new(usize::from(identity::vectors(queues)), sink),
             status: 0,
             device_feature_select: 0,
             driver_feature_select: 0,
             driver_features: 0,
             config_vector: NO_VECTOR,
             queue_select: 0,
-            vectors: [NO_VECTOR; QUEUES],
-            queues: new_queues(),
-            console,
+            queues: (0..queues).map(|_| QueueSlot::new()).collect(),
+            device,
             wake,
         }
     }
 
-    pub(crate) fn config_read(&self, at: usize, data: &mut [u8]) {
-        self.config.read(at, data);
-    }
-
-    pub(crate) fn config_write(&mut self, at: usize, data: &[u8]) {
-        self.config.write(at, data);
-        let control = self.config.u32_at(MSIX_AT);
-        self.msix
-            .control(control & MSIX_ENABLE != 0, control & MSIX_MASK_ALL != 0);
-    }
-
-    pub(crate) fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        let Some((part, at)) = self.decode(gpa) else {
-            return;
+    fn process_queue(&mut self, index: usize, memory: &GuestMemoryMmap) -> bool {
+        let Some(QueueSlot { queue, vector }) = self.queues.get_mut(index) else {
+            return false;
         };
-        data.fill(0);
-        match part {
-            COMMON => copy(&self.common(), at, data),
-            DEVICE => copy(&Console::config(), at, data),
-            MSIX_TABLE => self.msix.read(at, data),
-            MSIX_PENDING => self.msix.pending_read(at, data),
-            // The ISR stays 0: with MSI-X it is not used.
-            _ => {}
-        }
-    }
-
-    pub(crate) fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
-        match self.decode(gpa) {
-            Some((COMMON, at)) => self.write_common(at, data),
-            Some((MSIX_TABLE, at)) => self.msix.write(at, data),
-            Some((NOTIFY, _)) => self.wake(),
-            _ => {}
-        }
-    }
-
-    /// Moves what can be moved between the queues and the ports. `true` if there is more to do at once.
-    pub(crate) fn process(&mut self, memory: &GuestMemoryMmap) -> bool {
-        if self.status & STATUS_DRIVER_OK == 0 || self.status & STATUS_NEEDS_RESET != 0 {
+        if !queue.ready() || self.status & STATUS_NEEDS_RESET != 0 {
             return false;
         }
-        let done = self.console.process(&mut self.queues, memory);
-        for (used, vector) in done.used.iter().zip(self.vectors) {
-            if *used {
-                self.msix.raise(vector);
+        let progress = if queue.is_valid(memory) {
+            self.device.process_queue(index, queue, memory)
+        } else {
+            Err(virtio_queue::Error::QueueNotReady)
+        };
+        match progress {
+            Ok(progress) => {
+                if progress.used {
+                    self.msix.raise(*vector);
+                }
+                progress.more
+            }
+            Err(_) => {
+                self.status |= STATUS_NEEDS_RESET;
+                self.msix.raise(self.config_vector);
+                false
             }
         }
-        if done.broken {
-            self.status |= STATUS_NEEDS_RESET;
-            self.msix.raise(self.config_vector);
-        }
-        done.more
-    }
-
-    pub(crate) fn console(&mut self) -> &mut Console {
-        &mut self.console
     }
 
     fn wake(&self) {
@@ -125,20 +135,16 @@ impl VirtioPci {
         let _ = self.wake.write(1);
     }
 
-    /// Which part of the BAR `gpa` is in, and where in it.
-    fn decode(&self, gpa: u64) -> Option<(u32, usize)> {
-        if self.config.u32_at(COMMAND_AT) & COMMAND_MEMORY == 0 {
-            return None;
-        }
-        let bar = u64::from(self.config.u32_at(BAR_AT) & !0xf);
-        let into = u32::try_from(gpa.checked_sub(bar)?).ok()?;
-        let at = usize::try_from(into % PART_BYTES).ok()?;
-        (into < BAR_BYTES).then_some((into / PART_BYTES * PART_BYTES, at))
+    fn selected(&self) -> Option<&QueueSlot> {
+        self.queues.get(usize::from(self.queue_select))
     }
 
-    fn queue(&self) -> Option<(&Queue, u16)> {
-        let at = usize::from(self.queue_select);
-        Some((self.queues.get(at)?, *self.vectors.get(at)?))
+    fn valid_vector(&self, vector: u16) -> u16 {
+        if usize::from(vector) <= self.queues.len() {
+            vector
+        } else {
+            NO_VECTOR
+        }
     }
 
     /// `struct virtio_pci_common_cfg` (Virtio 1.2, section 4.1.4.3).
@@ -146,17 +152,20 @@ impl VirtioPci {
         let mut bytes = [0; 56];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         put(0, &self.device_feature_select.to_le_bytes());
-        put(4, &half(FEATURES, self.device_feature_select).to_le_bytes());
+        put(
+            4,
+            &half(self.device.features(), self.device_feature_select).to_le_bytes(),
+        );
         put(8, &self.driver_feature_select.to_le_bytes());
         put(
             12,
             &half(self.driver_features, self.driver_feature_select).to_le_bytes(),
         );
         put(16, &self.config_vector.to_le_bytes());
-        put(18, &QUEUE_COUNT.to_le_bytes());
+        put(18, &self.device.queue_count().to_le_bytes());
         put(20, &[self.status]);
         put(22, &self.queue_select.to_le_bytes());
-        if let Some((queue, vector)) = self.queue() {
+        if let Some(QueueSlot { queue, vector }) = self.selected() {
             put(24, &queue.size().to_le_bytes());
             put(26, &vector.to_le_bytes());
             put(28, &u16::from(queue.ready()).to_le_bytes());
@@ -185,12 +194,13 @@ impl VirtioPci {
             (0, 4) => self.device_feature_select = long,
             (8, 4) => self.driver_feature_select = long,
             (12, 4) => self.accept_features(long),
-            (16, 2) => self.config_vector = valid_vector(short),
+            (16, 2) => self.config_vector = self.valid_vector(short),
             (20, 1) => self.set_status(low),
             (22, 2) => self.queue_select = short,
             (26, 2) => {
-                if let Some(vector) = self.vectors.get_mut(usize::from(self.queue_select)) {
-                    *vector = valid_vector(short);
+                let vector = self.valid_vector(short);
+                if let Some(slot) = self.queues.get_mut(usize::from(self.queue_select)) {
+                    slot.vector = vector;
                 }
             }
             _ => self.write_queue(at, data.len(), short, long),
@@ -198,7 +208,8 @@ impl VirtioPci {
     }
 
     fn write_queue(&mut self, at: usize, len: usize, short: u16, long: u32) {
-        let Some(queue) = self.queues.get_mut(usize::from(self.queue_select)) else {
+        let Some(QueueSlot { queue, .. }) = self.queues.get_mut(usize::from(self.queue_select))
+        else {
             return;
         };
         // A queue in use is not moved (Virtio 1.2, section 4.1.4.3.2).
@@ -233,8 +244,9 @@ impl VirtioPci {
             return;
         }
         self.status = status | self.status & STATUS_NEEDS_RESET;
-        // All that is offered is needed: without the ports the device can't speak.
-        if self.driver_features != FEATURES {
+        let refused = self.driver_features & !self.device.features();
+        let missing = self.device.needed_features() & !self.driver_features;
+        if refused | missing != 0 {
             self.status &= !(STATUS_FEATURES_OK | STATUS_DRIVER_OK);
         }
         if self.status & STATUS_DRIVER_OK != 0 {
@@ -249,18 +261,86 @@ impl VirtioPci {
         self.driver_features = 0;
         self.config_vector = NO_VECTOR;
         self.queue_select = 0;
-        self.vectors = [NO_VECTOR; QUEUES];
-        self.queues = new_queues();
-        self.console.reset();
+        self.queues.fill_with(QueueSlot::new);
+        self.device.reset();
     }
 }
 
-fn new_queues() -> [Queue; QUEUES] {
-    std::array::from_fn(|_| {
-        // The size is a power of two within the limits of the specification: this can't fail.
-        Queue::new(QUEUE_SIZE)
-            .unwrap_or_else(|_| unreachable!("{QUEUE_SIZE} is a valid queue size"))
-    })
+impl<D: VirtioDevice> PciFunction for VirtioPci<D> {
+    fn config_read(&self, at: usize, data: &mut [u8]) {
+        self.space.read(at, data);
+    }
+
+    fn config_write(&mut self, at: usize, data: &[u8]) {
+        self.space.write(at, data);
+        let control = self.space.u32_at(MSIX_AT);
+        self.msix
+            .control(control & MSIX_ENABLE != 0, control & MSIX_MASK_ALL != 0);
+    }
+
+    fn bar(&self) -> Option<u64> {
+        let enabled = self.space.u32_at(COMMAND_AT) & COMMAND_MEMORY != 0;
+        enabled.then(|| u64::from(self.space.u32_at(BAR_AT) & !0xf))
+    }
+
+    fn bar_bytes(&self) -> u64 {
+        u64::from(BAR_BYTES)
+    }
+
+    fn bar_read(&self, at: u64, data: &mut [u8]) {
+        let Some((part, at)) = part(at) else {
+            return;
+        };
+        data.fill(0);
+        match part {
+            COMMON => copy(&self.common(), at, data),
+            DEVICE => copy(self.device.config(), at, data),
+            MSIX_TABLE => self.msix.read(at, data),
+            MSIX_PENDING => self.msix.pending_read(at, data),
+            // The ISR stays 0: with MSI-X it is not used.
+            _ => {}
+        }
+    }
+
+    fn bar_write(&mut self, at: u64, data: &[u8]) {
+        match part(at) {
+            Some((COMMON, at)) => self.write_common(at, data),
+            Some((MSIX_TABLE, at)) => self.msix.write(at, data),
+            Some((NOTIFY, _)) => self.wake(),
+            _ => {}
+        }
+    }
+}
+
+impl<D: VirtioDevice> VirtioFunction for VirtioPci<D> {
+    fn process(&mut self, memory: &GuestMemoryMmap) -> bool {
+        if self.status & STATUS_DRIVER_OK == 0 {
+            return false;
+        }
+        let mut more = false;
+        for index in 0..self.queues.len() {
+            more |= self.process_queue(index, memory);
+        }
+        if let Some(index) = self.device.again() {
+            more |= self.process_queue(index, memory);
+        }
+        more
+    }
+
+    fn waits(&self) -> Vec<Wait> {
+        self.device.waits()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.device.is_blocked()
+    }
+}
+
+/// Which part of the BAR byte `at` is in, and where in it.
+fn part(at: u64) -> Option<(u32, usize)> {
+    let at = u32::try_from(at).ok()?;
+    let into = usize::try_from(at % PART_BYTES).ok()?;
+    Some((at / PART_BYTES * PART_BYTES, into))
 }
 
 /// The 32 bits of `features` that `select` means.
@@ -270,10 +350,6 @@ fn half(features: u64, select: u32) -> u32 {
         1 => (features >> 32) as u32,
         _ => 0,
     }
-}
-
-fn valid_vector(vector: u16) -> u16 {
-    if vector < VECTORS { vector } else { NO_VECTOR }
 }
 
 fn copy(from: &[u8], at: usize, into: &mut [u8]) {

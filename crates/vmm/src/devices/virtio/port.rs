@@ -4,12 +4,14 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use nix::poll::PollFlags;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
 use super::chain::Chain;
+use super::device::{Progress, Wait};
 
-/// Bytes that are moved at once.
+/// Bytes that are progress at once.
 const CHUNK_BYTES: usize = 32 << 10;
 
 /// Bytes that are sent in one go, while the device is locked: a chain may name all of RAM many times over.
@@ -17,15 +19,6 @@ const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Chains that are worked off in one go, so that a busy port leaves time for others.
 const CHAINS_AT_ONCE: usize = 64;
-
-/// What came of looking at a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
-    /// The guest got a buffer back.
-    pub(super) used: bool,
-    /// There is more to do at once.
-    pub(super) more: bool,
-}
 
 /// How much of a chain was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,18 +59,18 @@ impl Port {
         })
     }
 
-    pub(super) fn stream(&self) -> Arc<UnixStream> {
-        Arc::clone(&self.stream)
+    /// The stream, and what to wait for on it.
+    pub(super) fn wait(&self) -> Option<Wait> {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, self.has_room && !self.input_ended);
+        flags.set(PollFlags::POLLOUT, self.is_blocked());
+        // A stream waited for in vain would report a hang-up again and again.
+        (!flags.is_empty()).then(|| (Arc::clone(&self.stream) as _, flags))
     }
 
-    /// Whether to wake up when the host's end takes bytes again.
-    pub(super) fn wants_write(&self) -> bool {
+    /// Whether bytes wait for the host's end to take more.
+    pub(super) fn is_blocked(&self) -> bool {
         self.blocked && !self.broken
-    }
-
-    /// Whether to wake up when the host sends.
-    pub(super) fn wants_read(&self) -> bool {
-        self.has_room && !self.input_ended
     }
 
     /// The guest's driver starts afresh.
@@ -92,27 +85,27 @@ impl Port {
         &mut self,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
-    ) -> Result<Moved, virtio_queue::Error> {
-        let mut moved = Moved::default();
+    ) -> Result<Progress, virtio_queue::Error> {
+        let mut progress = Progress::default();
         self.blocked = false;
         let mut room_bytes = BYTES_AT_ONCE;
         for _ in 0..CHAINS_AT_ONCE {
             let Some(chain) = Chain::pop(queue, memory)? else {
-                return Ok(moved);
+                return Ok(progress);
             };
             let sent = self.send(&chain, &mut room_bytes);
             if sent != Sent::All {
                 queue.set_next_avail(queue.next_avail().wrapping_sub(1));
                 self.blocked = sent == Sent::Blocked;
-                moved.more = sent == Sent::Part;
-                return Ok(moved);
+                progress.more = sent == Sent::Part;
+                return Ok(progress);
             }
             self.sent_bytes = 0;
             queue.add_used(memory, chain.head(), 0)?;
-            moved.used = true;
+            progress.used = true;
         }
-        moved.more = true;
-        Ok(moved)
+        progress.more = true;
+        Ok(progress)
     }
 
     /// Sends what is left of a chain, at most `room_bytes`, and takes it off them.
@@ -149,30 +142,30 @@ impl Port {
         &mut self,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
-    ) -> Result<Moved, virtio_queue::Error> {
-        let mut moved = Moved::default();
+    ) -> Result<Progress, virtio_queue::Error> {
+        let mut progress = Progress::default();
         self.has_room = false;
         if self.input_ended {
-            return Ok(moved);
+            return Ok(progress);
         }
         for _ in 0..CHAINS_AT_ONCE {
             let Some(chain) = Chain::pop(queue, memory)? else {
-                return Ok(moved);
+                return Ok(progress);
             };
             match self.fill(&chain) {
                 Some(len) => {
                     queue.add_used(memory, chain.head(), len)?;
-                    moved.used = true;
+                    progress.used = true;
                 }
                 None => {
                     queue.set_next_avail(queue.next_avail().wrapping_sub(1));
                     self.has_room = true;
-                    return Ok(moved);
+                    return Ok(progress);
                 }
             }
         }
-        moved.more = true;
-        Ok(moved)
+        progress.more = true;
+        Ok(progress)
     }
 
     /// Fills a chain with what the host has sent, and gives the length; `None` if there is nothing.

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::console::{FRAMES_PORT_NAME, QUEUE_COUNT, QUEUES};
-use super::driver::{Driver, PAGE, QUEUES_AT, queue_at};
+use super::driver::{ConsoleDriver, Driver, PAGE, PORT_NAME, QUEUES_AT, queue_at};
 use crate::arch::layout::{PCI_ECAM, PCI_WINDOW};
-use crate::devices::lock;
+use crate::lock::lock;
+
+/// Queues of a console with two ports.
+const QUEUES: u16 = 6;
 
 #[test]
 fn the_bus_has_a_bridge_and_the_console() {
-    let driver = Driver::new();
+    let driver = ConsoleDriver::new();
     assert_eq!(driver.config(0, 8) >> 16, 0x0600);
     assert_eq!(driver.config(1, 0), 0x1043_1af4);
     assert_eq!(driver.config(2, 0), u32::MAX);
@@ -40,20 +42,20 @@ fn the_bus_has_a_bridge_and_the_console() {
 
 #[test]
 fn the_bar_has_a_size_and_moves() {
-    let driver = Driver::new();
+    let driver = ConsoleDriver::new();
     driver.set_config(1, 0x10, u32::MAX);
     assert_eq!(driver.config(1, 0x10), 0xffff_8000);
     driver.set_config(1, 0x10, 0xd000_0000);
     let mut count = [0; 2];
     driver.devices.mmio_read(0xd000_0012, &mut count);
-    assert_eq!(u16::from_le_bytes(count), QUEUE_COUNT);
+    assert_eq!(u16::from_le_bytes(count), QUEUES);
     driver.devices.mmio_read(PCI_WINDOW + 0x12, &mut count);
     assert_eq!(count, [0xff; 2]);
 }
 
 #[test]
 fn ports_are_announced_named_and_open() {
-    let mut driver = Driver::new();
+    let mut driver = ConsoleDriver::new();
     driver.bring_up();
     for _ in 0..6 {
         driver.offer(2, 64, true);
@@ -62,7 +64,7 @@ fn ports_are_announced_named_and_open() {
     driver.control(1, 3, 1);
     driver.control(0, 3, 1);
     driver.control(7, 3, 1);
-    let named = [&[1, 0, 0, 0, 7, 0, 1, 0], FRAMES_PORT_NAME.as_bytes()].concat();
+    let named = [&[1, 0, 0, 0, 7, 0, 1, 0], PORT_NAME.as_bytes()].concat();
     assert_eq!(
         driver.received(2, 0),
         [
@@ -80,7 +82,7 @@ fn ports_are_announced_named_and_open() {
 
 #[test]
 fn bytes_go_both_ways_and_to_the_right_port() {
-    let mut driver = Driver::new();
+    let mut driver = ConsoleDriver::new();
     driver.bring_up();
     driver.send(5, b"frame");
     driver.send(1, b"shell");
@@ -98,7 +100,7 @@ fn bytes_go_both_ways_and_to_the_right_port() {
 
 #[test]
 fn a_slow_host_holds_the_guest_up_and_loses_nothing() {
-    let mut driver = Driver::new();
+    let mut driver = ConsoleDriver::new();
     driver.bring_up();
     let mut expected = Vec::new();
     let mut got = Vec::new();
@@ -125,7 +127,7 @@ fn a_slow_host_holds_the_guest_up_and_loses_nothing() {
 
 #[test]
 fn a_host_that_went_away_does_not_hold_the_guest_up() {
-    let mut driver = Driver::new();
+    let mut driver = ConsoleDriver::new();
     driver.bring_up();
     driver.frames = UnixStream::pair().unwrap().0;
     for _ in 0..20 {
@@ -136,7 +138,7 @@ fn a_host_that_went_away_does_not_hold_the_guest_up() {
 
 #[test]
 fn a_masked_vector_is_kept_until_it_is_unmasked() {
-    let mut driver = Driver::new();
+    let mut driver = ConsoleDriver::new();
     driver.bring_up();
     driver.put(0x4000 + 6 * 16 + 12, &1_u32.to_le_bytes());
     driver.send(5, b"x");
@@ -160,7 +162,7 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..9);
     let registers = prop_oneof![0_u64..64, 0x4000_u64..0x4080, 0_u64..0x9000];
-    let rings = (0..QUEUES as u64 * 3, prop_oneof![0_u64..40, 0..PAGE]);
+    let rings = (0..u64::from(QUEUES) * 3, prop_oneof![0_u64..40, 0..PAGE]);
     prop_oneof![
         4 => (registers.clone(), bytes()).prop_map(|(at, bytes)| Step::Mmio(at, bytes)),
         1 => (registers, 0_usize..9).prop_map(|(at, len)| Step::Read(at, len)),
@@ -177,7 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn a_misbehaving_driver_is_survived(steps in prop::collection::vec(any_step(), 0..120)) {
-        let mut driver = Driver::new();
+        let mut driver = ConsoleDriver::new();
         driver.bring_up();
         let start = Instant::now();
         for step in steps {
@@ -212,7 +214,7 @@ fn fault_d6_a_table_of_indirect_descriptors_that_was_not_offered_is_not_followed
     const INDIRECT: u16 = 4;
     const FRAMES_OUT: usize = 5;
     const TABLE: u64 = 0x30_0000;
-    let mut driver = Driver::new();
+    let mut driver = ConsoleDriver::new();
     driver.bring_up();
     let write = |driver: &Driver, bytes: &[u8], at| {
         driver.memory.write_slice(bytes, GuestAddress(at)).unwrap();

@@ -1,7 +1,6 @@
-//! Moves bytes between the console's queues and the host.
+//! Works off the queues of the virtio devices.
 
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,29 +9,30 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use vm_memory::GuestMemoryMmap;
 
-use super::pci::VirtioPci;
-use crate::devices::lock;
+use super::device::Wait;
+use super::pci::VirtioFunction;
+use crate::lock::lock;
 
 /// How long the host may take, after the machine has ended, to read what the guest had sent.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const READ_OUT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What serves the console.
+/// What serves the virtio devices.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    device: Arc<Mutex<VirtioPci>>,
+    devices: Vec<Arc<Mutex<dyn VirtioFunction>>>,
     memory: GuestMemoryMmap,
     wake: Arc<EventFd>,
 }
 
 impl Worker {
-    /// `wake` is the event that the device writes to.
+    /// `wake` is the event that the devices write to.
     pub(crate) fn new(
-        device: Arc<Mutex<VirtioPci>>,
+        devices: Vec<Arc<Mutex<dyn VirtioFunction>>>,
         memory: GuestMemoryMmap,
         wake: Arc<EventFd>,
     ) -> Self {
         Self {
-            device,
+            devices,
             memory,
             wake,
         }
@@ -43,22 +43,22 @@ impl Worker {
         Arc::clone(&self.wake)
     }
 
-    /// Moves bytes until `ended`. Who makes that true writes to the event.
+    /// Works the queues off until `ended`. Who makes that true writes to the event.
     pub(crate) fn run(&self, ended: impl Fn() -> bool) {
         while !ended() {
-            let more = lock(&self.device).process(&self.memory);
+            let more = self.process();
             if self.wait(if more { 0 } else { 1000 }).is_err() {
                 return;
             }
         }
     }
 
-    /// Moves what the guest had sent. Called when no CPU of the guest runs any more.
+    /// Works off what the guest had sent. Called when no CPU of the guest runs any more.
     pub(crate) fn finish(&self) {
-        let until = Instant::now() + LAST_WORDS;
+        let until = Instant::now() + READ_OUT_TIMEOUT;
         loop {
-            let more = lock(&self.device).process(&self.memory);
-            let blocked = lock(&self.device).console().is_blocked();
+            let more = self.process();
+            let blocked = self.devices.iter().any(|device| lock(device).is_blocked());
             if !(more || blocked) || Instant::now() >= until {
                 return;
             }
@@ -68,14 +68,23 @@ impl Worker {
         }
     }
 
-    /// Waits for the device, a port's host end, or the time.
+    /// One look at all queues. `true` if there is more to do at once.
+    fn process(&self) -> bool {
+        let mut more = false;
+        for device in &self.devices {
+            more |= lock(device).process(&self.memory);
+        }
+        more
+    }
+
+    /// Waits for a device, what it waits for on the host, or the time.
     fn wait(&self, timeout_ms: u16) -> nix::Result<()> {
-        let streams = self.streams();
+        let waits = self.waits();
         let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
         fds.extend(
-            streams
+            waits
                 .iter()
-                .map(|(stream, flags)| PollFd::new(stream.as_fd(), *flags)),
+                .map(|(awaited, flags)| PollFd::new(awaited.as_fd(), *flags)),
         );
         match poll(&mut fds, PollTimeout::from(timeout_ms)) {
             Ok(_) => {}
@@ -88,16 +97,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The streams to wait for, and for what.
-    fn streams(&self) -> Vec<(Arc<UnixStream>, PollFlags)> {
-        let mut device = lock(&self.device);
-        let waits = device.console().waits().map(|(stream, read, write)| {
-            let mut flags = PollFlags::empty();
-            flags.set(PollFlags::POLLIN, read);
-            flags.set(PollFlags::POLLOUT, write);
-            (stream, flags)
-        });
-        // A stream waited for in vain would report a hang-up again and again.
-        waits.filter(|(_, flags)| !flags.is_empty()).collect()
+    fn waits(&self) -> Vec<Wait> {
+        let devices = self.devices.iter();
+        devices.flat_map(|device| lock(device).waits()).collect()
     }
 }
