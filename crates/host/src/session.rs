@@ -578,6 +578,7 @@ impl Session {
             immutable_files: true,
             cmdline,
             interactive_console: false,
+            frames_port_name: ktstr_wire::FRAME_PORT_NAME.to_owned(),
             nested_virtualization: false,
             performance_mode: false,
             host_cpus: Vec::new(),

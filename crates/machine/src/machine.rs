@@ -16,13 +16,9 @@ use crate::vcpu_clock::VcpuClock;
 pub enum Port {
     /// virtio console port 0, `/dev/hvc0` in the guest; only on machines with an interactive console.
     Shell,
-    /// virtio console port 1, named [`Port::FRAMES_NAME`] in the guest.
+    /// virtio console port 1, by the name that [`MachineSpec::frames_port_name`](crate::MachineSpec::frames_port_name)
+    /// gives it.
     Frames,
-}
-
-impl Port {
-    /// What the guest reads in `/sys/class/virtio-ports/vport*p1/name`.
-    pub const FRAMES_NAME: &'static str = "ktstr.frames";
 }
 
 /// Why we ended a machine.

@@ -39,6 +39,8 @@ pub struct MachineSpec {
     /// Whether a person will type at [`Port::Shell`](crate::Port::Shell). Without it the machine has no
     /// such port.
     pub interactive_console: bool,
+    /// What the guest reads in `/sys/class/virtio-ports/vport*/name` of [`Port::Frames`](crate::Port::Frames).
+    pub frames_port_name: String,
     /// Whether the guest shall have a virtualisation extension, for a KVM of its own.
     pub nested_virtualization: bool,
     /// Whether each vCPU shall have a host CPU for itself, RAM huge pages, and the guest know it. An engine
@@ -61,6 +63,7 @@ impl MachineSpec {
             immutable_files: false,
             cmdline: Vec::new(),
             interactive_console: false,
+            frames_port_name: "frames".to_owned(),
             nested_virtualization: false,
             performance_mode: false,
             host_cpus: Vec::new(),

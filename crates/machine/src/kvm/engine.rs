@@ -14,7 +14,7 @@ use crate::cmdline;
 use crate::engine::{Engine, EngineOptions, LaunchError, OnEnd};
 use crate::initrd;
 use crate::limits::check_memory;
-use crate::machine::{Machine, Port};
+use crate::machine::Machine;
 use crate::performance;
 use crate::spec::{MachineSpec, SpecError, open_input};
 
@@ -151,7 +151,7 @@ impl Engine for KvmEngine {
         let mut builder = Builder::new(spec.topology, nodes, inputs.kernel)
             .numa(spec.numa.clone())
             .cmdline(inputs.cmdline)
-            .port(1, PortKind::Named(Port::FRAMES_NAME.to_owned()))
+            .port(1, PortKind::Named(spec.frames_port_name.clone()))
             .dedicated(spec.host_cpus.clone())
             .llc_from_apic_id_bit(self.apic_id_llc_bit);
         if spec.interactive_console {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use super::topology::{cpu_args, machine_option};
 use crate::cmdline;
-use crate::machine::Port;
 use crate::spec::{MachineSpec, SpecError};
 
 /// Options that every guest gets. They save boot time or make failures visible, and leave scheduling as
@@ -127,7 +126,7 @@ pub(crate) fn qemu_args(
         "-device",
         format!(
             "virtserialport,nr=1,chardev=frames,name={}",
-            Port::FRAMES_NAME
+            spec.frames_port_name
         ),
     );
     args.path("-kernel", spec.kernel.boot_file(spec.kaslr)?.to_owned());
