@@ -12,7 +12,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ktstr_wire::{Message, Phase, SHELL_PORT};
+use ktstr_wire::{GuestStage, Message, SHELL_PORT};
 
 use crate::link::Link;
 use crate::output::OutputPump;
@@ -23,7 +23,7 @@ const NOT_STARTED: u8 = 127;
 /// Runs `argv` and sends its exit status.
 pub(crate) fn run(argv: &[String], interactive: bool, link: Link) -> anyhow::Result<()> {
     let link = Arc::new(link);
-    link.send(&Message::Phase(Phase::Command))?;
+    link.send(&Message::Stage(GuestStage::Command))?;
     let ended = if interactive {
         on_terminal(argv)
     } else {

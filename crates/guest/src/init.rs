@@ -103,11 +103,9 @@ fn may_host_machines(task: &Task) -> bool {
 }
 
 fn hello() -> anyhow::Result<Message> {
-    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     Ok(Message::Hello {
         release: release.trim_end().to_owned(),
-        uptime_ns: u64::try_from(std::time::Duration::from(uptime).as_nanos()).unwrap_or(u64::MAX),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ktstr_wire::{Message, NestedTest, Phase};
+use ktstr_wire::{GuestStage, Message, NestedTest};
 
 use crate::crash;
 use crate::link::{Link, LinkError};
@@ -26,7 +26,7 @@ pub(crate) fn run(test: &NestedTest, link: Link, nested: NestedRun) -> anyhow::R
     crash::install_in_test_process();
     let link = Arc::new(link);
     let pump = OutputPump::start(Arc::clone(&link)).context("redirecting the output")?;
-    link.send(&Message::Phase(Phase::Nested))?;
+    link.send(&Message::Stage(GuestStage::Nested))?;
     let outcome = nested(test);
     pump.finish()?;
     match outcome {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ktstr_report::{AssertResult, Outcome, TimingSlack};
-use ktstr_scenario::{Assert, CgroupManager, Ctx, Host, Interruption, checks};
-use ktstr_wire::{DumpMoment, Job, Message, Phase, Request, SchedulerJob, TestEnd};
+use ktstr_scenario::{Assert, CgroupManager, Ctx, Host, LoadStop, checks};
+use ktstr_wire::{DumpMoment, GuestStage, Job, Message, Request, SchedulerJob, TestEnd};
 
 use crate::crash;
 use crate::link::Link;
@@ -52,11 +52,11 @@ pub(crate) fn run(
     };
     let link = Arc::new(link);
     let pump = OutputPump::start(Arc::clone(&link)).context("redirecting the test's output")?;
-    let interruption = Interruption::default();
+    let load_stop = LoadStop::default();
     let started = scheduler
         .map(|scheduler| {
-            link.send(&Message::Phase(Phase::Attaching))?;
-            scheduler::start(scheduler, &link, &interruption)
+            link.send(&Message::Stage(GuestStage::Attaching))?;
+            scheduler::start(scheduler, &link, &load_stop)
         })
         .transpose()?;
     let end = match started {
@@ -68,9 +68,9 @@ pub(crate) fn run(
             }
         }
         Some(Start::Attached(scheduler)) => {
-            run_body(job, &case, slack, interruption, Some(*scheduler), &link)?
+            run_body(job, &case, slack, load_stop, Some(*scheduler), &link)?
         }
-        None => run_body(job, &case, slack, interruption, None, &link)?,
+        None => run_body(job, &case, slack, load_stop, None, &link)?,
     };
     pump.finish()?;
     link.send(&Message::Result(end))?;
@@ -81,11 +81,11 @@ fn run_body(
     job: &Job,
     case: &TestCase,
     slack: &TimingSlack,
-    interruption: Interruption,
+    load_stop: LoadStop,
     scheduler: Option<Scheduler>,
     link: &Arc<Link>,
 ) -> anyhow::Result<TestEnd> {
-    link.send(&Message::Phase(Phase::Body))?;
+    link.send(&Message::Stage(GuestStage::Body))?;
     let returned = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)
         .map_err(anyhow::Error::from)
         .map(|cgroups| {
@@ -100,7 +100,7 @@ fn run_body(
             )
         })
         .map(|ctx| {
-            ctx.with_interruption(interruption)
+            ctx.with_load_stop(load_stop)
                 .with_host(Arc::clone(link) as Arc<dyn Host>)
         })
         .and_then(|ctx| {
@@ -112,11 +112,11 @@ fn run_body(
     link.ask(Request::Dump(DumpMoment::BodyEnded))?;
     let of_scheduler = scheduler
         .map(|scheduler| {
-            link.send(&Message::Phase(Phase::Detaching))?;
+            link.send(&Message::Stage(GuestStage::Detaching))?;
             scheduler.finish()
         })
         .transpose()?;
-    link.send(&Message::Phase(Phase::Judging))?;
+    link.send(&Message::Stage(GuestStage::Judging))?;
     let (mut result, error) = match returned {
         Ok(result) => (result, None),
         Err(error) => {

@@ -12,7 +12,7 @@ use ktstr_report::{
     SchedulerEnd, SchedulerReport, Sidecar, Thresholds,
 };
 use ktstr_topology::{NumaSpec, Topology};
-use ktstr_wire::{CRASH_MARK, Decoder, Message, Phase, Stream, TestEnd};
+use ktstr_wire::{CRASH_MARK, Decoder, GuestStage, Message, Stream, TestEnd};
 
 use crate::plan::{Limits, TestPlan};
 use crate::run::{Record, empty_record};
@@ -57,9 +57,8 @@ impl Run {
             let message = match operation % 16 {
                 0 => Message::Hello {
                     release: "7.3.4".to_owned(),
-                    uptime_ns: 1,
                 },
-                1 => Message::Phase(Phase::Body),
+                1 => Message::Stage(GuestStage::Body),
                 2 => Message::Remark("r".to_owned()),
                 3 => {
                     is_good = more & 0b0010_0010 == 0;
@@ -287,7 +286,7 @@ mod tests {
     #[test]
     fn what_a_passing_test_sends_is_a_pass_and_no_part_of_it_can_be_missing() {
         assert_eq!(super::outcome(&PASSING), Outcome::Pass);
-        // Hello, the attach, the scheduler's report, the result and the last word; a phase is nobody's evidence.
+        // Hello, the attach, the scheduler's report, the result and the last word; a stage is nobody's evidence.
         for at in [1, 3, 7, 9, 11] {
             let input = [&PASSING[..at], &PASSING[at + 2..]].concat();
             let outcome = super::outcome(&input);

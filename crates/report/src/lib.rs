@@ -46,4 +46,4 @@ pub use summary::{OtherTest, Others, RunSummary, TestSummary, Totals};
 pub use thresholds::Thresholds;
 pub use timing::TimingSlack;
 pub use unstored::UNSTORED_DIR_ENV;
-pub use worker::{CgroupReport, WakeLatency, WorkerExit, WorkerReport};
+pub use worker::{CgroupReport, CpuDemand, WakeLatency, WorkerExit, WorkerReport};

@@ -23,6 +23,19 @@ pub enum WorkerExit {
     Panicked(String),
 }
 
+/// When a worker wants a CPU, by the kind of its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CpuDemand {
+    /// At every moment: the CPU time that it gets is the scheduler's decision alone.
+    Constant,
+    /// At every moment, but it yields (`sched_yield(2)`).
+    Yielding,
+    /// It sleeps voluntarily, so time off the CPU says nothing about the scheduler.
+    #[default]
+    Sleeping,
+}
+
 /// Time from a wake-up being due to the worker running, over all wake-ups of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WakeLatency {
@@ -44,6 +57,9 @@ pub struct WorkerReport {
     pub pid: i32,
     /// Work type, as `WorkType` spells it.
     pub work_type: String,
+    /// When it wants a CPU.
+    #[serde(default)]
+    pub cpu_demand: CpuDemand,
     /// How it ended.
     pub exit: WorkerExit,
     /// Units of work done: loop turns of a spinner, messages of a pipe. Comparable only within one work type.
@@ -102,6 +118,7 @@ impl WorkerReport {
         Self {
             pid,
             work_type: work_type.into(),
+            cpu_demand: CpuDemand::default(),
             exit,
             work_units: 0,
             iterations: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ktstr_report::TimingSlack;
 use ktstr_topology::{NumaMemory, Topology};
 
-use crate::{Assert, CgroupManager, Host, HostError, Interruption};
+use crate::{Assert, CgroupManager, Host, HostError, LoadStop};
 
 /// The machine as a test's body sees it.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct Ctx {
     pub assert: Assert,
     /// What the engine itself may add to measurements.
     pub timing: TimingSlack,
-    /// Why to hold no load any longer, once there is a reason.
-    pub interruption: Interruption,
+    /// Ends loads before their time.
+    pub load_stop: LoadStop,
     host: Option<Arc<dyn Host>>,
 }
 
@@ -48,18 +48,15 @@ impl Ctx {
             duration,
             assert,
             timing,
-            interruption: Interruption::default(),
+            load_stop: LoadStop::default(),
             host: None,
         }
     }
 
-    /// Ends its loads early when `interruption` is called for.
+    /// Ends its loads early when `load_stop` asks for it.
     #[must_use]
-    pub fn with_interruption(self, interruption: Interruption) -> Self {
-        Self {
-            interruption,
-            ..self
-        }
+    pub fn with_load_stop(self, load_stop: LoadStop) -> Self {
+        Self { load_stop, ..self }
     }
 
     /// Asks `host` for what only it can do.

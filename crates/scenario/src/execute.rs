@@ -70,7 +70,7 @@ struct Running {
 
 /// Makes the cgroups and their workers, releases all workers together, holds the load for
 /// `ctx.duration`, stops them, and judges their reports by `ctx.assert`. The hold ends early when a
-/// worker dies or `ctx.interruption` is called for. The cgroups are gone afterwards.
+/// worker dies or `ctx.load_stop` asks for it. The cgroups are gone afterwards.
 ///
 /// For the stop the quotas of the cgroups and of those above them are lifted, and what is frozen is let go:
 /// throttled and frozen workers can't be told to stop. What was used is read before; the limits of cgroups that
@@ -237,8 +237,8 @@ fn hold(running: &mut [Running], ctx: &Ctx) -> Option<String> {
         ))
     };
     loop {
-        if let Some(reason) = ctx.interruption.reason() {
-            return cut_short(reason.to_owned());
+        if let Some(reason) = ctx.load_stop.reason() {
+            return cut_short(reason.to_string());
         }
         for cgroup in &mut *running {
             if let Some((pid, _)) = cgroup.workload.dead_workers().first() {

@@ -16,7 +16,7 @@ mod ctx;
 mod def;
 mod execute;
 mod host;
-mod interruption;
+mod load_stop;
 pub mod scenarios;
 pub mod workload;
 
@@ -29,13 +29,13 @@ pub use ctx::Ctx;
 pub use def::CgroupDef;
 pub use execute::{ScenarioError, execute_defs};
 pub use host::{Host, HostError};
-pub use interruption::Interruption;
 pub use ktstr_report::{
     AssertResult, BandwidthSpan, Bound, CgroupAccount, CgroupLevel, CgroupReport, CheckResult,
-    MaskSpan, NodePages, NotChecked, Outcome, PolicyAccount, PolicyKind, Quota, Subject, Switch,
-    TimingSlack, WakeLatency, WorkerExit, WorkerReport,
+    CpuDemand, MaskSpan, NodePages, NotChecked, Outcome, PolicyAccount, PolicyKind, Quota, Subject,
+    Switch, TimingSlack, WakeLatency, WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
+pub use load_stop::{LoadStop, StopReason};
 pub use workload::{
     AffinityIntent, CloneMode, SchedPolicy, WorkSpec, WorkType, WorkerControl, WorkloadConfig,
     WorkloadHandle,

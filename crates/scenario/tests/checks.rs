@@ -3,8 +3,8 @@
 
 use ktstr_scenario::checks::{judge_machine, judge_workers};
 use ktstr_scenario::{
-    Assert, AssertResult, CgroupReport, CheckResult, CpuSet, Outcome, PolicyAccount, PolicyKind,
-    TimingSlack, Topology, WorkerExit, WorkerReport,
+    Assert, AssertResult, CgroupReport, CheckResult, CpuDemand, CpuSet, Outcome, PolicyAccount,
+    PolicyKind, TimingSlack, Topology, WorkerExit, WorkerReport,
 };
 
 const MS: u64 = 1_000_000;
@@ -29,6 +29,7 @@ fn good(pid: i32) -> WorkerReport {
             ext_due: Some(false),
             ext_seen: Some(false),
         }),
+        cpu_demand: CpuDemand::Constant,
         ..WorkerReport::sentinel(pid, "SpinWait", WorkerExit::Completed)
     }
 }
@@ -287,6 +288,7 @@ fn uneven_shares_fail_the_spread() {
 fn workers_of_different_types_or_cgroups_are_not_compared() {
     let other = WorkerReport {
         work_type: "Mixed".into(),
+        cpu_demand: CpuDemand::Yielding,
         cpu_time_ns: 100 * MS,
         ..good(3)
     };
@@ -305,6 +307,7 @@ fn workers_of_different_types_or_cgroups_are_not_compared() {
 fn the_default_spread_is_left_out_where_shares_cant_be_equal() {
     let sleeper = |mut worker: WorkerReport| {
         worker.work_type = "PipeIo".into();
+        worker.cpu_demand = CpuDemand::Sleeping;
         worker
     };
     let three = || vec![good(1), good(2), good(3)];

@@ -4,8 +4,8 @@
 use ktstr_scenario::checks::judge_workers;
 use ktstr_scenario::{
     Assert, AssertResult, BandwidthSpan, CgroupAccount, CgroupLevel, CgroupReport, CheckResult,
-    CpuSet, MaskSpan, NodePages, Outcome, PolicyAccount, PolicyKind, PropertyCheck, Quota,
-    TimingSlack, WorkerExit, WorkerReport,
+    CpuDemand, CpuSet, MaskSpan, NodePages, Outcome, PolicyAccount, PolicyKind, PropertyCheck,
+    Quota, TimingSlack, WorkerExit, WorkerReport,
 };
 
 const MS: u64 = 1_000_000;
@@ -30,6 +30,7 @@ fn worker(pid: i32, cpu_ms: u64) -> WorkerReport {
             ext_due: Some(false),
             ext_seen: Some(false),
         }),
+        cpu_demand: CpuDemand::Constant,
         ..WorkerReport::sentinel(pid, "SpinWait", WorkerExit::Completed)
     }
 }
@@ -266,7 +267,7 @@ fn shares_that_weights_alone_do_not_decide_are_not_judged() {
         ),
         (|c| c.cpuset = Some("1".parse().unwrap()), "nobody competes"),
         (
-            |c| c.workers[0].work_type = "PipeIo".to_owned(),
+            |c| c.workers[0].cpu_demand = CpuDemand::Sleeping,
             "don't want a CPU all the time",
         ),
         (|c| c.workers[0].exit = WorkerExit::TimedOut, "did not last"),
@@ -347,7 +348,7 @@ fn niceness_that_decides_nothing_is_not_judged() {
         ),
         (|w| w.nice_changes = 1, "was changed under the load"),
         (
-            |w| w.work_type = "Bursty".to_owned(),
+            |w| w.cpu_demand = CpuDemand::Sleeping,
             "don't want a CPU all the time",
         ),
         (

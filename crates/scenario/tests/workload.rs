@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ktstr_scenario::workload::{Gate, WorkloadError, in_worker};
 use ktstr_scenario::{
-    CloneMode, CpuSet, SchedPolicy, WorkType, WorkerControl, WorkerExit, WorkerReport,
+    CloneMode, CpuDemand, CpuSet, SchedPolicy, WorkType, WorkerControl, WorkerExit, WorkerReport,
     WorkloadConfig, WorkloadHandle,
 };
 use nix::sys::signal::{Signal, kill};
@@ -89,7 +89,8 @@ fn every_type_works_and_stops_as_process_and_as_thread() {
             handle.start().unwrap();
             assert_eq!(handle.wait_running(), 0);
             all_iterate(&handle, 5);
-            if work_type.sleeps() {
+            let sleeps = work_type.cpu_demand() == CpuDemand::Sleeping;
+            if sleeps {
                 handle.worker_tids().into_iter().for_each(sleeps_often);
             }
             let asked = Instant::now();
@@ -102,16 +103,13 @@ fn every_type_works_and_stops_as_process_and_as_thread() {
             for report in reports {
                 assert_eq!(report.exit, WorkerExit::Completed, "{work_type} {mode:?}");
                 assert_eq!(report.work_type, work_type.name());
+                assert_eq!(report.cpu_demand, work_type.cpu_demand());
                 assert!(report.iterations > 5 && report.work_units >= report.iterations);
                 assert!(report.wall_time_ns > 0 && report.cpu_time_ns > 0);
                 assert!(!report.cpus_used.is_empty());
                 let wakes = report.wake_latency.samples;
-                assert_eq!(
-                    wakes > 0,
-                    work_type.sleeps(),
-                    "{work_type}: {wakes} wake-ups"
-                );
-                if work_type.sleeps() {
+                assert_eq!(wakes > 0, sleeps, "{work_type}: {wakes} wake-ups");
+                if sleeps {
                     assert!(report.voluntary_switches > 0, "{work_type}");
                 }
             }

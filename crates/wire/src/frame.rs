@@ -14,12 +14,10 @@
 //! length before the payload has arrived. A frame that fails a checksum is reported, never parsed.
 
 use crate::Message;
+pub use crate::message::MAX_PAYLOAD_BYTES;
 
 /// Bytes of a frame before its payload.
 pub const HEADER_BYTES: usize = 24;
-
-/// Largest payload of any kind.
-pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;
 
 const MAGIC: [u8; 4] = *b"KTS1";
 

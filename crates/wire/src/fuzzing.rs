@@ -6,7 +6,7 @@
 use arbitrary::{Result, Unstructured};
 
 use crate::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES, OversizeError};
-use crate::{Decoder, Encoder, Message, Phase, Stream};
+use crate::{Decoder, Encoder, GuestStage, Message, Stream};
 
 /// Frames, damaged and forged ones, and what is between them. No bytes are misread; a message that was sent
 /// whole arrives, in order, unless something passed for a frame that it was part of.
@@ -92,7 +92,7 @@ fn message(kind: u8, bytes: &[u8]) -> Message {
     match kind % 6 {
         0 => Message::Remark(String::from_utf8_lossy(bytes).into_owned()),
         1 => Message::Output(Stream::Stdout, bytes.to_vec()),
-        2 => Message::Phase(Phase::Judging),
+        2 => Message::Stage(GuestStage::Judging),
         3 => Message::SetupFailed(vec![String::from_utf8_lossy(bytes).into_owned(); 2]),
         4 => Message::Sidecar(bytes.to_vec()),
         _ => Message::Bye,

@@ -15,7 +15,7 @@ pub use job::{
     Job, JobError, Module, NestedTest, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task,
     WatchdogJob,
 };
-pub use message::{DumpMoment, MAX_REMARK_BYTES, Message, Phase, Request, Stream, TestEnd};
+pub use message::{DumpMoment, GuestStage, MAX_REMARK_BYTES, Message, Request, Stream, TestEnd};
 
 /// Name of the virtio-console port that carries the frames, as in /sys/class/virtio-ports/*/name.
 pub const FRAME_PORT_NAME: &str = "ktstr.frames";

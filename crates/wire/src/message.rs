@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use ktstr_report::{AssertResult, SchedulerReport};
 use serde::{Deserialize, Serialize};
 
-use crate::frame::MAX_PAYLOAD_BYTES;
+/// Largest payload of any kind.
+pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;
 
 /// Longest remark, in bytes of text. The sender cuts a longer one.
 pub const MAX_REMARK_BYTES: usize = 8 << 10;
@@ -32,7 +33,7 @@ pub enum Stream {
 
 /// What the guest is about to do, so that a guest that says no more can be described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
+pub enum GuestStage {
     /// Starting the scheduler under test, and waiting until it is attached.
     Attaching,
     /// Running the test's body.
@@ -47,7 +48,7 @@ pub enum Phase {
     Nested,
 }
 
-impl Phase {
+impl GuestStage {
     /// What the guest does in it, as a clause: `in the body of the test`.
     pub const fn describe(self) -> &'static str {
         match self {
@@ -102,11 +103,9 @@ pub enum Message {
     Hello {
         /// `uname -r`.
         release: String,
-        /// Time since the kernel started, `CLOCK_BOOTTIME`.
-        uptime_ns: u64,
     },
-    /// The guest enters a phase.
-    Phase(Phase),
+    /// The guest enters a stage.
+    Stage(GuestStage),
     /// Something that went less than well, for the report.
     Remark(String),
     /// What a process of the guest wrote.
@@ -145,7 +144,7 @@ impl Message {
     pub const fn kind(&self) -> u32 {
         match self {
             Self::Hello { .. } => 1,
-            Self::Phase(_) => 2,
+            Self::Stage(_) => 2,
             Self::Remark(_) => 3,
             Self::Output(..) => 4,
             Self::SetupFailed(_) => 5,
@@ -166,7 +165,7 @@ impl Message {
         match kind {
             // Hello, scheduler-attached: a name.
             1 | 10 => 4 << 10,
-            // Phase, exit, bye.
+            // Stage, exit, bye.
             2 | 7 | 8 => 16,
             // Remark: its text and the text's length.
             3 => MAX_REMARK_BYTES + 16,
@@ -201,7 +200,7 @@ impl Message {
                 Self::Hello { release: text, .. }
                 | Self::Remark(text)
                 | Self::SchedulerAttached(text) => text.capacity(),
-                Self::Phase(_) | Self::Exit(_) | Self::Request(_) | Self::Bye => 0,
+                Self::Stage(_) | Self::Exit(_) | Self::Request(_) | Self::Bye => 0,
                 Self::SetupFailed(_) | Self::Result(_) | Self::Scheduler(_) => {
                     Self::max_payload_bytes(self.kind()) * MAX_GROWTH
                 }
@@ -235,7 +234,7 @@ impl Message {
     pub const fn name_of_kind(kind: u32) -> &'static str {
         match kind {
             1 => "hello",
-            2 => "phase",
+            2 => "stage",
             3 => "remark",
             4 => "output",
             5 => "setup-failed",
@@ -305,9 +304,8 @@ mod tests {
         let all = [
             Message::Hello {
                 release: String::new(),
-                uptime_ns: 0,
             },
-            Message::Phase(Phase::Body),
+            Message::Stage(GuestStage::Body),
             Message::Remark(String::new()),
             Message::Output(Stream::Stdout, Vec::new()),
             Message::SetupFailed(Vec::new()),

@@ -2,16 +2,15 @@
 
 use ktstr_report::{CheckResult, WorkerExit, WorkerReport};
 use ktstr_wire::frame::{HEADER_BYTES, MAX_PAYLOAD_BYTES};
-use ktstr_wire::{Decoder, Encoder, FrameError, MAX_REMARK_BYTES, Message, Phase, Stream, TestEnd};
+use ktstr_wire::{
+    Decoder, Encoder, FrameError, GuestStage, MAX_REMARK_BYTES, Message, Stream, TestEnd,
+};
 use proptest::prelude::*;
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {
     let message = prop_oneof![
-        any::<u64>().prop_map(|uptime_ns| Message::Hello {
-            release: "7.3.4".to_owned(),
-            uptime_ns
-        }),
-        Just(Message::Phase(Phase::Body)),
+        "[0-9.]{1,20}".prop_map(|release| Message::Hello { release }),
+        Just(Message::Stage(GuestStage::Body)),
         "[a-z ]{0,40}".prop_map(Message::Remark),
         proptest::collection::vec(any::<u8>(), 0..200)
             .prop_map(|bytes| Message::Output(Stream::Stdout, bytes)),

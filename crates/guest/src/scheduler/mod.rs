@@ -29,7 +29,7 @@ use ktstr_report::{
     AssertResult, CheckResult, KernelExit, Outcome, SchedulerEnd, SchedulerReport, Subject,
     shell_word,
 };
-use ktstr_scenario::{Interruption, checks};
+use ktstr_scenario::{LoadStop, StopReason, checks};
 use ktstr_wire::{Message, SchedulerJob, SchedulerStart};
 use nix::sys::signal::Signal;
 
@@ -80,11 +80,11 @@ pub(crate) enum Start {
     Failed(AssertResult),
 }
 
-/// Starts the scheduler and waits until it is attached. `interruption` is called for when it goes.
+/// Starts the scheduler and waits until it is attached. `load_stop` ends the load when it goes.
 pub(crate) fn start(
     job: &SchedulerJob,
     link: &Arc<Link>,
-    interruption: &Interruption,
+    load_stop: &LoadStop,
 ) -> Result<Start, LinkError> {
     let mut report = SchedulerReport {
         name: job.name.clone(),
@@ -129,8 +129,10 @@ pub(crate) fn start(
                 ops: report.ops.clone(),
                 seq_before,
                 process: Arc::clone(&process),
-                interruption: interruption.clone(),
-                reason: format!("scheduler `{}` had gone", report.name),
+                load_stop: load_stop.clone(),
+                reason: StopReason::SchedulerGone {
+                    scheduler: report.name.clone(),
+                },
             };
             let watch = Watch::start(watched, Arc::clone(link));
             Ok(Start::Attached(Box::new(Scheduler {

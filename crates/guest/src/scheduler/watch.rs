@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ktstr_report::KernelExit;
-use ktstr_scenario::{Interruption, checks};
+use ktstr_scenario::{LoadStop, StopReason, checks};
 use ktstr_wire::{DumpMoment, Request};
 
 use super::{LOOK_EVERY, SharedProcess, kernel_words, lock, sysfs};
@@ -25,9 +25,9 @@ pub(super) struct Watched {
     pub(super) seq_before: Option<u64>,
     /// Its process, if it has one.
     pub(super) process: SharedProcess,
-    pub(super) interruption: Interruption,
-    /// Why the load is interrupted when it has gone.
-    pub(super) reason: String,
+    pub(super) load_stop: LoadStop,
+    /// Why the load ends when it has gone.
+    pub(super) reason: StopReason,
 }
 
 /// Looks after an attached scheduler until it is told to stop.
@@ -77,7 +77,7 @@ impl Watched {
             } else {
                 let away = away.get_or_insert_with(Away::begin);
                 if lives != Some(true) || !away.may_come_back(self.ops.as_deref()) {
-                    self.interruption.call(self.reason);
+                    self.load_stop.request(self.reason);
                     return true;
                 }
             }

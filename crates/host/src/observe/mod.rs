@@ -24,7 +24,7 @@ use ktstr_monitor::{
     CpuSample, KernelSource, Missing, Recording, Sample, Sampler, Series, Span, VcpuTime, VcpuTimes,
 };
 use ktstr_report::{AssertResult, Thresholds};
-use ktstr_wire::{DumpMoment, Phase, Request};
+use ktstr_wire::{DumpMoment, GuestStage, Request};
 
 use crate::causes::chain;
 use capture::Sight;
@@ -192,10 +192,10 @@ impl Observer {
         }
     }
 
-    /// The guest enters a phase.
-    pub(crate) fn entered(&mut self, phase: Phase) {
-        match phase {
-            Phase::Body => {
+    /// The guest enters a stage.
+    pub(crate) fn entered(&mut self, stage: GuestStage) {
+        match stage {
+            GuestStage::Body => {
                 let now = Instant::now();
                 self.body_began = Some(now);
                 self.look_at = self.watches_for_stalls.then_some(now + LOOK_EVERY);

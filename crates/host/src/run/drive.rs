@@ -226,10 +226,10 @@ impl Driver<'_> {
                     observer.booted(self.machine);
                 }
             }
-            Message::Phase(phase) => {
-                record.phase = Some(phase);
+            Message::Stage(stage) => {
+                record.stage = Some(stage);
                 if let Some(observer) = &mut self.observer {
-                    observer.entered(phase);
+                    observer.entered(stage);
                 }
             }
             Message::Remark(remark) if record.remarks.len() < MAX_REMARKS => {

@@ -64,14 +64,13 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use ktstr_wire::{Phase, TestEnd};
+    use ktstr_wire::{GuestStage, TestEnd};
 
     use super::*;
 
     fn hello() -> Message {
         Message::Hello {
             release: String::new(),
-            uptime_ns: 0,
         }
     }
 
@@ -86,14 +85,14 @@ mod tests {
         let result = || Message::Result(TestEnd::default());
         let sent = [
             hello(),
-            Message::Phase(Phase::Attaching),
+            Message::Stage(GuestStage::Attaching),
             Message::SchedulerLog(vec![]),
             Message::SchedulerAttached("x".to_owned()),
-            Message::Phase(Phase::Body),
+            Message::Stage(GuestStage::Body),
             Message::Remark(String::new()),
-            Message::Phase(Phase::Detaching),
+            Message::Stage(GuestStage::Detaching),
             Message::Scheduler(Box::default()),
-            Message::Phase(Phase::Judging),
+            Message::Stage(GuestStage::Judging),
             result(),
             Message::Bye,
         ];

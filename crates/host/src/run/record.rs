@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ktstr_machine::End;
 use ktstr_report::SchedulerReport;
-use ktstr_wire::{FrameError, Message, Phase, TestEnd};
+use ktstr_wire::{FrameError, GuestStage, Message, TestEnd};
 
 use super::order::Order;
 use super::text::BoundedText;
@@ -15,8 +15,8 @@ use crate::observe::Observation;
 pub(crate) struct Record {
     /// The guest's kernel, if PID 1 spoke.
     pub(crate) release: Option<String>,
-    /// The last phase it announced.
-    pub(crate) phase: Option<Phase>,
+    /// The last stage that it announced.
+    pub(crate) stage: Option<GuestStage>,
     /// How the test's body ended.
     pub(crate) result: Option<TestEnd>,
     /// The sidecar of a test that the guest ran as a host.
@@ -75,7 +75,7 @@ impl Record {
             Message::Hello { release, .. } => {
                 self.release.get_or_insert(release);
             }
-            Message::Phase(phase) => self.phase = Some(phase),
+            Message::Stage(stage) => self.stage = Some(stage),
             Message::Remark(remark) => self.remarks.push(remark),
             Message::Output(_, bytes) => self.output.push(&bytes),
             Message::SetupFailed(chain) => {
@@ -108,7 +108,7 @@ impl Record {
 pub(crate) fn empty_record() -> Record {
     Record {
         release: None,
-        phase: None,
+        stage: None,
         result: None,
         sidecar: None,
         scheduler_attached: None,

@@ -202,8 +202,8 @@ pub(crate) fn judge_end(
 }
 
 fn without_result(record: &Record, limits: Limits) -> (Outcome, Option<Failure>) {
-    let place = match (record.phase, record.booted()) {
-        (Some(phase), _) => phase.describe(),
+    let place = match (record.stage, record.booted()) {
+        (Some(stage), _) => stage.describe(),
         (None, true) => "between its first message and the body of the test",
         (None, false) => "before PID 1 spoke",
     };
@@ -315,7 +315,6 @@ mod tests {
     fn hello() -> Message {
         Message::Hello {
             release: "7.3.4".to_owned(),
-            uptime_ns: 1,
         }
     }
 

@@ -1,124 +1,14 @@
-//! What was declared of cgroups, and what they use while load is held on them.
+//! What cgroups use while load is held on them, beside what was declared of them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ktstr_report::{BandwidthSpan, CgroupAccount, CgroupLevel, Quota};
 use ktstr_topology::CpuSet;
 
 use super::entry::Entry;
-use super::{CgroupError, CgroupManager, CpuMax, Knob, name};
-
-/// Most changes that are remembered. A test that makes more has its limits not judged.
-const MAX_CHANGES: usize = 10_000;
-
-/// Settings of one cgroup that the checks ask for, as they were last declared.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Declared {
-    cpu_max: Option<CpuMax>,
-    cpu_weight: Option<u32>,
-    cpuset_mems: Option<CpuSet>,
-    frozen: bool,
-}
-
-/// One write to a control file that the checks ask for.
-#[derive(Clone, Debug)]
-struct Change {
-    at: Instant,
-    cgroup: String,
-    file: &'static str,
-    quota: Option<Quota>,
-    froze: bool,
-    /// CPU time of the cgroup right after the write.
-    cpu_time_ns: Option<u64>,
-}
-
-/// All that was declared so far.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Ledger {
-    inner: Arc<Mutex<Inner>>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    declared: BTreeMap<String, Declared>,
-    changes: Vec<Change>,
-    overflowed: bool,
-}
-
-impl Ledger {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn declared(&self, cgroup: &str) -> Declared {
-        self.inner()
-            .declared
-            .get(cgroup)
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    /// Forgets a cgroup that is gone. What was changed stays known.
-    pub(super) fn forget(&self, cgroup: &str) {
-        self.inner().declared.remove(cgroup);
-    }
-
-    /// Records a write that the kernel took.
-    pub(super) fn record(&self, cgroup: &str, entry: &Entry, knob: &Knob) {
-        let mut inner = self.inner();
-        let declared = inner.declared.entry(cgroup.to_owned()).or_default();
-        let mut cpu_time_ns = None;
-        match knob {
-            Knob::CpuMax(max) => {
-                declared.cpu_max = Some(*max);
-                cpu_time_ns = read_cpu_time(entry).ok();
-            }
-            Knob::CpuWeight(weight) => declared.cpu_weight = Some(*weight),
-            Knob::Mems(nodes) => {
-                declared.cpuset_mems = Some(nodes.clone()).filter(|n| !n.is_empty());
-            }
-            Knob::Freeze(on) => declared.frozen = *on,
-            Knob::Cpus(_) => {}
-            _ => return,
-        }
-        if inner.changes.len() >= MAX_CHANGES {
-            inner.overflowed = true;
-            return;
-        }
-        inner.changes.push(Change {
-            at: Instant::now(),
-            cgroup: cgroup.to_owned(),
-            file: knob.file(),
-            quota: match knob {
-                Knob::CpuMax(max) => max.quota(),
-                _ => None,
-            },
-            froze: *knob == Knob::Freeze(true),
-            cpu_time_ns,
-        });
-    }
-}
-
-impl CpuMax {
-    /// The limit, if it is one.
-    pub(super) fn quota(self) -> Option<Quota> {
-        const PERIOD_NS: u64 = 100_000_000;
-        let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        match self {
-            Self::Max => None,
-            Self::Pct(pct) => Some(Quota {
-                quota_ns: u64::from(pct) * PERIOD_NS / 100,
-                period_ns: PERIOD_NS,
-            }),
-            Self::Quota { quota, period } => Some(Quota {
-                quota_ns: ns(quota),
-                period_ns: ns(period).max(1),
-            }),
-        }
-    }
-}
+use super::ledger::{Change, Declared, read_cpu_time};
+use super::{CgroupError, CgroupManager, CpuMax, name};
 
 /// A look at one cgroup when an account was begun.
 #[derive(Clone, Debug)]
@@ -141,7 +31,7 @@ impl CgroupManager {
     /// Begins to keep account of all cgroups that there are, and of those above them: what they use, and what
     /// is changed. To be called when the workers have begun.
     pub fn begin_account(&self) -> AccountWindow {
-        let first_change = self.ledger().inner().changes.len();
+        let first_change = self.ledger().change_count();
         let starts = self
             .levels()
             .into_iter()
@@ -192,15 +82,11 @@ impl AccountWindow {
                 ..CgroupLevel::default()
             };
         };
-        let inner = self.cgroups.ledger().inner();
-        let changes: Vec<Change> = inner.changes[self.first_change.min(inner.changes.len())..]
-            .iter()
-            .filter(|change| change.cgroup == name)
-            .cloned()
-            .collect();
-        let overflowed = inner.overflowed;
-        drop(inner);
-        let declared = self.cgroups.ledger().declared(&name);
+        let ledger = self.cgroups.ledger();
+        let changes = ledger.changes_after(self.first_change, &name);
+        let overflowed = changes.is_none();
+        let changes = changes.unwrap_or_default();
+        let declared = ledger.declared(&name);
         let mut changed: Vec<String> = Vec::new();
         for change in &changes {
             if !changed.iter().any(|file| file == change.file) {
@@ -254,22 +140,6 @@ fn spans(start: &Start, changes: &[Change]) -> Result<Vec<BandwidthSpan>, String
     let cpu_time_ns = read_cpu_time(&start.entry)?;
     close(Instant::now(), cpu_time_ns, quota);
     Ok(spans)
-}
-
-/// `usage_usec` of `cpu.stat`, which the kernel keeps for every cgroup, whatever controllers it has
-/// (kernel/cgroup/rstat.c), and for tasks of all classes.
-fn read_cpu_time(entry: &Entry) -> Result<u64, String> {
-    const FILE: &str = "cpu.stat";
-    let text = entry
-        .read(FILE)
-        .map_err(|error| super::entry::with_cause(&error))?;
-    let usage_us = text
-        .lines()
-        .find_map(|line| line.strip_prefix("usage_usec "))
-        .and_then(|number| number.trim().parse::<u64>().ok());
-    usage_us
-        .map(|us| us.saturating_mul(1000))
-        .ok_or_else(|| format!("{} has no usage_usec", entry.path(FILE).display()))
 }
 
 /// What `cpu.max` holds, as a clause, if it is not what was declared: someone else wrote it.

@@ -1,7 +1,6 @@
 //! Making cgroups and setting their knobs.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,9 +9,9 @@ use std::time::Duration;
 
 use ktstr_topology::CpuSet;
 
-use super::account::Ledger;
 use super::entry::Entry;
-use super::{CgroupError, CpuMax, Knob, Limit, name, removal, tasks};
+use super::ledger::Ledger;
+use super::{CgroupError, CgroupKind, CpuMax, Knob, Limit, name, removal, tasks};
 
 /// How long one write to a control file may take, before any allowance of the engine.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,24 +21,6 @@ const CONTROLLERS: [&str; 5] = ["cpuset", "cpu", "memory", "io", "pids"];
 
 /// Those of them that work in a threaded tree.
 const THREADED_CONTROLLERS: [&str; 3] = ["cpuset", "cpu", "pids"];
-
-/// What a cgroup can hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CgroupKind {
-    /// Whole processes.
-    Domain,
-    /// Threads of the harness. Has the cpu, cpuset and pids controllers only.
-    Threaded,
-}
-
-impl fmt::Display for CgroupKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Domain => "domain",
-            Self::Threaded => "threaded",
-        })
-    }
-}
 
 /// Operations on the cgroups of a test. Names are relative to the workload root; `a/b` is the cgroup `b`
 /// in the cgroup `a`.

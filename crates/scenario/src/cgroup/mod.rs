@@ -8,7 +8,9 @@
 mod account;
 mod entry;
 mod group;
+mod kind;
 mod knob;
+mod ledger;
 mod limits;
 mod manager;
 mod name;
@@ -18,6 +20,7 @@ mod tasks;
 pub use account::AccountWindow;
 pub use entry::CgroupError;
 pub use group::CgroupGroup;
+pub use kind::CgroupKind;
 pub use knob::{CpuMax, Knob, Limit};
 pub use limits::LiftedLimits;
-pub use manager::{CgroupKind, CgroupManager, CgroupOps};
+pub use manager::{CgroupManager, CgroupOps};

@@ -7,13 +7,12 @@
 use std::collections::BTreeMap;
 
 use ktstr_report::{
-    AssertResult, CgroupLevel, CgroupReport, PolicyKind, Subject, Switch, TimingSlack,
+    AssertResult, CgroupLevel, CgroupReport, CpuDemand, PolicyKind, Subject, Switch, TimingSlack,
 };
 
 use super::entitlement::{Claim, misallocated_pct, share_out};
 use super::verdict::{Check, Measured, float};
 use super::{NO_ACCOUNT, NONE_DECLARED};
-use crate::WorkType;
 
 const CHECK: Check = Check {
     name: "cpu_share",
@@ -295,8 +294,7 @@ fn obstacle(cgroup: &CgroupReport) -> Option<String> {
         }
     }
     cgroup.workers.iter().find_map(|worker| {
-        let work_type = WorkType::from_name(&worker.work_type);
-        if !work_type.is_some_and(|kind| kind.always_runnable()) {
+        if worker.cpu_demand != CpuDemand::Constant {
             let kind = &worker.work_type;
             return Some(format!(
                 "workers of {kind} in cgroup `{name}` don't want a CPU all the time"

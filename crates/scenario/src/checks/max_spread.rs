@@ -1,12 +1,12 @@
 //! `max_spread_pct`: the workers of one type in one cgroup got about the same share of CPU time.
 
-use ktstr_report::{AssertResult, CgroupReport, Subject, TimingSlack, WorkerReport};
+use ktstr_report::{AssertResult, CgroupReport, CpuDemand, Subject, TimingSlack, WorkerReport};
 
 use super::OFF;
 use super::restraint::{frozen, rationed, uneven_weights};
 use super::verdict::{Check, Measured};
 use super::view::{Peers, peers};
-use crate::{Bound, WorkType};
+use crate::Bound;
 
 const CHECK: Check = Check {
     name: "max_spread_pct",
@@ -122,7 +122,8 @@ fn spread(peers: Peers<'_>) -> Option<Spread<'_>> {
 /// Whether a fair scheduler would give these workers equal shares; the reason if not.
 fn equal_shares_are_due(group: &Peers<'_>, cgroups: &[CgroupReport]) -> Result<(), String> {
     let (name, work_type) = (&group.cgroup.name, group.work_type);
-    if WorkType::from_name(work_type).is_none_or(|kind| kind.sleeps()) {
+    let mut demands = group.workers.iter().map(|worker| worker.cpu_demand);
+    if demands.any(|demand| demand == CpuDemand::Sleeping) {
         return Err(format!(
             "workers of {work_type} in cgroup `{name}` sleep of themselves, so their time off the CPU is not \
              the scheduler's doing"

@@ -3,7 +3,7 @@
 //! Weights are the kernel's; tolerance and figure are those of `cpu_share`.
 
 use ktstr_report::{
-    AssertResult, CgroupReport, PolicyKind, Subject, Switch, TimingSlack, WorkerReport,
+    AssertResult, CgroupReport, CpuDemand, PolicyKind, Subject, Switch, TimingSlack, WorkerReport,
 };
 use ktstr_topology::CpuSet;
 
@@ -12,7 +12,6 @@ use super::cpu_share::{bound_pct, tells_apart};
 use super::entitlement::{Claim, misallocated_pct, nice_weight, share_out};
 use super::restraint::{frozen, rationed};
 use super::verdict::{Check, Measured, float};
-use crate::WorkType;
 
 const CHECK: Check = Check {
     name: "nice_share",
@@ -97,7 +96,7 @@ fn obstacle(cgroup: &CgroupReport, cgroups: &[CgroupReport]) -> Option<String> {
 
 fn worker_obstacle(name: &str, worker: &WorkerReport) -> Option<String> {
     let pid = worker.pid;
-    if !WorkType::from_name(&worker.work_type).is_some_and(|kind| kind.always_runnable()) {
+    if worker.cpu_demand != CpuDemand::Constant {
         let kind = &worker.work_type;
         return Some(format!(
             "workers of {kind} in cgroup `{name}` don't want a CPU all the time"

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::link::Link;
-use super::shared::Slot;
+use super::shared::{GroupCell, Slot};
 use super::syscalls::futex_wait;
 use super::telemetry::{Telemetry, now_ns};
 
@@ -16,7 +16,9 @@ pub(super) const STOP_SLICE_NS: u64 = 50_000_000;
 pub struct WorkerControl<'a> {
     pub(super) stop: &'a AtomicU32,
     pub(super) slot: &'a Slot,
-    pub(super) lead: &'a Slot,
+    /// Memory that its group shares.
+    pub(super) cells: &'a [GroupCell],
+    /// Its place in the group, from 0.
     pub(super) member: u32,
     pub(super) link: Link,
     pub(super) telemetry: Telemetry,

@@ -2,124 +2,40 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ktstr_report::{WorkerExit, WorkerReport};
 use ktstr_topology::CpuSet;
 
+use super::WorkloadError;
+use super::body::Body;
+use super::config::WorkloadConfig;
 use super::gate::Gate;
 use super::process::Process;
 use super::sched_policy::{SchedPolicy, check_range};
 use super::seat::{Board, DONE, RUNNING};
-use super::spawn;
-use super::syscalls::{futex_wait, sched_setaffinity, set_nice};
-use super::telemetry::now_ns;
+use super::spawn::spawn_all;
+use super::syscalls::{sched_setaffinity, set_nice};
 use super::worker::CloneMode;
-use super::{WorkType, WorkloadError};
-
-/// How long all workers together may take to begin, before any allowance of the engine.
-const READY_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long all workers together may take to stop and report, before any allowance of the engine.
-const REPORT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long killed workers may take to be gone. Beyond that the kernel gives them no CPU to die on.
 const REAP_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Longest sleep before looking again for workers that died without a word.
-const LOOK_SLICE_NS: u64 = 20_000_000;
-
-/// What each worker is and does.
-#[derive(Clone, Debug)]
-pub struct WorkSpec {
-    /// The kind of work.
-    pub work_type: WorkType,
-    /// The policy it runs under.
-    pub sched_policy: SchedPolicy,
-    /// Niceness, -20 to 19; for the policies that know it.
-    pub nice: i32,
-    /// Name of its task (`comm`), cut to 15 bytes by the kernel. `None`: the work type's name.
-    pub comm: Option<String>,
-}
-
-impl WorkSpec {
-    /// Workers of `work_type` with the usual policy, niceness and name.
-    pub const fn new(work_type: WorkType) -> Self {
-        Self {
-            work_type,
-            sched_policy: SchedPolicy::Normal,
-            nice: 0,
-            comm: None,
-        }
-    }
-}
-
-/// A workload to be made.
-#[derive(Clone, Debug)]
-pub struct WorkloadConfig {
-    /// What each worker is and does.
-    pub spec: WorkSpec,
-    /// How many workers.
-    pub workers: usize,
-    /// Processes or threads.
-    pub clone_mode: CloneMode,
-    /// Added to the deadlines for beginning and for stopping (5 s each, for all workers together).
-    pub slack: Duration,
-    /// Whether each worker allocates memory (64 pages) and tells where that is, for the check `mem_binding`.
-    pub tell_memory: bool,
-}
-
-impl WorkloadConfig {
-    /// `workers` processes that do `work_type`.
-    pub const fn new(work_type: WorkType, workers: usize) -> Self {
-        Self {
-            spec: WorkSpec::new(work_type),
-            workers,
-            clone_mode: CloneMode::Fork,
-            slack: Duration::ZERO,
-            tell_memory: false,
-        }
-    }
-
-    pub(super) fn check(&self) -> Result<(), WorkloadError> {
-        let group_size = self.spec.work_type.group_size();
-        if self.workers == 0 {
-            return Err(WorkloadError::NoWorkers);
-        }
-        if !self.workers.is_multiple_of(group_size) {
-            return Err(WorkloadError::GroupSize {
-                work_type: self.spec.work_type.to_string(),
-                workers: self.workers,
-                group_size,
-            });
-        }
-        check_range("the niceness", i64::from(self.spec.nice), -20, 19)?;
-        self.spec.sched_policy.check()
-    }
-}
-
-#[derive(Debug)]
-pub(super) enum Body {
-    Process(Process),
-    Thread(JoinHandle<()>),
-}
 
 /// Workers that were spawned, and wait at a gate or work. Dropping it kills those that are processes,
 /// with all that their work started, and tells those that are threads to stop.
 #[derive(Debug)]
 pub struct WorkloadHandle {
-    pub(super) config: WorkloadConfig,
-    pub(super) board: Board,
-    pub(super) gate: Gate,
-    pub(super) bodies: Vec<Body>,
-    pub(super) configured: bool,
-    pub(super) declared: Mutex<Vec<DeclaredWorker>>,
+    config: WorkloadConfig,
+    board: Board,
+    gate: Gate,
+    bodies: Vec<Body>,
+    configured: bool,
+    declared: Mutex<Vec<DeclaredWorker>>,
 }
 
 /// What was declared for one worker.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DeclaredWorker {
+struct DeclaredWorker {
     nice: i32,
     nice_changes: u32,
     /// Its mask after each change.
@@ -138,7 +54,8 @@ impl WorkloadHandle {
     /// the same moment as theirs.
     pub fn spawn_behind(config: WorkloadConfig, gate: &Gate) -> Result<Self, WorkloadError> {
         config.check()?;
-        let board = Board::new(config.workers).map_err(WorkloadError::SharedMemory)?;
+        let facts = config.spec.work_type.facts();
+        let board = Board::new(config.workers, facts).map_err(WorkloadError::SharedMemory)?;
         let declared = DeclaredWorker {
             nice: config.spec.nice,
             ..DeclaredWorker::default()
@@ -151,7 +68,8 @@ impl WorkloadHandle {
             bodies: Vec::new(),
             configured: false,
         };
-        spawn::spawn_all(&mut handle)?;
+        // Into the handle, which ends those that there are if one can't be spawned.
+        spawn_all(&handle.config, &handle.board, gate, &mut handle.bodies)?;
         Ok(handle)
     }
 
@@ -189,13 +107,13 @@ impl WorkloadHandle {
                 .filter(|&index| self.board.stage(index) < RUNNING)
                 .count()
         };
-        self.wait_until(deadline, || not_begun() == 0);
+        self.board.wait_until(deadline, || not_begun() == 0);
         not_begun()
     }
 
     /// How long beginning may take.
     pub(crate) fn ready_time(&self) -> Duration {
-        READY_DEADLINE.saturating_add(self.config.slack)
+        self.config.ready_time()
     }
 
     /// Iterations of each worker so far.
@@ -315,30 +233,36 @@ impl WorkloadHandle {
 
     /// How long stopping may take.
     pub(crate) fn report_time(&self) -> Duration {
-        REPORT_DEADLINE.saturating_add(self.config.slack)
+        self.config.report_time()
     }
 
     /// Takes the reports of workers that were told to stop.
     pub(crate) fn collect_by(mut self, deadline: Instant) -> Vec<WorkerReport> {
         while !self.all_ended() && Instant::now() < deadline {
-            self.sleep_on_change();
+            self.board.sleep_on_change();
         }
         // Looked at before the kill, which would otherwise pass for how they ended.
-        let ended: Vec<Option<WorkerExit>> = self.bodies.iter_mut().map(ended).collect();
+        let ended: Vec<Option<WorkerExit>> = self.bodies.iter_mut().map(Body::ended).collect();
         let tids = self.worker_tids();
         let reports = tids.into_iter().zip(ended).enumerate();
-        let name = self.config.spec.work_type.name();
         let reports = reports
-            .map(
-                |(index, (tid, ended))| match (self.board.report(index), ended) {
+            .map(|(index, (tid, ended))| {
+                let sentinel = |exit| WorkerReport::sentinel(tid, "", exit);
+                let report = match (self.board.report(index), ended) {
                     (Ok(report), _) => self.with_declared(index, report),
-                    (Err(_), None) => WorkerReport::sentinel(tid, name, WorkerExit::TimedOut),
+                    (Err(_), None) => sentinel(WorkerExit::TimedOut),
                     (Err(why), Some(WorkerExit::Exited(0))) => {
-                        WorkerReport::sentinel(tid, name, WorkerExit::WaitFailed(why))
+                        sentinel(WorkerExit::WaitFailed(why))
                     }
-                    (Err(_), Some(exit)) => WorkerReport::sentinel(tid, name, exit),
-                },
-            )
+                    (Err(_), Some(exit)) => sentinel(exit),
+                };
+                let work_type = &self.config.spec.work_type;
+                WorkerReport {
+                    work_type: work_type.name().to_owned(),
+                    cpu_demand: work_type.cpu_demand(),
+                    ..report
+                }
+            })
             .collect();
         self.sweep();
         reports
@@ -367,20 +291,7 @@ impl WorkloadHandle {
     fn all_ended(&mut self) -> bool {
         let board = self.board.clone();
         let mut bodies = self.bodies.iter_mut().enumerate();
-        bodies.all(|(index, body)| board.stage(index) == DONE || ended(body).is_some())
-    }
-
-    pub(super) fn wait_until(&self, deadline: Instant, mut met: impl FnMut() -> bool) {
-        while !met() && Instant::now() < deadline {
-            self.sleep_on_change();
-        }
-    }
-
-    /// Sleeps until a worker comes to another stage, but not long.
-    fn sleep_on_change(&self) {
-        let changes = self.board.changes();
-        let seen = changes.load(Ordering::Acquire);
-        futex_wait(changes, seen, now_ns() + LOOK_SLICE_NS);
+        bodies.all(|(index, body)| board.stage(index) == DONE || body.ended().is_some())
     }
 
     /// Kills what is left of the process groups and reaps their leaders; lets go of threads.
@@ -410,15 +321,6 @@ impl WorkloadHandle {
         {
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-fn ended(body: &mut Body) -> Option<WorkerExit> {
-    match body {
-        Body::Process(process) => process.look().cloned(),
-        Body::Thread(thread) => thread
-            .is_finished()
-            .then(|| WorkerExit::WaitFailed("its thread ended without a report".to_owned())),
     }
 }
 

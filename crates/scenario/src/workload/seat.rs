@@ -1,35 +1,55 @@
 //! What one worker is given by the harness, and what it leaves there.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use ktstr_report::WorkerReport;
 
-use super::WorkType;
 use super::gate::Gate;
 use super::link::Link;
-use super::shared::{Shared, Slot};
-use super::syscalls::futex_wake_all;
+use super::shared::{GroupCell, Shared, Slot};
+use super::syscalls::{futex_wait, futex_wake_all};
+use super::telemetry::now_ns;
+use super::types::{Facts, WorkType};
 
 /// Stages of a worker, in order; a slot begins with 0.
 pub(super) const WAITING: u32 = 1;
 pub(super) const RUNNING: u32 = 2;
 pub(super) const DONE: u32 = 3;
 
+/// Longest sleep before looking again for workers that died without a word.
+const LOOK_SLICE_NS: u64 = 20_000_000;
+
 /// Memory shared by one workload's workers and the harness.
 #[derive(Clone, Debug)]
 pub(super) struct Board {
     pub(super) slots: Arc<Shared<Slot>>,
     flags: Arc<Shared<AtomicU32>>,
+    cells: Arc<Shared<GroupCell>>,
+    facts: Facts,
 }
 
 impl Board {
-    pub(super) fn new(workers: usize) -> nix::Result<Self> {
+    pub(super) fn new(workers: usize, facts: Facts) -> nix::Result<Self> {
+        let cells = workers / facts.group_size * facts.group_cells;
         Ok(Self {
             slots: Arc::new(Shared::new(workers)?),
             flags: Arc::new(Shared::new(2)?),
+            cells: Arc::new(Shared::new(cells)?),
+            facts,
         })
+    }
+
+    /// Place of a worker in its group.
+    pub(super) fn member(&self, index: usize) -> usize {
+        index % self.facts.group_size
+    }
+
+    /// What the workers of its group share.
+    pub(super) fn cells(&self, index: usize) -> &[GroupCell] {
+        let first = index / self.facts.group_size * self.facts.group_cells;
+        &self.cells[first..first + self.facts.group_cells]
     }
 
     /// Not 0: the workers are to stop.
@@ -38,7 +58,7 @@ impl Board {
     }
 
     /// Counts changes of stage, so that the harness can sleep on it.
-    pub(super) fn changes(&self) -> &AtomicU32 {
+    fn changes(&self) -> &AtomicU32 {
         &self.flags[1]
     }
 
@@ -55,6 +75,18 @@ impl Board {
         self.slots[index].stage.store(stage, Ordering::Release);
         self.changes().fetch_add(1, Ordering::AcqRel);
         futex_wake_all(self.changes());
+    }
+
+    pub(super) fn wait_until(&self, deadline: Instant, mut met: impl FnMut() -> bool) {
+        while !met() && Instant::now() < deadline {
+            self.sleep_on_change();
+        }
+    }
+
+    /// Sleeps until a worker comes to another stage, but not long.
+    pub(super) fn sleep_on_change(&self) {
+        let seen = self.changes().load(Ordering::Acquire);
+        futex_wait(self.changes(), seen, now_ns() + LOOK_SLICE_NS);
     }
 
     /// Leaves a report for the harness.
@@ -99,8 +131,6 @@ impl Board {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) index: usize,
-    /// The slots of its group.
-    pub(super) group: Range<usize>,
     pub(super) board: Board,
     pub(super) gate: Gate,
     pub(super) link: Link,

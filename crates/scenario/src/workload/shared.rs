@@ -41,10 +41,6 @@ pub(super) struct Slot {
     pub(super) iterations: AtomicU64,
     /// Twice the number of changes of its mask; odd while one is under way.
     pub(super) mask_epoch: AtomicU32,
-    /// Whose turn it is, for work types that hand over by futex. Used in a group's first slot.
-    pub(super) turn: AtomicU32,
-    /// When the turn was handed over, in CLOCK_MONOTONIC ns. Used in a group's first slot.
-    pub(super) handed_ns: AtomicU64,
     /// Bytes of `report` that are valid; set last.
     pub(super) report_len: AtomicU32,
     /// The report, as postcard.
@@ -53,6 +49,18 @@ pub(super) struct Slot {
 
 // SAFETY: every field is an atomic or an array of them; zero is a value of each.
 unsafe impl Shareable for Slot {}
+
+/// A piece of the memory that the workers of a group share, zeroed at first. What is in it is for the work type to say.
+/// Alone on its cache lines, as a slot is.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(super) struct GroupCell {
+    pub(super) futex: AtomicU32,
+    pub(super) word: AtomicU64,
+}
+
+// SAFETY: both fields are atomics; zero is a value of each.
+unsafe impl Shareable for GroupCell {}
 
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,49 +4,53 @@ use std::thread;
 use std::time::Instant;
 
 use super::WorkloadError;
-use super::handle::{Body, WorkloadHandle};
+use super::body::Body;
+use super::config::WorkloadConfig;
+use super::gate::Gate;
 use super::link::{Link, connect};
 use super::process::Process;
-use super::seat::{Seat, WAITING};
+use super::seat::{Board, Seat, WAITING};
 use super::syscalls::fork;
 use super::worker::{self, CloneMode};
 
-/// Spawns all workers of a handle that has none yet, group by group.
-pub(super) fn spawn_all(handle: &mut WorkloadHandle) -> Result<(), WorkloadError> {
+/// Spawns all workers, group by group, into `bodies`.
+pub(super) fn spawn_all(
+    config: &WorkloadConfig,
+    board: &Board,
+    gate: &Gate,
+    bodies: &mut Vec<Body>,
+) -> Result<(), WorkloadError> {
     worker::keep_hook_from_workers();
-    let facts = handle.config.spec.work_type.facts();
-    for first in (0..handle.config.workers).step_by(facts.group_size) {
+    let facts = config.spec.work_type.facts();
+    for first in (0..config.workers).step_by(facts.group_size) {
         let mut links = connect(facts.link, facts.group_size)?;
         for member in 0..facts.group_size {
             let link = std::mem::replace(&mut links[member], Link::None);
-            let seat = seat(handle, first, first + member, link);
-            let body = match handle.config.clone_mode {
+            let seat = seat(config, board, gate, first + member, link);
+            let body = match config.clone_mode {
                 CloneMode::Fork => fork_worker(seat, &mut links)?,
                 CloneMode::Thread => thread_worker(seat)?,
             };
-            handle.bodies.push(body);
+            bodies.push(body);
         }
     }
-    if handle.config.clone_mode == CloneMode::Thread {
-        wait_for_tids(handle)?;
+    match config.clone_mode {
+        CloneMode::Fork => Ok(()),
+        CloneMode::Thread => wait_for_tids(config, board),
     }
-    Ok(())
 }
 
-fn seat(handle: &WorkloadHandle, first: usize, index: usize, link: Link) -> Seat {
-    let spec = &handle.config.spec;
+fn seat(config: &WorkloadConfig, board: &Board, gate: &Gate, index: usize, link: Link) -> Seat {
+    let spec = &config.spec;
+    let name = || spec.work_type.name().to_owned();
     Seat {
         index,
-        group: first..first + spec.work_type.group_size(),
-        board: handle.board.clone(),
-        gate: handle.gate.clone(),
+        board: board.clone(),
+        gate: gate.clone(),
         link,
         work_type: spec.work_type,
-        comm: spec
-            .comm
-            .clone()
-            .unwrap_or_else(|| spec.work_type.name().to_owned()),
-        tell_memory: handle.config.tell_memory,
+        comm: spec.comm.clone().unwrap_or_else(name),
+        tell_memory: config.tell_memory,
     }
 }
 
@@ -76,12 +80,12 @@ fn thread_worker(seat: Seat) -> Result<Body, WorkloadError> {
 }
 
 /// Threads tell their ids themselves; without them they can't be placed.
-fn wait_for_tids(handle: &WorkloadHandle) -> Result<(), WorkloadError> {
+fn wait_for_tids(config: &WorkloadConfig, board: &Board) -> Result<(), WorkloadError> {
     let started = Instant::now();
-    let deadline = started + handle.ready_time();
-    for index in 0..handle.config.workers {
-        handle.wait_until(deadline, || handle.board.stage(index) >= WAITING);
-        if handle.board.stage(index) < WAITING {
+    let deadline = started + config.ready_time();
+    for index in 0..config.workers {
+        board.wait_until(deadline, || board.stage(index) >= WAITING);
+        if board.stage(index) < WAITING {
             return Err(WorkloadError::NotBegun {
                 index,
                 waited_ms: started.elapsed().as_millis(),

@@ -169,7 +169,6 @@ impl Telemetry {
     pub(super) fn finish(
         mut self,
         tid: i32,
-        work_type: &str,
         exit: WorkerExit,
         mask_epoch: &AtomicU32,
     ) -> WorkerReport {
@@ -181,9 +180,6 @@ impl Telemetry {
             Some(pick(after).saturating_sub(pick(before)))
         };
         WorkerReport {
-            pid: tid,
-            work_type: work_type.to_owned(),
-            exit,
             work_units: self.work_units,
             iterations: self.iterations,
             wall_time_ns: end_ns.saturating_sub(self.start_ns),
@@ -203,7 +199,7 @@ impl Telemetry {
                 .involuntary_switches
                 .saturating_sub(before.involuntary_switches),
             masks: self.masks,
-            ..WorkerReport::sentinel(0, "", WorkerExit::Completed)
+            ..WorkerReport::sentinel(tid, "", exit)
         }
     }
 }
@@ -235,7 +231,7 @@ mod tests {
     #[test]
     fn the_time_after_the_last_iteration_counts() {
         let telemetry = Telemetry::begin(now_ns() - 5_000_000_000);
-        let report = telemetry.finish(1, "SpinWait", WorkerExit::Completed, &AtomicU32::new(0));
+        let report = telemetry.finish(1, WorkerExit::Completed, &AtomicU32::new(0));
         assert!(report.max_gap_ns >= 5_000_000_000);
         assert!(report.wall_time_ns >= 5_000_000_000);
     }

@@ -91,11 +91,11 @@ pub(super) fn run(seat: Seat) {
     let memory = seat.tell_memory.then(MemoryWitness::allocate);
     let telemetry = Telemetry::begin(now_ns());
     board.set_stage(seat.index, RUNNING);
-    let member = seat.index - seat.group.start;
+    let member = board.member(seat.index);
     let mut control = WorkerControl {
         stop: board.stop(),
         slot,
-        lead: &board.slots[seat.group.start],
+        cells: board.cells(seat.index),
         member: u32::try_from(member).unwrap_or(u32::MAX),
         link: seat.link,
         telemetry,
@@ -106,8 +106,7 @@ pub(super) fn run(seat: Seat) {
         Err(payload) => WorkerExit::Panicked(message(payload.as_ref())),
     };
     let epoch = &slot.mask_epoch;
-    let name = seat.work_type.name();
-    let mut report = control.telemetry.finish(tid, name, exit, epoch);
+    let mut report = control.telemetry.finish(tid, exit, epoch);
     report.policy = Some(witness::policy());
     report.node_pages = memory.map(|memory| memory.node_pages()).unwrap_or_default();
     board.put_report(seat.index, &report);

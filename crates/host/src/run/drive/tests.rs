@@ -192,7 +192,6 @@ fn spec() -> MachineSpec {
 fn hello() -> Message {
     Message::Hello {
         release: "9.9.9".to_owned(),
-        uptime_ns: 0,
     }
 }
 

@@ -3,26 +3,18 @@
 use std::hint::black_box;
 use std::thread;
 
-use super::WorkerControl;
-use super::link::LinkKind;
-use super::work_type::Facts;
+use ktstr_report::CpuDemand;
+
+use super::facts::Facts;
+use crate::workload::WorkerControl;
 
 /// Turns of the spin loop in an iteration: microseconds of work, also without optimisation or in
 /// emulation.
 const SPIN_TURNS: u64 = 1024;
 
-const fn facts(name: &'static str) -> Facts {
-    Facts {
-        name,
-        group_size: 1,
-        sleeps: false,
-        link: LinkKind::None,
-    }
-}
-
-pub(super) const SPIN_WAIT: Facts = facts("SpinWait");
-pub(super) const YIELD_HEAVY: Facts = facts("YieldHeavy");
-pub(super) const MIXED: Facts = facts("Mixed");
+pub(super) const SPIN_WAIT: Facts = Facts::alone("SpinWait", CpuDemand::Constant);
+pub(super) const YIELD_HEAVY: Facts = Facts::alone("YieldHeavy", CpuDemand::Yielding);
+pub(super) const MIXED: Facts = Facts::alone("Mixed", CpuDemand::Yielding);
 
 /// Burns CPU time; the turns done. No PAUSE in it: hypervisors and emulators deschedule a CPU for that.
 pub(super) fn burn() -> u64 {

@@ -2,22 +2,22 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use ktstr_report::CpuDemand;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 
-use super::WorkerControl;
-use super::link::{Link, LinkKind};
-use super::work_type::Facts;
+use super::facts::Facts;
+use crate::workload::WorkerControl;
+use crate::workload::link::{Link, LinkKind};
 
 /// Longest sleep in poll(2) before looking whether to stop.
 const POLL_SLICE_MS: u16 = 50;
 
 pub(super) const PIPE_IO: Facts = Facts {
-    name: "PipeIo",
     group_size: 2,
-    sleeps: true,
     link: LinkKind::PipePair,
+    ..Facts::alone("PipeIo", CpuDemand::Sleeping)
 };
 
 /// A message is the time at which it was sent.

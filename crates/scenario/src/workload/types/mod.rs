@@ -3,11 +3,19 @@
 //! A kind is its [`Facts`] and a function, in a file of its family. To add one: write both, add the
 //! variant, and name it in `facts`, `run` and `NAMED` below.
 
+mod bursty;
+mod facts;
+mod pair_futex;
+mod pair_pipe;
+mod spin;
+
 use std::fmt;
 use std::time::Duration;
 
-use super::link::LinkKind;
-use super::{WorkerControl, bursty, pair_futex, pair_pipe, spin};
+use ktstr_report::CpuDemand;
+
+pub(super) use self::facts::Facts;
+use super::WorkerControl;
 
 /// What a worker does.
 #[derive(Clone, Copy, Debug)]
@@ -39,17 +47,6 @@ pub enum WorkType {
         /// fork: no printing, no logging.
         run: fn(&mut WorkerControl<'_>),
     },
-}
-
-/// What the harness needs to know of a kind of work.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Facts {
-    pub(super) name: &'static str,
-    /// Workers that work together.
-    pub(super) group_size: usize,
-    /// Whether a worker sleeps of itself.
-    pub(super) sleeps: bool,
-    pub(super) link: LinkKind,
 }
 
 impl WorkType {
@@ -86,15 +83,9 @@ impl WorkType {
         self.facts().group_size
     }
 
-    /// Whether its workers sleep of themselves, so that time off the CPU is not the scheduler's doing.
-    pub const fn sleeps(&self) -> bool {
-        self.facts().sleeps
-    }
-
-    /// Whether its workers want a CPU at every moment, so that what they get is the scheduler's doing alone.
-    /// Those that yield don't.
-    pub const fn always_runnable(&self) -> bool {
-        matches!(self, Self::SpinWait)
+    /// When its workers want a CPU.
+    pub const fn cpu_demand(&self) -> CpuDemand {
+        self.facts().demand
     }
 
     pub(super) const fn facts(&self) -> Facts {
@@ -105,12 +96,7 @@ impl WorkType {
             Self::Bursty { .. } => bursty::BURSTY,
             Self::PipeIo => pair_pipe::PIPE_IO,
             Self::FutexPingPong => pair_futex::FUTEX_PING_PONG,
-            Self::Custom { name, .. } => Facts {
-                name,
-                group_size: 1,
-                sleeps: true,
-                link: LinkKind::None,
-            },
+            Self::Custom { name, .. } => Facts::alone(name, CpuDemand::Sleeping),
         }
     }
 

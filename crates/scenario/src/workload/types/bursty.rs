@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use super::WorkerControl;
-use super::link::LinkKind;
+use ktstr_report::CpuDemand;
+
+use super::facts::Facts;
 use super::spin::burn;
-use super::work_type::Facts;
+use crate::workload::WorkerControl;
 
 pub(super) const ON: Duration = Duration::from_millis(50);
 pub(super) const OFF: Duration = Duration::from_millis(100);
 
-pub(super) const BURSTY: Facts = Facts {
-    name: "Bursty",
-    group_size: 1,
-    sleeps: true,
-    link: LinkKind::None,
-};
+pub(super) const BURSTY: Facts = Facts::alone("Bursty", CpuDemand::Sleeping);
 
 pub(super) fn bursty(control: &mut WorkerControl<'_>, on: Duration, off: Duration) {
     let on_ns = u64::try_from(on.as_nanos()).unwrap_or(u64::MAX);
