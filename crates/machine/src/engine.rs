@@ -80,7 +80,7 @@ pub struct EngineOptions {
     /// One that was fetched into the cache: it is taken when none was named and the one on `PATH` can't be used.
     pub fetched_qemu: Option<PathBuf>,
     /// The bit of APIC ids at which a microVM's LLC numbers begin, if it is higher than the CPUs of an LLC need:
-    /// see [`Builder::llc_from_apic_id_bit`](ktstr_vmm::Builder::llc_from_apic_id_bit).
+    /// see [`VmConfig::llc_from_apic_id_bit`](ktstr_vmm::VmConfig::llc_from_apic_id_bit).
     pub apic_id_llc_bit: u32,
 }
 

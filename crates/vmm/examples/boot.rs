@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, InitrdPart, NodeMemory, PortKind, Stream};
+use ktstr_vmm::{BootSource, InitrdPart, NodeMemory, PortKind, Stream, VmConfig};
 
 /// Name of the port in the guest.
 const PORT_NAME: &str = "example";
@@ -31,15 +31,15 @@ fn main() -> Result<(), Failure> {
     let nodes = (0..nodes)
         .map(|_| NodeMemory::new(bytes))
         .collect::<io::Result<Vec<_>>>()?;
-    let mut builder = Builder::new(topology, nodes, File::open(kernel)?)
+    let config = VmConfig::new(topology, nodes).port(1, PortKind::Named(PORT_NAME.to_owned()));
+    let mut source = BootSource::new(File::open(kernel)?)
         .initrd(InitrdPart::File(File::open(initrd)?))
-        .cmdline(cmdline)
-        .port(1, PortKind::Named(PORT_NAME.to_owned()));
+        .cmdline(cmdline);
     if std::env::var_os("COPY").is_none() {
-        builder = builder.immutable_images();
+        source = source.immutable_images();
     }
     let started = Instant::now();
-    let mut machine = builder.start(Box::new(move |end| {
+    let mut machine = config.create()?.load(source)?.run(Box::new(move |end| {
         println!("ended: {end}, after {:?}", started.elapsed());
     }))?;
     for (name, time) in machine.setup_times().steps() {

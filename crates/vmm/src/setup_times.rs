@@ -24,8 +24,7 @@ impl std::ops::Add for StepTime {
     }
 }
 
-/// Where the time went from the start of [`Builder::start`](crate::Builder::start) to the first
-/// instruction of the guest.
+/// Where the time of a machine's start went, up to the first instruction of the guest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SetupTimes {
     /// Opening KVM and making the virtual machine with its interrupt controllers.

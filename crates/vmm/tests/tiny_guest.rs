@@ -16,7 +16,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, ControlError, End, InitrdPart, MicroVm, NodeMemory, StartError, Stream};
+use ktstr_vmm::{
+    BootSource, ControlError, End, InitrdPart, MicroVm, NodeMemory, OnEnd, StartError, Stream,
+    VmConfig,
+};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 const RAM_BYTES: u64 = 32 << 20;
@@ -48,6 +51,12 @@ fn kernel(code: &[u8]) -> File {
     file(&image)
 }
 
+/// Creates a machine, loads `code`, and runs it.
+fn run_on(config: VmConfig, code: &[u8], on_end: OnEnd) -> Result<MicroVm, StartError> {
+    let source = BootSource::new(kernel(code));
+    config.create()?.load(source)?.run(on_end)
+}
+
 /// Starts a machine that runs `code`; `None` where there is no KVM.
 pub(crate) fn start(topology: Topology, code: &[u8]) -> Option<(MicroVm, Receiver<End>)> {
     let nodes = (0..topology.numa_nodes())
@@ -55,7 +64,7 @@ pub(crate) fn start(topology: Topology, code: &[u8]) -> Option<(MicroVm, Receive
         .collect();
     let (sender, ends) = mpsc::channel();
     let on_end = Box::new(move |end| sender.send(end).unwrap());
-    let machine = Builder::new(topology, nodes, kernel(code)).start(on_end);
+    let machine = run_on(VmConfig::new(topology, nodes), code, on_end);
     if File::options()
         .read(true)
         .write(true)
@@ -214,7 +223,8 @@ fn the_callback_may_drop_the_machine() {
     };
     let mut slot = held.lock().unwrap();
     let node = NodeMemory::new(RAM_BYTES).unwrap();
-    let machine = Builder::new(Topology::SINGLE, vec![node], kernel(&code)).start(on_end);
+    let config = VmConfig::new(Topology::SINGLE, vec![node]);
+    let machine = run_on(config, &code, on_end);
     let Ok(machine) = machine else {
         return;
     };
@@ -381,9 +391,11 @@ fn memory_that_was_handed_in_is_the_guests() {
     let node = NodeMemory::new(RAM_BYTES).unwrap();
     let ram = File::from(node.as_fd().try_clone_to_owned().unwrap());
     let code = [out(0x600, 0x34), SPIN.to_vec()].concat();
-    let machine = Builder::new(Topology::SINGLE, vec![node], kernel(&code))
-        .initrd(InitrdPart::Bytes(b"archive".as_slice().into()))
-        .start(Box::new(|_| {}));
+    let source =
+        BootSource::new(kernel(&code)).initrd(InitrdPart::Bytes(b"archive".as_slice().into()));
+    let machine = VmConfig::new(Topology::SINGLE, vec![node])
+        .create()
+        .and_then(|created| created.load(source)?.run(Box::new(|_| {})));
     let mut bytes = [0; 7];
     if let Ok(machine) = machine {
         assert_eq!(machine.wait(DEADLINE), Some(End::PoweredOff));
@@ -399,7 +411,7 @@ fn what_can_not_be_built_is_refused() {
     let build = |topology, nodes: &[u64]| {
         let nodes = nodes.iter().map(|&len| NodeMemory::new(len));
         let nodes = nodes.collect::<io::Result<_>>().unwrap();
-        Builder::new(topology, nodes, kernel(&SPIN)).start(Box::new(|_| {}))
+        VmConfig::new(topology, nodes).create()
     };
     let two = Topology::new(2, 2, 1, 1).unwrap();
     assert!(matches!(
@@ -411,9 +423,9 @@ fn what_can_not_be_built_is_refused() {
     ));
     let sparse = Topology::new(1, 3, 1, 1).unwrap();
     let node = vec![NodeMemory::new(RAM_BYTES).unwrap()];
-    let error = Builder::new(sparse, node, kernel(&SPIN))
+    let error = VmConfig::new(sparse, node)
         .llc_from_apic_id_bit(15)
-        .start(Box::new(|_| {}))
+        .create()
         .unwrap_err()
         .to_string();
     assert!(error.contains("APIC ids up to 65536"), "{error}");

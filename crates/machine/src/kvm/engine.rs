@@ -6,7 +6,7 @@ use std::thread;
 
 use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
-use ktstr_vmm::{Builder, NodeMemory, PortKind, Unusable, can_dedicate};
+use ktstr_vmm::{BootSource, NodeMemory, PortKind, Unusable, VmConfig, can_dedicate};
 
 use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
@@ -148,25 +148,27 @@ impl Engine for KvmEngine {
         let page_kib = spec
             .performance_mode
             .then(|| nodes.first()?.page_kib().ok());
-        let mut builder = Builder::new(spec.topology, nodes, inputs.kernel)
+        let mut config = VmConfig::new(spec.topology, nodes)
             .numa(spec.numa.clone())
-            .cmdline(inputs.cmdline)
             .port(1, PortKind::Named(spec.frames_port_name.clone()))
             .dedicated(spec.host_cpus.clone())
             .llc_from_apic_id_bit(self.apic_id_llc_bit);
         if spec.interactive_console {
-            builder = builder.port(0, PortKind::Console);
+            config = config.port(0, PortKind::Console);
         }
+        let mut source = BootSource::new(inputs.kernel).cmdline(inputs.cmdline);
         if spec.immutable_files {
-            builder = builder.immutable_images();
+            source = source.immutable_images();
         }
         for part in inputs.initrd {
-            builder = builder.initrd(part);
+            source = source.initrd(part);
         }
         let (sender, ended) = std::sync::mpsc::channel();
-        let vm = builder
-            // The watcher has gone only if this machine's start failed.
-            .start(Box::new(move |end| drop(sender.send(end))))
+        // The watcher has gone only if this machine's start failed.
+        let on_vm_end = Box::new(move |end| drop(sender.send(end)));
+        let vm = config
+            .create()
+            .and_then(|created| created.load(source)?.run(on_vm_end))
             .map_err(LaunchError::from)?;
         let performance = performance::described(spec, vm.placements(), page_kib.flatten());
         let shared = Shared::new(vm);

@@ -12,9 +12,9 @@ use vm_superio::serial::{NoEvents, Serial};
 use vmm_sys_util::eventfd::EventFd;
 
 /// How long the guest of a machine waits for a host that does not read, before its output is dropped.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const HOST_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One port. The guest's CPU stands still while the host's end is full, until its patience ends; from then on
+/// One port. The guest's CPU stands still while the host's end is full, for a while; from then on
 /// output is dropped until the host reads again.
 pub(crate) struct SerialPort {
     uart: Serial<Interrupt, NoEvents, Sink>,
@@ -32,22 +32,22 @@ impl Trigger for Interrupt {
 
 struct Sink {
     stream: UnixStream,
-    patience: Duration,
+    read_timeout: Duration,
     stuck: bool,
 }
 
 impl SerialPort {
     /// Raises `interrupt` as the UART would its line. Sets `stream` to non-blocking, and waits for a host that
-    /// does not read as long as `patience`.
+    /// does not read as long as `read_timeout`.
     pub(crate) fn new(
         interrupt: EventFd,
         stream: UnixStream,
-        patience: Duration,
+        read_timeout: Duration,
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let sink = Sink {
             stream,
-            patience,
+            read_timeout,
             stuck: false,
         };
         Ok(Self {
@@ -104,7 +104,7 @@ impl Sink {
     /// Waits until the host's end takes bytes; `false` if it doesn't. A pause or kill of the machine, which
     /// interrupts the wait, takes that much longer.
     fn writable_soon(&self) -> io::Result<bool> {
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + self.read_timeout;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
@@ -134,7 +134,7 @@ mod tests {
 
     fn port() -> (SerialPort, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let port = SerialPort::new(EventFd::new(0).unwrap(), ours, PATIENCE).unwrap();
+        let port = SerialPort::new(EventFd::new(0).unwrap(), ours, HOST_READ_TIMEOUT).unwrap();
         (port, theirs)
     }
 

@@ -2,6 +2,9 @@
 
 use ktstr_topology::Topology;
 
+/// Highest APIC id that a machine may have: a message has 15 bits for it (`KVM_FEATURE_MSI_EXT_DEST_ID`).
+pub const MAX_APIC_ID: u32 = (1 << 15) - 1;
+
 /// Highest id in xAPIC mode: 255 means all CPUs.
 const HIGHEST_NARROW: u32 = 254;
 
@@ -53,7 +56,7 @@ impl CpuIds {
         self.id(self.topology.cpu_count() - 1)
     }
 
-    /// Whether an id needs more than the eight bits that interrupts of old have for it.
+    /// Whether an id needs more than the 8-bit destination of xAPIC messages.
     pub(crate) fn are_wide(&self) -> bool {
         self.highest() > HIGHEST_NARROW
     }

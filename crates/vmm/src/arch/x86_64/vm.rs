@@ -77,7 +77,7 @@ fn add_wide_local_apics(vm: &VmFd) -> Result<(), Refused> {
 const WITHOUT_EXIT: u32 = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE;
 
 /// Whether this host's KVM lets a guest halt and pause a CPU of its own without leaving it, which
-/// [`Builder::dedicated`](crate::Builder::dedicated) needs.
+/// [`VmConfig::dedicated`](crate::VmConfig::dedicated) needs.
 pub fn can_dedicate() -> bool {
     let can = |kvm: Kvm| {
         let exits = kvm.check_extension_raw(u64::from(KVM_CAP_X86_DISABLE_EXITS));

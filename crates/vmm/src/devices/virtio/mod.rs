@@ -1,5 +1,6 @@
 //! Virtio devices: what one is to its transport, the PCI transport, and the devices.
 
+pub(crate) mod bus;
 mod chain;
 pub(crate) mod console;
 pub(crate) mod device;
