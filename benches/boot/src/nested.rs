@@ -33,7 +33,7 @@ const SET_UPS: &str = "20";
 /// what it says.
 pub(crate) fn boot_outer(pairs: u32) -> Result<()> {
     let mut settings = ktstr::settings_from_environment()?;
-    settings.engine = EngineKind::Tcg;
+    settings.runs_in = EngineKind::Tcg.into();
     let qemu = match pairs {
         0 => None,
         _ => Some(Qemu::find(&Cache::open_default(std::env::var_os)?)?),
@@ -57,7 +57,7 @@ pub(crate) fn boot_outer(pairs: u32) -> Result<()> {
             interactive: false,
             includes: includes.clone(),
             modules: Vec::new(),
-            nested_virtualization: true,
+            own_kvm: true,
             timeout: Some(TIMEOUT),
         };
         let mut print = |_, bytes: &[u8], _| {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
-use ktstr_host::MemoryPlan;
+use ktstr_host::{MemoryPlan, RunsIn};
 use ktstr_kernels::KernelSpec;
-use ktstr_machine::{EngineKind, MIN_NODE_MEMORY_MIB};
+use ktstr_machine::MIN_NODE_MEMORY_MIB;
 use ktstr_topology::{NumaError, NumaSpec, Topology};
 
 use crate::nextest_args;
@@ -154,9 +154,13 @@ pub(crate) struct Target {
     /// Kernel to boot: `debian`, `debian/7.3`, a path, a key of the cache [env: KTSTR_KERNEL]
     #[arg(long, value_name = "SPEC")]
     pub(crate) kernel: Option<KernelSpec>,
-    /// What runs the machine: auto, kvm, tcg or nested [env: KTSTR_ENGINE]
-    #[arg(long, value_name = "ENGINE")]
-    pub(crate) engine: Option<EngineKind>,
+    #[arg(long, value_name = "ENGINE", help = engine_help())]
+    pub(crate) engine: Option<RunsIn>,
+}
+
+fn engine_help() -> String {
+    let names = RunsIn::names();
+    format!("What runs the machine: {names} [env: KTSTR_ENGINE]")
 }
 
 #[derive(Debug, Args)]
@@ -272,8 +276,8 @@ pub(crate) struct ShellArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) module: Vec<String>,
     /// Give the machine AMD-V, and load its own KVM (with the `tcg` engine)
-    #[arg(long)]
-    pub(crate) nested_virtualization: bool,
+    #[arg(long = "nested-virtualization")]
+    pub(crate) own_kvm: bool,
     /// Run this command instead of a shell for a person
     #[arg(long, value_name = "CMD", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exec: Option<String>,
@@ -428,7 +432,10 @@ mod tests {
         let rest = "-E test(a) one -j 2 --no-capture -- --exact";
         assert_eq!(args.nextest_args, rest.split(' ').collect::<Vec<_>>());
         assert!(args.no_skips);
-        assert_eq!(args.target.engine, Some(EngineKind::Tcg));
+        assert_eq!(
+            args.target.engine,
+            Some(ktstr_machine::EngineKind::Tcg.into())
+        );
     }
 
     #[test]

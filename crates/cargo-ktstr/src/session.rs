@@ -18,8 +18,8 @@ pub(crate) fn settings(target: &Target) -> Result<Settings, Refusal> {
     if let Some(kernel) = &target.kernel {
         settings.kernel = Some(kernel.clone());
     }
-    if let Some(engine) = target.engine {
-        settings.engine = engine;
+    if let Some(runs_in) = target.engine {
+        settings.runs_in = runs_in;
     }
     Ok(settings)
 }

@@ -110,7 +110,7 @@ fn refusal(error: &ShellError) -> Refusal {
     let code = match error {
         ShellError::SetUp(failure) | ShellError::Died { failure, .. } => exit_code(failure),
         ShellError::Terminal(_) => Code::HostUnfit,
-        ShellError::Nested => Code::Usage,
+        ShellError::TestsOnly(_) => Code::Usage,
     };
     // The error's text has all of its causes.
     Refusal::message(code, error.to_string())

@@ -66,7 +66,7 @@ pub(crate) fn plan(
         interactive: args.exec.is_none(),
         includes,
         modules: args.module.clone(),
-        nested_virtualization: args.nested_virtualization,
+        own_kvm: args.own_kvm,
         timeout: args.time_limit(),
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
         .args(&args.nextest_args)
         .envs(paths)
         .env("KTSTR_KERNEL", session.kernel().key())
-        .env("KTSTR_ENGINE", session.engine_of_tests().name())
+        .env("KTSTR_ENGINE", session.runs_in_of_tests().name())
         .env(RUN_ID_ENV, run_id.as_str())
         .env(RUNS_DIR_ENV, store.root());
     if let Some(scratch) = &scratch {

@@ -31,7 +31,10 @@ pub use memory::MemoryPlan;
 pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;
 pub use run::OnOutput;
-pub use runner::{Body, ShellEnd, ShellError, ShellPlan, run_host_only};
+pub use runner::{
+    Body, OuterMachine, RunsIn, ShellEnd, ShellError, ShellPlan, TestsOnly, UnknownEngine,
+    run_host_only,
+};
 pub use scheduler::{BuildError, CargoSettings, SchedulerError, SchedulerPlan, SchedulerSource};
 pub use session::{Session, SessionError, Settings, look_in_cache};
 pub use verdict::{DUMP_SCHEMA_VERSION, VmResult, blank_sidecar};

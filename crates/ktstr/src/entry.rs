@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use ktstr_guest::NestedOutcome;
 use ktstr_host::{
-    EngineKind, NestedTest, Session, Settings, TestPlan, VmResult, Waiting, blank_sidecar,
+    NestedTest, OuterMachine, Session, Settings, TestPlan, VmResult, Waiting, blank_sidecar,
     run_host_only,
 };
 use ktstr_report::{
@@ -31,7 +31,7 @@ fn before_main() {
 /// otherwise does nothing. Every binary that links this crate calls it before `main`.
 pub fn enter_guest_if_pid1() {
     if ktstr_guest::is_guest() {
-        ktstr_guest::run(registry::guest_case, run_nested);
+        ktstr_guest::run(registry::guest_case, run_on_inner_host);
     }
 }
 
@@ -101,7 +101,7 @@ fn run_entry(entry: &'static TestEntry) -> (VmResult, Vec<String>) {
             trouble.into_iter().collect(),
         );
     }
-    if entry.host_only && !is_nested() {
+    if entry.host_only && !has_inner_host() {
         let sidecar = run_host_only(&plan, host_body(entry, TimingSlack::default()));
         let result = VmResult::without_machine(sidecar);
         return (result, trouble.into_iter().collect());
@@ -146,7 +146,7 @@ fn run_plan(
     on_wait: &mut dyn FnMut(&Waiting),
 ) -> VmResult {
     let mut result = session.run_test(plan, on_wait);
-    // The inner host of a nested machine has done the rest.
+    // An inner host has done the rest.
     if result.is_of_this_host() {
         if let Some(post_vm) = entry.post_vm
             && result.sidecar.outcome != Outcome::Skip
@@ -160,9 +160,9 @@ fn run_plan(
     result
 }
 
-/// Whether tests run in an emulated machine, in which a test for the host only has its host too.
-fn is_nested() -> bool {
-    environment::settings_of_test().is_ok_and(|settings| settings.engine == EngineKind::Nested)
+/// Whether a test for the host only has another host than this one.
+fn has_inner_host() -> bool {
+    environment::settings_of_test().is_ok_and(|settings| settings.runs_in.has_inner_host())
 }
 
 /// Kernel and engine are resolved by the first test of a process and serve all.
@@ -205,7 +205,7 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
 }
 
 /// The host side once more, in a machine that has a KVM of its own and the kernel in a cache.
-fn run_nested(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
+fn run_on_inner_host(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
     let entry = registry::find(&test.name)
         .with_context(|| format!("the test {} is not in this binary's registry", test.name))?;
     let mut plan = plan(entry, test.run_id.clone());
@@ -217,7 +217,9 @@ fn run_nested(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
         });
     }
     let settings = Settings {
-        outer_slack: test.slack.clone(),
+        outer: Some(OuterMachine {
+            slack: test.slack.clone(),
+        }),
         ..environment::settings_of_test()?
     };
     let session = Session::open(settings, &ktstr_kernels::Quiet)?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ktstr_host::{CargoSettings, EngineOptions, Settings};
 use ktstr_kernels::{Cache, KernelSpec};
 use ktstr_report::{
-    Palette, RUN_ID_ENV, RUNS_DIR_ENV, RunId, RunIdError, RunStore, TimingSlack, UNSTORED_DIR_ENV,
+    Palette, RUN_ID_ENV, RUNS_DIR_ENV, RunId, RunIdError, RunStore, UNSTORED_DIR_ENV,
 };
 
 use crate::folders::{Folders, working_folder, workspace_root};
@@ -43,7 +43,7 @@ fn settings(folders: &Folders) -> Result<Settings, SettingsError> {
     };
     Ok(Settings {
         kernel,
-        engine: parsed("KTSTR_ENGINE")?.unwrap_or_default(),
+        runs_in: parsed("KTSTR_ENGINE")?.unwrap_or_default(),
         engine_options: EngineOptions {
             apic_id_llc_bit: parsed("KTSTR_APIC_ID_LLC_BIT")?.unwrap_or_default(),
             qemu,
@@ -56,7 +56,7 @@ fn settings(folders: &Folders) -> Result<Settings, SettingsError> {
         cargo: cargo(),
         search_path: env::var_os("PATH"),
         library_path: env::var("LD_LIBRARY_PATH").ok(),
-        outer_slack: TimingSlack::default(),
+        outer: None,
         environment: PASSED_ON
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))

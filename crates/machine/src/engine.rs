@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
@@ -23,18 +22,18 @@ pub enum EngineKind {
     Kvm,
     /// QEMU as a child process, emulating the CPU in software.
     Tcg,
-    /// The `kvm` engine inside a `tcg` machine.
-    Nested,
 }
 
 impl EngineKind {
+    /// Every kind, in the order in which texts list them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Kvm, Self::Tcg];
+
     /// The word that the user writes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
-            Self::Nested => "nested",
         }
     }
 
@@ -48,27 +47,6 @@ impl EngineKind {
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-/// No engine has this name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no engine `{name}`: use auto, kvm, tcg or nested")]
-pub struct UnknownEngine {
-    /// What was written.
-    pub name: String,
-}
-
-impl FromStr for EngineKind {
-    type Err = UnknownEngine;
-
-    fn from_str(text: &str) -> Result<Self, UnknownEngine> {
-        [Self::Auto, Self::Kvm, Self::Tcg, Self::Nested]
-            .into_iter()
-            .find(|kind| kind.name() == text)
-            .ok_or_else(|| UnknownEngine {
-                name: text.to_owned(),
-            })
     }
 }
 
@@ -208,7 +186,7 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// The word by which users choose it.
     fn name(&self) -> &'static str;
 
-    /// Whether it emulates CPUs, with an emulator's faults, and not a CPU runs the guest.
+    /// Whether guest code runs under software emulation (TCG) rather than on a CPU.
     fn emulates_cpus(&self) -> bool;
 
     /// What runs underneath, for people: `QEMU 7.2.22, one emulation thread`.
@@ -239,12 +217,12 @@ pub struct Chosen {
 }
 
 /// The engine for `kind`. `kvm` is one that a tiny guest has shown to run a kernel; `auto` is `kvm` where it is
-/// usable, else `tcg`. For `nested` it is the engine of the outer machine.
+/// usable, else `tcg`.
 pub fn choose(kind: EngineKind, options: &EngineOptions) -> Result<Chosen, EngineError> {
     let tcg =
         || -> Result<Box<dyn Engine>, EngineError> { Ok(Box::new(TcgEngine::find(options)?)) };
     let (engine, why): (Box<dyn Engine>, _) = match kind {
-        EngineKind::Tcg | EngineKind::Nested => (tcg()?, None),
+        EngineKind::Tcg => (tcg()?, None),
         EngineKind::Kvm => match KvmEngine::probe(options) {
             Ok(engine) => (Box::new(engine), None),
             Err(source) => {

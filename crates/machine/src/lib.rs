@@ -26,8 +26,7 @@ mod vcpu_clock;
 
 pub use console::ConsoleLog;
 pub use engine::{
-    Chosen, Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, UnknownEngine,
-    choose,
+    Chosen, Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, choose,
 };
 pub use host_memory::{HostMemory, TouchedRam, touched_ram};
 pub use ktstr_vmm::{FirstRun, ServicePriority};

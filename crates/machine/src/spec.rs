@@ -41,8 +41,8 @@ pub struct MachineSpec {
     pub interactive_console: bool,
     /// What the guest reads in `/sys/class/virtio-ports/vport*/name` of [`Port::Frames`](crate::Port::Frames).
     pub frames_port_name: String,
-    /// Whether the guest shall have a virtualisation extension, for a KVM of its own.
-    pub nested_virtualization: bool,
+    /// Whether the guest's CPUs have AMD-V, for a KVM of its own.
+    pub amd_v: bool,
     /// Whether each vCPU shall have a host CPU for itself, RAM huge pages, and the guest know it. An engine
     /// whose [`check`](crate::Engine::check) passes gives all of it.
     pub performance_mode: bool,
@@ -64,7 +64,7 @@ impl MachineSpec {
             cmdline: Vec::new(),
             interactive_console: false,
             frames_port_name: "frames".to_owned(),
-            nested_virtualization: false,
+            amd_v: false,
             performance_mode: false,
             host_cpus: Vec::new(),
         }

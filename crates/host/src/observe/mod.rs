@@ -383,7 +383,7 @@ fn cut(label: &str) -> &str {
     &label[..end.unwrap_or(0)]
 }
 
-/// What is left of the host in a nested machine.
+/// What is left of an inner host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InnerHost {
     pub(crate) dump: Option<Vec<u8>>,

@@ -5,13 +5,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ktstr_machine::MachineSpec;
+use ktstr_machine::{Engine, EngineKind};
 use ktstr_report::{EngineInfo, FailureKind, Outcome, Sidecar, Timings};
 use ktstr_topology::Topology;
 use ktstr_wire::{NestedTest, Task};
 
+use super::Runner;
+use super::resources::{KVM_MODULES, Resources, give_kvm};
+use super::set_up::SetUpError;
 use crate::cpu_queue::Waiting;
 use crate::initramfs::Include;
 use crate::memory::MemoryPlan;
@@ -19,7 +22,6 @@ use crate::millis::millis;
 use crate::observe::Observation;
 use crate::plan::{INNER_BOOT, Limits, TestPlan, boot_limit};
 use crate::run::drive;
-use crate::session::{Session, SetUpError};
 use crate::verdict::{against_outer_machine, conclude, inconclusive};
 
 /// CPUs of the outer machine. With more, on one emulation thread, inner vCPUs that wait for each other do so
@@ -30,30 +32,40 @@ const OUTER_TOPOLOGY: Topology = Topology::SINGLE;
 /// from them, and the kernel image for the inner machine.
 const OUTER_MIB: u64 = 1536;
 
-/// The modules of a KVM on AMD-V, which is what QEMU emulates.
-pub(crate) const KVM_MODULES: [&str; 1] = ["kvm_amd"];
-
 /// How much longer than on a real machine the inner host may take for everything.
 const OUTER_LIMIT: Duration = Duration::from_secs(180).saturating_add(INNER_BOOT);
 
-impl Session {
-    pub(crate) fn fill_nested(
+/// Runs a test on a host that is itself a machine.
+#[derive(Debug)]
+pub(super) struct Nested<'a> {
+    resources: &'a Resources,
+    engine: &'a dyn Engine,
+}
+
+impl Runner for Nested<'_> {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn run(
         &self,
         plan: &TestPlan,
+        _: Instant,
         sidecar: &mut Sidecar,
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Observation, SetUpError> {
+        let resources = self.resources;
         // A shape that can't be is refused before the outer machine boots.
         let inner = plan.memory().resolve(&plan.topology)?;
         let topology = OUTER_TOPOLOGY;
         let modules = KVM_MODULES.map(str::to_owned);
-        let mut contents = self.base_contents(self.kernel_files()?, &modules)?;
-        let scheduler = self.pack_scheduler(plan, &mut contents)?;
+        let mut contents = resources.base_contents(self.kernel_files()?, &modules)?;
+        let scheduler = resources.pack_scheduler(plan, &mut contents)?;
         let task = Task::Nested(NestedTest {
             name: plan.name.clone(),
-            kernel: self.kernel.key().to_owned(),
+            kernel: self.resources.kernel.key().to_owned(),
             run_id: plan.run_id.clone(),
-            slack: self.slack(self.engine(), &topology),
+            slack: resources.slack(self.engine, &topology),
             scheduler: scheduler.map(|include| include.guest),
         });
         let memory = MemoryPlan {
@@ -62,22 +74,22 @@ impl Session {
         };
         // The inner host says what its machine has.
         let mut remarks = Vec::new();
-        let mut spec = self.machine_spec(topology, &memory, &contents, task, &mut remarks)?;
-        nest(&mut spec);
+        let mut spec = resources.machine_spec(topology, &memory, &contents, task, &mut remarks)?;
+        give_kvm(&mut spec);
         if plan.performance_mode {
             // All of the inner machine's memory, in pages of 2 MiB.
             let pages = inner.total_mib().div_ceil(2);
             spec.cmdline.push(format!("hugepages={pages}"));
         }
-        self.engine().check(&spec)?;
-        let share = self.share(self.engine(), &plan.name, &spec, on_wait)?;
+        self.engine.check(&spec)?;
+        let share = resources.share(self.engine, self.name(), &plan.name, &spec, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
         let limits = Limits {
             boot: boot_limit(&topology),
             run: Some(plan.limits().boot + plan.limits().run.unwrap_or_default() + OUTER_LIMIT),
         };
         let record = drive(
-            self.engine(),
+            self.engine,
             &spec,
             limits,
             None,
@@ -90,7 +102,7 @@ impl Session {
             Some(Ok(inner)) => {
                 let against = against_outer_machine(&record);
                 let printed = record.output.into_text();
-                *sidecar = marked(inner, sidecar, &printed, &self.engine().describe());
+                *sidecar = marked(inner, sidecar, &printed, &self.engine.describe());
                 if let Some(why) = against {
                     distrust(sidecar, why);
                 }
@@ -106,10 +118,22 @@ impl Session {
         };
         Ok(observation)
     }
+}
+
+impl<'a> Nested<'a> {
+    /// The word for it.
+    pub(super) const NAME: &'static str = "nested";
+
+    /// What runs the outer machine: only QEMU emulates AMD-V.
+    pub(super) const OUTER_ENGINE: EngineKind = EngineKind::Tcg;
+
+    pub(super) fn new(resources: &'a Resources, engine: &'a dyn Engine) -> Self {
+        Self { resources, engine }
+    }
 
     /// The kernel's entry in the cache, without its modules' files, for the cache of the inner host.
     fn kernel_files(&self) -> Result<Vec<Include>, SetUpError> {
-        let folder = self.kernel.dir();
+        let folder = self.resources.kernel.dir();
         let lists =
             ["modules/modules.builtin", "modules/modules.dep"].map(|name| folder.join(name));
         let entries = fs::read_dir(folder).map_err(|source| SetUpError::KernelFiles {
@@ -130,20 +154,13 @@ impl Session {
         let name = file.strip_prefix(folder).ok()?;
         let guest = Path::new(NestedTest::CACHE)
             .join("kernels")
-            .join(self.kernel.key())
+            .join(self.resources.kernel.key())
             .join(name);
         Some(Include {
             host: file.to_owned(),
             guest: guest.to_str()?.to_owned(),
         })
     }
-}
-
-/// Gives the machine a virtualisation extension.
-pub(crate) fn nest(spec: &mut MachineSpec) {
-    spec.nested_virtualization = true;
-    // They protect nothing here, and cost every exit of the inner machine dearly.
-    spec.cmdline.push("mitigations=off".to_owned());
 }
 
 /// Takes back what an inner host said of its test, but for a failure.
@@ -160,7 +177,7 @@ fn marked(inner: Sidecar, ours: &Sidecar, printed: &str, outer: &str) -> Sidecar
     let engine = inner.engine.unwrap_or_default();
     Sidecar {
         engine: Some(EngineInfo {
-            name: "nested".to_owned(),
+            name: Nested::NAME.to_owned(),
             detail: format!("{} ({}) in {outer}", engine.name, engine.detail),
         }),
         kernel: ours.kernel.clone(),

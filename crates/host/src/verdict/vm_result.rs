@@ -42,7 +42,7 @@ impl VmResult {
         }
     }
 
-    /// Whether this host ran the test, not one in a nested machine.
+    /// Whether this host ran the test, not an inner one.
     pub fn is_of_this_host(&self) -> bool {
         self.observation.inner.is_none()
     }

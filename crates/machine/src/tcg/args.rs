@@ -83,14 +83,7 @@ pub(crate) fn qemu_args(
     args.add("-display", "none");
     args.add("-M", format!("{MACHINE}{}", machine_option(&spec.numa)));
     args.add("-accel", format!("tcg,thread={threads}"));
-    args.add(
-        "-cpu",
-        if spec.nested_virtualization {
-            CPU_WITH_SVM
-        } else {
-            CPU
-        },
-    );
+    args.add("-cpu", if spec.amd_v { CPU_WITH_SVM } else { CPU });
     args.add("-m", format!("{}M", spec.numa.total_mib()));
     for ((node, mib), fd) in (0..).zip(spec.node_memory_mib()).zip(&fds.ram) {
         let node: u32 = node;
