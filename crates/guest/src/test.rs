@@ -1,9 +1,9 @@
 //! Running one test in the test process.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
+use ktstr_declaration::{Run, SchedulerOptions};
 use ktstr_report::{AssertResult, Outcome, TimingSlack};
 use ktstr_scenario::{Assert, CgroupManager, Ctx, Host, LoadStop, checks};
 use ktstr_wire::{DumpMoment, GuestStage, Job, Message, Request, SchedulerJob, TestEnd};
@@ -13,20 +13,15 @@ use crate::link::Link;
 use crate::output::OutputPump;
 use crate::scheduler::{self, Scheduler, Start};
 
-const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
-
-/// Cgroup under which a test's own cgroups are made.
-const WORKLOAD_CGROUP: &str = "ktstr";
-
 /// What the guest needs to know of a test.
 #[derive(Clone, Copy, Debug)]
 pub struct TestCase {
-    /// How long its scenario holds.
-    pub duration: Duration,
+    /// The run of its body.
+    pub run: Run,
+    /// What it says of its scheduler.
+    pub scheduler: SchedulerOptions,
     /// Its checks.
     pub assert: Assert,
-    /// What the host writes into the scheduler's global variables once it is attached.
-    pub bpf_map_write: &'static [(&'static str, i128)],
     /// Its body.
     pub body: fn(&Ctx) -> anyhow::Result<AssertResult>,
 }
@@ -86,7 +81,7 @@ fn run_body(
     link: &Arc<Link>,
 ) -> anyhow::Result<TestEnd> {
     link.send(&Message::Stage(GuestStage::Body))?;
-    let returned = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)
+    let returned = CgroupManager::of_tests()
         .map_err(anyhow::Error::from)
         .map(|cgroups| {
             let numa = job.numa.clone();
@@ -94,7 +89,7 @@ fn run_body(
                 job.topology,
                 numa,
                 cgroups,
-                case.duration,
+                case.run.duration(),
                 case.assert,
                 slack.clone(),
             )
@@ -104,7 +99,7 @@ fn run_body(
                 .with_host(Arc::clone(link) as Arc<dyn Host>)
         })
         .and_then(|ctx| {
-            for &(path, value) in case.bpf_map_write {
+            for &(path, value) in case.scheduler.bpf_map_write {
                 ctx.bpf_map_write(path, value)?;
             }
             (case.body)(&ctx)

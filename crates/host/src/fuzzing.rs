@@ -11,7 +11,6 @@ use ktstr_report::{
     AssertResult, CheckResult, Expectation, FailedLoad, KernelExit, Outcome, RefusedCall,
     SchedulerEnd, SchedulerReport, Sidecar, Thresholds,
 };
-use ktstr_topology::{NumaSpec, Topology};
 use ktstr_wire::{CRASH_MARK, Decoder, GuestStage, Message, Stream, TestEnd};
 
 use crate::plan::{Limits, TestPlan};
@@ -235,23 +234,7 @@ fn end(number: u8) -> End {
 }
 
 fn plan() -> TestPlan {
-    TestPlan {
-        name: "t".to_owned(),
-        run_id: String::new(),
-        topology: Topology::SINGLE,
-        memory_mib: None,
-        numa: NumaSpec::default(),
-        performance_mode: false,
-        duration: Duration::from_secs(1),
-        thresholds: Thresholds::default(),
-        num_snapshots: 0,
-        timeout: None,
-        modules: Vec::new(),
-        kaslr: false,
-        includes: Vec::new(),
-        scheduler: None,
-        expect: None,
-    }
+    TestPlan::new("t".to_owned(), String::new())
 }
 
 #[cfg(test)]

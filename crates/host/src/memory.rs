@@ -1,6 +1,7 @@
 //! How much memory a machine gets. What a test declares is the least: more is given for its CPUs, and for the files that
 //! are packed for it.
 
+use ktstr_declaration::MachineShape;
 use ktstr_machine::HostMemory;
 use ktstr_topology::{NumaError, NumaMemory, NumaSpec, Topology};
 
@@ -28,6 +29,15 @@ pub(crate) struct Sized {
     pub(crate) numa: NumaMemory,
     /// What a report says about it, if it is more than was declared.
     pub(crate) remark: Option<String>,
+}
+
+impl From<&MachineShape> for MemoryPlan {
+    fn from(shape: &MachineShape) -> Self {
+        Self {
+            memory_mib: shape.memory_mib,
+            numa: shape.numa.to_spec(),
+        }
+    }
 }
 
 impl MemoryPlan {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use ktstr_declaration::{Boot, MachineShape, Packed, Run, Watch};
 use ktstr_report::{Expectation, Thresholds};
-use ktstr_topology::{NumaSpec, Topology};
+use ktstr_topology::Topology;
 
 use crate::initramfs;
 use crate::memory::MemoryPlan;
@@ -25,55 +26,60 @@ pub struct TestPlan {
     pub name: String,
     /// Run that the test belongs to.
     pub run_id: String,
-    /// Shape of the machine.
-    pub topology: Topology,
-    /// The least memory that the NUMA nodes with CPUs share, 512 MiB if unset ([`MemoryPlan`]).
-    pub memory_mib: Option<u64>,
-    /// What is special about the NUMA nodes.
-    pub numa: NumaSpec,
-    /// Whether its vCPUs have host CPUs for themselves, its RAM is huge pages, and all threads real-time
-    /// priority. Where a part of that can't be had, the test is skipped.
-    pub performance_mode: bool,
-    /// How long its scenario holds.
-    pub duration: Duration,
-    /// How long it may take from the guest's first message to its last; if unset, thirty seconds, twice
-    /// the duration and one second a CPU, and four minutes for a scheduler.
-    pub timeout: Option<Duration>,
+    /// Its machine.
+    pub shape: MachineShape,
+    /// How the machine runs.
+    pub boot: Boot,
+    /// What the guest gets.
+    pub packed: Packed,
+    /// The run of its body.
+    pub run: Run,
+    /// What the host captures.
+    pub watch: Watch,
     /// What it asks of the scheduler as the monitor sees it.
     pub thresholds: Thresholds,
     /// The scheduler to run under, if not the kernel's own.
     pub scheduler: Option<SchedulerPlan>,
     /// What is expected to go wrong, if anything.
     pub expect: Option<Expectation>,
-    /// Snapshots that the host takes of the kernel, evenly over the duration.
-    pub num_snapshots: u32,
-    /// Kernel modules it needs, by name; those they need come along.
-    pub modules: Vec<String>,
-    /// Whether the kernel chooses its own addresses, at each boot anew.
-    pub kaslr: bool,
     /// Files of the host it needs.
     pub includes: Vec<initramfs::Include>,
 }
 
 impl TestPlan {
-    /// What is declared of its machine's memory.
-    pub(crate) fn memory(&self) -> MemoryPlan {
-        MemoryPlan {
-            memory_mib: self.memory_mib,
-            numa: self.numa.clone(),
+    /// A test that declares nothing.
+    pub fn new(name: String, run_id: String) -> Self {
+        Self {
+            name,
+            run_id,
+            shape: MachineShape::DEFAULT,
+            boot: Boot::DEFAULT,
+            packed: Packed::DEFAULT,
+            run: Run::DEFAULT,
+            watch: Watch::DEFAULT,
+            thresholds: Thresholds::DEFAULT,
+            scheduler: None,
+            expect: None,
+            includes: Vec::new(),
         }
     }
 
+    /// What is declared of its machine's memory.
+    pub(crate) fn memory(&self) -> MemoryPlan {
+        MemoryPlan::from(&self.shape)
+    }
+
     pub(crate) fn limits(&self) -> Limits {
-        let cpus = self.topology.cpu_count();
-        let default = Duration::from_secs(30) + 2 * self.duration + Duration::from_secs(1) * cpus;
+        let cpus = self.shape.topology.cpu_count();
+        let default =
+            Duration::from_secs(30) + 2 * self.run.duration() + Duration::from_secs(1) * cpus;
         let default = match &self.scheduler {
             Some(scheduler) => default + with_scheduler(scheduler),
             None => default,
         };
         Limits {
-            boot: boot_limit(&self.topology),
-            run: Some(self.timeout.unwrap_or(default)),
+            boot: boot_limit(&self.shape.topology),
+            run: Some(self.run.timeout().unwrap_or(default)),
         }
     }
 }
@@ -85,6 +91,7 @@ fn with_scheduler(scheduler: &SchedulerPlan) -> Duration {
     /// `SCX_WATCHDOG_MAX_TIMEOUT` in kernel/sched/ext.c.
     const LONGEST_STALL: Duration = Duration::from_secs(30);
     let stall = scheduler
+        .options
         .watchdog_timeout_ms
         .map_or(LONGEST_STALL, Duration::from_millis);
     ATTACH_AND_END + 2 * stall.max(LONGEST_STALL)

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use ktstr_guest::NestedOutcome;
@@ -180,20 +180,12 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
     TestPlan {
         name: entry.name.to_owned(),
         run_id,
-        topology: entry.topology,
-        memory_mib: entry.memory_mib,
-        numa: entry.numa.to_spec(),
-        performance_mode: entry.performance_mode,
-        duration: Duration::from_millis(entry.duration_ms),
-        timeout: entry.timeout_ms.map(Duration::from_millis),
-        num_snapshots: entry.num_snapshots,
+        shape: entry.shape,
+        boot: entry.boot,
+        packed: entry.packed,
+        run: entry.run,
+        watch: entry.watch,
         thresholds: *entry.assert.monitor(),
-        modules: entry
-            .modules
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect(),
-        kaslr: entry.kaslr,
         includes: Vec::new(),
         scheduler: entry.scheduler.map(|scheduler| {
             // One that is not there is refused by `run_entry`.

@@ -7,10 +7,6 @@ use ktstr_topology::NumaMemory;
 
 use crate::registry::TestEntry;
 
-/// Where cgroups are made, if the body makes any: as in a machine.
-const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
-const WORKLOAD_CGROUP: &str = "ktstr";
-
 /// The body of `entry`, ready to be run. Its own checks judge it: those of a machine's CPUs and kernel log would
 /// speak of a host that others use as well.
 pub(crate) fn host_body(entry: &'static TestEntry, slack: TimingSlack) -> Body {
@@ -27,13 +23,13 @@ pub(crate) fn host_body(entry: &'static TestEntry, slack: TimingSlack) -> Body {
 }
 
 fn call(entry: &TestEntry, slack: TimingSlack) -> anyhow::Result<AssertResult> {
-    let cgroups = CgroupManager::new(CGROUP_MOUNT, WORKLOAD_CGROUP)?;
-    let no_memory = NumaMemory::uniform(&entry.topology, 0);
+    let cgroups = CgroupManager::of_tests()?;
+    let no_memory = NumaMemory::uniform(&entry.shape.topology, 0);
     let ctx = Ctx::new(
-        entry.topology,
+        entry.shape.topology,
         no_memory,
         cgroups,
-        std::time::Duration::from_millis(entry.duration_ms),
+        entry.run.duration(),
         entry.assert,
         slack,
     );

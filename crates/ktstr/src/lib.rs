@@ -32,45 +32,9 @@ mod settings_error;
 /// Declares a test: a function `fn(ctx: &Ctx) -> Result<AssertResult>`, run as root in a virtual machine of
 /// its own. It is an ordinary `#[test]` for `cargo test` and nextest; `#[ignore]` works as usual.
 ///
-/// | attribute | meaning | default |
-/// |---|---|---|
-/// | `numa_nodes` | NUMA nodes | 1 |
-/// | `llcs` | last-level caches, in total; a multiple of `numa_nodes` | `numa_nodes` |
-/// | `cores` | cores in each LLC | 1 |
-/// | `threads` | hardware threads on each core, 1 or 2 | 1 |
-/// | `memory_mib` | the least memory, shared out evenly among the nodes; at least 256, 64 for each CPU, and what the packed files need | 512 |
-/// | `node_memory_mib` | instead of `memory_mib`: memory of each node as it is to be, such as `[768, 256]` | even |
-/// | `memory_only_node_mib` | nodes without CPUs, numbered after the others: memory of each, such as `[256]` | none |
-/// | `node_distances` | a row for each node, from it to every node: 10 to itself, 11 to 254 to others, the same both ways, such as `[[10, 30], [30, 10]]` | 10 and 20 |
-/// | `node_latency_ns` | for each node, the time of an access to its memory from its nearest CPUs, as the kernel is told (HMAT) | 100; 300 without CPUs |
-/// | `node_bandwidth_mb_s` | the same of its bandwidth, in MB/s | 51200; 20480 without CPUs |
-/// | `duration_s` | how long a scenario holds its load | 2 |
-/// | `timeout_s` | how long the guest may take from its first message to its last | 30 + 2 × `duration_s` + 1 a CPU, and 240 under a scheduler |
-/// | `num_snapshots` | snapshots that the host takes of the kernel's state, evenly over the load | 0 |
-/// | `post_vm` | a function `fn(&VmResult) -> Result<()>`, or `-> Result<AssertResult>`, run on the host when the machine has ended | none |
-/// | `sustained_samples` | samples of the monitor in a row that break one of its bounds | 5 |
-/// | `modules` | kernel modules to load, by name, such as `["veth"]` | none |
-/// | `scheduler` | the scheduler to run under, see [`declare_scheduler!`]; it has the shape that the test doesn't declare | the kernel's own |
-/// | `extra_sched_args` | further arguments of its program, such as `["--verbose"]` | none |
-/// | `bpf_map_write("path" = 3, …)` | numbers that the host writes into global variables of its BPF programs, once it is attached; see [`Ctx::bpf_map_write`] | none |
-/// | `watchdog_timeout_s` | how long a runnable task may wait until the kernel disables the scheduler, at most 30; if it can't be set, the check `watchdog_timeout` is inconclusive | the scheduler's own |
-/// | `expect_err` | what is to go wrong, see below | nothing |
-/// | `host_only` | the body runs on the host, without a machine; on the `nested` engine in the emulated machine, whose KVM it can use | `false` |
-/// | `kaslr` | whether the kernel lies at addresses of its own choice; it then unpacks itself, which takes time | `false` |
+#[doc = include_str!("attributes.md")]
 ///
-/// The checks, on by default but for those in the last row (see [`Assert`] for their meaning and bounds). Set one to
-/// `off` to leave it out; the report then says that it was not checked:
-///
-/// | check | takes |
-/// |---|---|
-/// | `progress`, `isolation`, `cpus_online`, `kernel_log` | `true`, `off` |
-/// | `cpu_quota`, `cpu_share`, `affinity`, `nice_share`, `sched_policy`, `mem_binding`: that what the test declares holds | `true`, `off` |
-/// | `max_gap_ms` | a whole number, `off` |
-/// | `max_spread_pct` | a number, `off` |
-/// | `fail_on_rq_clock_stuck` | `true`, `off` |
-/// | `max_local_dsq_depth` | a whole number, `off` |
-/// | `max_fallback_rate` | a number, `off` |
-/// | `max_p99_wake_latency_ns`, `min_iteration_rate`, `max_migration_ratio`, `max_throughput_cv`, `max_imbalance_ratio`, `max_keep_last_rate` | a number |
+/// A check that is off is named in the report as not checked; see [`Assert`].
 ///
 /// A test under a scheduler has two more, which can't be turned off: `scheduler_attached`, that the kernel had it
 /// attached and named it, and `scheduler_alive`, that it had until the end of the test.
@@ -174,11 +138,14 @@ pub mod prelude {
 /// For the code that [`ktstr_test`] makes. No part of the public interface.
 #[doc(hidden)]
 pub mod __private {
+    pub use ktstr_declaration::{
+        Boot, MachineShape, NumaEntry, Packed, Run, SchedulerOptions, Watch,
+    };
     pub use ktstr_report::Expectation;
     pub use linkme;
 
     pub use crate::entry::run;
-    pub use crate::registry::{NumaEntry, TESTS, TestEntry, post_vm_result, topology};
+    pub use crate::registry::{TESTS, TestEntry, post_vm_result, topology};
     pub use crate::scheduler::{SchedulerUse, assert_under, topology_under};
 }
 

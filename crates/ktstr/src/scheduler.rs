@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ktstr_declaration::SchedulerOptions;
 use ktstr_host::{SchedulerPlan, SchedulerSource};
 use ktstr_scenario::{Assert, PropertyCheck};
 use ktstr_topology::Topology;
@@ -20,7 +21,7 @@ use ktstr_topology::Topology;
 pub struct Scheduler {
     name: &'static str,
     source: Option<Source>,
-    topology: Option<[u32; 4]>,
+    topology: Option<Topology>,
     sched_args: &'static [&'static str],
     ops: Option<&'static str>,
     kernels: &'static [&'static str],
@@ -115,11 +116,10 @@ impl Scheduler {
     /// When there can be no such machine; at compile time, if used in a constant.
     #[must_use]
     pub const fn topology(mut self, numa_nodes: u32, llcs: u32, cores: u32, threads: u32) -> Self {
-        assert!(
-            Topology::new(numa_nodes, llcs, cores, threads).is_ok(),
-            "the scheduler's topology is impossible"
-        );
-        self.topology = Some([numa_nodes, llcs, cores, threads]);
+        let Ok(topology) = Topology::new(numa_nodes, llcs, cores, threads) else {
+            panic!("the scheduler's topology is impossible");
+        };
+        self.topology = Some(topology);
         self
     }
 
@@ -171,23 +171,7 @@ pub const fn topology_under(scheduler: &Scheduler, declared: [Option<u32>; 4]) -
         scheduler.source.is_some(),
         "the scheduler has no program: call binary_discover, binary_path or kernel_builtin"
     );
-    let inherited = match scheduler.topology {
-        Some(counts) => counts,
-        None => [1; 4],
-    };
-    let mut counts = inherited;
-    let mut at = 0;
-    while at < 4 {
-        if let Some(count) = declared[at] {
-            counts[at] = count;
-        }
-        at += 1;
-    }
-    // As many LLCs as nodes is the least that a machine of several nodes can have.
-    if scheduler.topology.is_none() && declared[1].is_none() {
-        counts[1] = counts[0];
-    }
-    match Topology::new(counts[0], counts[1], counts[2], counts[3]) {
+    match Topology::declared(declared, scheduler.topology) {
         Ok(topology) => topology,
         Err(_) => {
             panic!("the topology that the test and its scheduler declare together is impossible")
@@ -211,10 +195,8 @@ pub const fn assert_under(scheduler: &Scheduler) -> Assert {
 pub struct SchedulerUse {
     /// The scheduler.
     pub scheduler: &'static Scheduler,
-    /// Further arguments.
-    pub extra_args: &'static [&'static str],
-    /// How long its tasks may wait until the kernel's watchdog disables it, if declared.
-    pub watchdog_timeout_ms: Option<u64>,
+    /// What the test says of it.
+    pub options: SchedulerOptions,
     /// Folder of the crate that declares the test.
     pub manifest_dir: &'static str,
 }
@@ -251,13 +233,13 @@ impl SchedulerUse {
             name: scheduler.name.to_owned(),
             ops: ops.or_else(|| usual_ops(&source)),
             source,
-            args: [scheduler.sched_args, self.extra_args]
+            args: [scheduler.sched_args, self.options.extra_args]
                 .concat()
                 .into_iter()
                 .map(str::to_owned)
                 .collect(),
             kernels: scheduler.kernels.iter().map(|&k| k.to_owned()).collect(),
-            watchdog_timeout_ms: self.watchdog_timeout_ms,
+            options: self.options,
         }
     }
 }
@@ -282,8 +264,10 @@ mod tests {
 
     const USE: SchedulerUse = SchedulerUse {
         scheduler: &DECLARED,
-        extra_args: &["--b"],
-        watchdog_timeout_ms: None,
+        options: SchedulerOptions {
+            extra_args: &["--b"],
+            ..SchedulerOptions::DEFAULT
+        },
         manifest_dir: "/w/tests",
     };
 

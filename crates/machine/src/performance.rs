@@ -30,7 +30,7 @@ pub fn usable_host_cpus() -> Vec<u32> {
 /// Whether this host can ever have all that a machine in performance mode needs, once its `engine` has said
 /// what it lacks itself.
 pub(crate) fn check(spec: &MachineSpec, engine: Option<String>) -> Result<(), SpecError> {
-    if !spec.performance_mode {
+    if !spec.boot.performance_mode {
         return Ok(());
     }
     let pages = HugePages::read(Path::new(HUGE_PAGES));
@@ -116,7 +116,7 @@ pub(crate) fn described(
     vcpus: &[VcpuPlacement],
     page_kib: Option<u64>,
 ) -> Option<String> {
-    if !spec.performance_mode {
+    if !spec.boot.performance_mode {
         return None;
     }
     let vcpus: Vec<String> = vcpus

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ktstr_declaration::Boot;
 use ktstr_topology::{NumaMemory, Topology};
 
 /// Least memory per NUMA node, in MiB. A distribution kernel with its initramfs does not boot in less
@@ -27,9 +28,8 @@ pub struct MachineSpec {
     pub initrd: Vec<InitrdPart>,
     /// Files and folders in the initramfs, at most, as far as they are known: each takes at least a page when it is unpacked.
     pub initrd_entries: u64,
-    /// Whether the kernel shall lie at addresses of its own choice, at each boot anew (KASLR). It does so when its
-    /// boot image unpacks itself, which takes time; entered directly, it lies where it is linked to.
-    pub kaslr: bool,
+    /// How it runs, as a test declares it.
+    pub boot: Boot,
     /// Whether the files of kernel and initramfs are never changed in place, as those of our caches: they are
     /// written whole and only ever removed. An engine may then map them instead of copying them; a file
     /// shortened all the same would end this process (SIGBUS).
@@ -43,9 +43,6 @@ pub struct MachineSpec {
     pub frames_port_name: String,
     /// Whether the guest's CPUs have AMD-V, for a KVM of its own.
     pub amd_v: bool,
-    /// Whether each vCPU shall have a host CPU for itself, RAM huge pages, and the guest know it. An engine
-    /// whose [`check`](crate::Engine::check) passes gives all of it.
-    pub performance_mode: bool,
     /// The host CPU of each vCPU, in performance mode.
     pub host_cpus: Vec<u32>,
 }
@@ -59,13 +56,12 @@ impl MachineSpec {
             kernel,
             initrd: Vec::new(),
             initrd_entries: 0,
-            kaslr: false,
+            boot: Boot::DEFAULT,
             immutable_files: false,
             cmdline: Vec::new(),
             interactive_console: false,
             frames_port_name: "frames".to_owned(),
             amd_v: false,
-            performance_mode: false,
             host_cpus: Vec::new(),
         }
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use ktstr_declaration::Check;
 use ktstr_topology::Topology;
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
+use quote::{format_ident, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
@@ -27,16 +28,6 @@ const FIELDS: [&str; 11] = [
 /// The field with a form of its own.
 const CHECKS: &str = "checks";
 
-/// Checks that a scheduler can turn off, and the names of `PropertyCheck`.
-const PROPERTY_CHECKS: [(&str, &str); 6] = [
-    ("cpu_quota", "CpuQuota"),
-    ("cpu_share", "CpuShare"),
-    ("affinity", "Affinity"),
-    ("nice_share", "NiceShare"),
-    ("sched_policy", "SchedPolicy"),
-    ("mem_binding", "MemBinding"),
-];
-
 struct Declaration {
     attributes: Vec<Attribute>,
     visibility: Visibility,
@@ -51,7 +42,7 @@ struct Field {
 
 enum Value {
     Expr(Box<Expr>),
-    /// Names of `PropertyCheck` that are turned off.
+    /// Variants of `Check` that are turned off.
     ChecksOff(Vec<Ident>),
 }
 
@@ -76,9 +67,13 @@ fn checks_off(input: ParseStream<'_>) -> Result<Vec<Ident>> {
     let mut off: Vec<Ident> = Vec::new();
     while !content.is_empty() {
         let name: Ident = content.parse()?;
-        let known = PROPERTY_CHECKS.iter().find(|(check, _)| name == check);
-        let Some((_, variant)) = known else {
-            let names: Vec<&str> = PROPERTY_CHECKS.iter().map(|(check, _)| *check).collect();
+        let may_ignore = |check: &Check| check.spec().scheduler_may_ignore;
+        let mut ignorable = Check::settable().filter(may_ignore);
+        let Some(check) = ignorable.find(|check| name == check.name()) else {
+            let names: Vec<&str> = Check::settable()
+                .filter(may_ignore)
+                .map(Check::name)
+                .collect();
             let message = format!(
                 "a scheduler can't turn `{name}` off; it can turn off what it ignores by design: {}",
                 names.join(", ")
@@ -92,10 +87,11 @@ fn checks_off(input: ParseStream<'_>) -> Result<Vec<Ident>> {
         if value != "off" {
             return Err(Error::new(value.span(), form));
         }
-        if off.iter().any(|earlier| earlier == variant) {
+        let variant = format_ident!("{check:?}", span = name.span());
+        if off.contains(&variant) {
             return Err(Error::new(name.span(), format!("`{name}` is given twice")));
         }
-        off.push(Ident::new(variant, name.span()));
+        off.push(variant);
         if !content.is_empty() {
             content.parse::<Token![,]>()?;
         }

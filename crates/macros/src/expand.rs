@@ -1,18 +1,17 @@
 //! What a test function becomes.
 
+use ktstr_declaration::{Needs, Section};
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::parse::Parser as _;
-use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
-use syn::{Error, ItemFn, Result, Token};
+use syn::{Error, ItemFn, Result};
 
-use crate::attributes::{Argument, Attributes};
-use crate::numa;
+use crate::arguments::Arguments;
+use crate::values::{flag, option, path};
+use crate::{checks, expectation, fields, scheduler, shape};
 
 pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    let arguments = Punctuated::<Argument, Token![,]>::parse_terminated.parse2(attributes)?;
-    let attributes = Attributes::read(arguments)?;
+    let arguments = Arguments::parse(attributes)?;
     let mut function: ItemFn = syn::parse2(item)?;
     check_signature(&function)?;
 
@@ -25,7 +24,7 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
         ::core::stringify!(#name)
     ));
     let body = quote_spanned!(function.sig.span()=> #name);
-    let entry = entry(&attributes, &full_name, &body);
+    let entry = entry(&arguments, &full_name, &body)?;
     Ok(quote! {
         #(#outer)*
         #[::core::prelude::v1::test]
@@ -38,74 +37,72 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
             // In scope of the body, so by a name that the body won't use.
             #[::ktstr::__private::linkme::distributed_slice(::ktstr::__private::TESTS)]
             #[linkme(crate = ::ktstr::__private::linkme)]
+            #[allow(clippy::needless_update)]
             static __KTSTR_TEST: ::ktstr::__private::TestEntry = #entry;
         };
     })
 }
 
-fn entry(attributes: &Attributes, full_name: &TokenStream, body: &TokenStream) -> TokenStream {
-    let topology = topology(attributes);
-    let option = |value: Option<u64>| match value {
-        Some(value) => quote!(::core::option::Option::Some(#value)),
-        None => quote!(::core::option::Option::None),
-    };
-    let memory_mib = option(attributes.memory_mib);
-    let timeout_ms = option(attributes.timeout_ms);
-    let numa = numa::to_tokens(&attributes.numa);
-    let (performance_mode, duration_ms, modules, host_only, kaslr, assert) = (
-        attributes.performance_mode,
-        attributes.duration_ms,
-        &attributes.modules,
-        attributes.host_only,
-        attributes.kaslr,
-        &attributes.assert,
-    );
-    let checks = match &attributes.under.scheduler {
-        Some(scheduler) => quote!(::ktstr::__private::assert_under(&#scheduler)),
-        None => quote!(::ktstr::Assert::DEFAULT),
-    };
-    let (scheduler, expect) = (
-        attributes.under.scheduler_tokens(),
-        attributes.under.expect_tokens(),
-    );
-    let map_writes = attributes.under.map_write_tokens();
-    let watch = attributes.watch.to_tokens();
-    quote! {
+/// The `TestEntry`: the struct of each section, and what is of the test itself.
+fn entry(
+    arguments: &Arguments,
+    full_name: &TokenStream,
+    body: &TokenStream,
+) -> Result<TokenStream> {
+    let plain = |section, name| fields::section(section, name, arguments, &TokenStream::new());
+    let boot = plain(Section::Boot, "Boot")?;
+    let packed = plain(Section::Packed, "Packed")?;
+    let run = plain(Section::Run, "Run")?;
+    let watch = plain(Section::Watch, "Watch")?;
+    let host_only = host_only(arguments)?;
+    let post_vm = post_vm(arguments)?;
+    let named = scheduler::named(arguments)?;
+    let shape = shape::expand(arguments, named.as_ref())?;
+    let scheduler = scheduler::expand(arguments, named.as_ref())?;
+    let expect = expectation::expand(arguments)?;
+    let assert = checks::expand(arguments, named.as_ref())?;
+    Ok(quote! {
         ::ktstr::__private::TestEntry {
-            #map_writes
-            #watch
             name: #full_name,
-            topology: #topology,
+            shape: #shape,
+            boot: #boot,
+            packed: #packed,
+            run: #run,
+            watch: #watch,
             scheduler: #scheduler,
             expect: #expect,
-            memory_mib: #memory_mib,
-            numa: #numa,
-            performance_mode: #performance_mode,
-            duration_ms: #duration_ms,
-            timeout_ms: #timeout_ms,
-            modules: &[#(#modules),*],
+            assert: #assert,
             host_only: #host_only,
-            kaslr: #kaslr,
-            assert: #checks #assert,
+            post_vm: #post_vm,
             body: #body,
         }
+    })
+}
+
+fn host_only(arguments: &Arguments) -> Result<bool> {
+    let host_only = arguments.get("host_only").map(flag).transpose()?;
+    let of_machine = arguments.first_that_needs(Needs::machine);
+    match of_machine.filter(|_| host_only == Some(true)) {
+        Some(other) => {
+            let message = format!(
+                "`{}` needs a machine; a `host_only` test has none",
+                other.name()
+            );
+            Err(Error::new(other.name().span(), message))
+        }
+        None => Ok(host_only.unwrap_or(false)),
     }
 }
 
-fn topology(attributes: &Attributes) -> TokenStream {
-    let Some(scheduler) = &attributes.under.scheduler else {
-        let [numa_nodes, llcs, cores, threads] = attributes.topology;
-        return quote!(::ktstr::__private::topology(#numa_nodes, #llcs, #cores, #threads));
-    };
-    let counts = attributes.topology.iter().zip(attributes.declared);
-    let counts = counts.map(|(count, declared)| {
-        if declared {
-            quote!(::core::option::Option::Some(#count))
-        } else {
-            quote!(::core::option::Option::None)
-        }
-    });
-    quote!(::ktstr::__private::topology_under(&#scheduler, [#(#counts),*]))
+fn post_vm(arguments: &Arguments) -> Result<TokenStream> {
+    let what = "the name of a function `fn(&VmResult) -> Result<()>`";
+    let function = arguments
+        .get("post_vm")
+        .map(|argument| path(argument, what))
+        .transpose()?;
+    Ok(option(function.map(
+        |function| quote!(|vm| ::ktstr::__private::post_vm_result(#function(vm))),
+    )))
 }
 
 fn check_signature(function: &ItemFn) -> Result<()> {
@@ -151,8 +148,49 @@ mod tests {
     #[test]
     fn an_unknown_attribute_is_refused_where_it_stands() {
         let (error, place) = refused("llcs = 2, llc = 3", BODY);
-        assert!(error.starts_with("there is no attribute `llc`"), "{error}");
+        let words = "there is no attribute `llc`, did you mean `llcs`? There are, for the machine's shape: numa_nodes, ";
+        assert!(error.starts_with(words), "{error}");
+        assert!(
+            error.contains("; for the scheduler: scheduler, "),
+            "{error}"
+        );
+        assert!(error.contains("; and the checks: progress, "), "{error}");
         assert_eq!(place, "llc");
+        let (error, _) = refused("colour = 3", BODY);
+        assert!(
+            error.starts_with("there is no attribute `colour`. There"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn every_row_declares_something() {
+        use ktstr_declaration::{Check, Preset, Takes, attributes};
+
+        let shape = "scheduler = X, numa_nodes = 2";
+        for (section, attribute) in attributes() {
+            let argument = match &attribute.takes {
+                Takes::Flag => attribute.name.to_owned(),
+                Takes::Whole(range) => format!("{} = {}", attribute.name, range.end()),
+                Takes::Seconds => format!("{} = 7", attribute.name),
+                Takes::Form(form) if form.starts_with('(') => format!("{}{form}", attribute.name),
+                Takes::Text(example) | Takes::Texts(example) | Takes::Form(example) => {
+                    format!("{} = {example}", attribute.name)
+                }
+            };
+            let (without, with) = match attribute.name {
+                "scheduler" | "numa_nodes" => (String::new(), argument),
+                "host_only" => (String::new(), argument),
+                _ => (shape.to_owned(), format!("{shape}, {argument}")),
+            };
+            assert_ne!(expanded(&with), expanded(&without), "{section:?}: {with}");
+        }
+        let is_on = |check: &Check| !matches!(check.spec().preset, Preset::Off(_));
+        for check in Check::settable().filter(is_on) {
+            let code = expanded(&format!("{} = off", check.name())).replace(' ', "");
+            let preset = expanded("").replace(' ', "");
+            assert_ne!(code, preset, "{check:?}");
+        }
     }
 
     #[test]
@@ -164,7 +202,7 @@ mod tests {
         );
         let (error, place) = refused("numa_nodes = 2, llcs = 3, cores = 1", BODY);
         assert!(error.contains("multiple of `numa_nodes`"), "{error}");
-        assert_eq!(place, "2");
+        assert_eq!(place, "3");
         let (error, place) = refused("llcs = 0", BODY);
         assert!(error.starts_with("`llcs` is 0"), "{error}");
         assert_eq!(place, "0");
@@ -181,8 +219,15 @@ mod tests {
             ("max_gap_ms = 1.5", "a whole number or `off`", "1.5"),
             ("cores = N", "must be a literal", "N"),
             ("modules = [N]", "must be a literal", "[N]"),
-            ("modules = [1]", "a list of module names", "modules"),
-            ("modules = 1", "a list of module names", "1"),
+            (
+                "modules = [1]",
+                "a list of texts, such as [\"veth\"]",
+                "[1]",
+            ),
+            ("modules = 1", "a list of texts, such as [\"veth\"]", "1"),
+            ("cores", "takes a whole number", "cores"),
+            ("cores =", "takes a value", "cores"),
+            ("max_gap_ms(5)", "takes a value", "max_gap_ms"),
             ("host_only = 1", "`true` or `false`", "1"),
         ] {
             let (error, place) = refused(attributes, BODY);
@@ -253,17 +298,17 @@ mod tests {
                 "row 1 of `node_distances` has 1 entries, but 2 are needed",
                 "20",
             ),
-            ("node_distances = [10]", "a row for each", "node_distances"),
+            ("node_distances = [10]", "a row for each", "[10]"),
             (
                 "numa_nodes = 2, node_memory_mib = [64]",
                 "`node_memory_mib` has 1 entries, but 2 are needed",
-                "node_memory_mib",
+                "[64]",
             ),
             ("node_memory_mib = [8]", "from 16 to 1048576", "8"),
             (
                 "memory_mib = 512, node_memory_mib = [512]",
                 "leave out `memory_mib`",
-                "node_memory_mib",
+                "[512]",
             ),
             (
                 "memory_only_node_mib = [64], node_latency_ns = [100, 65535]",
@@ -298,7 +343,7 @@ mod tests {
     #[test]
     fn what_comes_after_the_machine_is_a_function() {
         let code = expanded("num_snapshots = 7, post_vm = judges::first").replace(' ', "");
-        assert!(code.contains("num_snapshots:7u32,"), "{code}");
+        assert!(code.contains("num_snapshots:7,"), "{code}");
         assert!(code.contains("post_vm_result(judges::first(vm))"), "{code}");
         assert!(
             expanded("")
@@ -325,7 +370,7 @@ mod tests {
         let writes = "bpf_map_write:&[(\"fault\",3i128),(\"a.b[2]\",-5i128),(\"strict\",1i128)],";
         assert!(code.contains(writes), "{code}");
         let none = expanded("scheduler = X").replace(' ', "");
-        assert!(none.contains("bpf_map_write:&[],"), "{none}");
+        assert!(!none.contains("bpf_map_write"), "{none}");
         for (attributes, part, at) in [
             ("bpf_map_write", "say what to write", "bpf_map_write"),
             ("bpf_map_write = 3", "say what to write", "bpf_map_write"),
@@ -440,8 +485,10 @@ mod tests {
     }
 
     #[test]
-    fn several_nodes_have_an_llc_each_unless_told_otherwise() {
+    fn counts_that_the_test_lacks_are_left_to_the_library() {
         let code = expanded("numa_nodes = 2").replace(' ', "");
-        assert!(code.contains("topology(2u32,2u32,1u32,1u32)"), "{code}");
+        let none = "::core::option::Option::None";
+        let call = format!("topology([::core::option::Option::Some(2u32),{none},{none},{none}])");
+        assert!(code.contains(&call), "{code}");
     }
 }

@@ -1,13 +1,17 @@
 //! The `#[ktstr_test]` attribute and `declare_scheduler!`. Their documentation is in the `ktstr` crate, which
 //! re-exports them.
 
-mod attributes;
+mod arguments;
+mod checks;
 mod declare;
 mod expand;
+mod expectation;
+mod fields;
 mod map_write;
 mod numa;
 mod scheduler;
-mod watch;
+mod shape;
+mod values;
 
 use proc_macro::TokenStream;
 

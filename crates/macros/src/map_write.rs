@@ -1,54 +1,43 @@
-//! What a test has the host write into global variables of its scheduler.
-
-use std::collections::BTreeMap;
+//! `bpf_map_write`: what a test has the host write into global variables of its scheduler.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Error, Ident, Lit, LitStr, Result, Token, parenthesized};
+use syn::{Error, Lit, LitStr, Result, Token};
 
-use crate::attributes::{Argument, Value};
+use crate::arguments::Arguments;
 
-/// The attribute of this file.
-pub(crate) const NAME: &str = "bpf_map_write";
+const NAME: &str = "bpf_map_write";
 
 const FORM: &str =
     "say what to write: `bpf_map_write(\"fault\" = 3, \"stats.limit[2]\" = -1, \"strict\" = true)`";
 
 /// One number, and where it goes.
-#[derive(Clone)]
-pub(crate) struct MapWrite {
+struct MapWrite {
     path: LitStr,
     value: i128,
 }
 
-/// Reads the value of [`NAME`].
-pub(crate) fn own_form(name: &Ident, input: ParseStream<'_>) -> Result<Option<Value>> {
-    if name != NAME {
-        return Ok(None);
-    }
-    if !input.peek(syn::token::Paren) {
-        return Err(Error::new(name.span(), FORM));
-    }
-    let content;
-    parenthesized!(content in input);
-    let writes = Punctuated::<MapWrite, Token![,]>::parse_terminated(&content)?;
+/// The field of `SchedulerOptions`.
+pub(crate) fn expand(arguments: &Arguments) -> Result<TokenStream> {
+    let Some(argument) = arguments.get(NAME) else {
+        return Ok(TokenStream::new());
+    };
+    let writes =
+        argument.in_parentheses(FORM, Punctuated::<MapWrite, Token![,]>::parse_terminated)?;
     if writes.is_empty() {
-        return Err(Error::new(name.span(), FORM));
+        return Err(Error::new(argument.name().span(), FORM));
     }
-    let writes: Vec<_> = writes.into_iter().collect();
+    let writes: Vec<MapWrite> = writes.into_iter().collect();
     for (position, write) in writes.iter().enumerate() {
-        let earlier = &writes[..position];
-        if earlier
-            .iter()
-            .any(|earlier| earlier.path.value() == write.path.value())
-        {
+        let mut earlier = writes[..position].iter();
+        if earlier.any(|earlier| earlier.path.value() == write.path.value()) {
             let message = format!("`{}` is written twice", write.path.value());
             return Err(Error::new(write.path.span(), message));
         }
     }
-    Ok(Some(Value::MapWrites(writes)))
+    Ok(quote!(bpf_map_write: &[#(#writes),*],))
 }
 
 impl Parse for MapWrite {
@@ -86,12 +75,5 @@ impl ToTokens for MapWrite {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         let Self { path, value } = self;
         tokens.extend(quote!((#path, #value)));
-    }
-}
-
-pub(crate) fn read(given: &BTreeMap<String, Argument>) -> Result<Vec<MapWrite>> {
-    match given.get(NAME).map(Argument::value) {
-        Some(Value::MapWrites(writes)) => Ok(writes.clone()),
-        _ => Ok(Vec::new()),
     }
 }

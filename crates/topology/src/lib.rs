@@ -18,4 +18,4 @@ pub use numa::{
     REMOTE_DISTANCE,
 };
 pub use numa_error::NumaError;
-pub use shape::{MAX_CPUS, Topology, TopologyError};
+pub use shape::{Count, MAX_CPUS, Topology, TopologyError};

@@ -35,15 +35,43 @@ struct Counts {
     threads: u32,
 }
 
+/// One of the four numbers that a shape is declared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// NUMA nodes with CPUs.
+    NumaNodes,
+    /// Last-level caches in the machine.
+    Llcs,
+    /// Cores in each LLC.
+    Cores,
+    /// Hardware threads on each core.
+    Threads,
+}
+
+impl Count {
+    /// All, in the order in which they are declared.
+    pub const ALL: [Self; 4] = [Self::NumaNodes, Self::Llcs, Self::Cores, Self::Threads];
+
+    /// The attribute that declares it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NumaNodes => "numa_nodes",
+            Self::Llcs => "llcs",
+            Self::Cores => "cores",
+            Self::Threads => "threads",
+        }
+    }
+}
+
 /// Why a shape can't be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopologyError {
     /// A level has no members.
-    #[error("`{level}` is 0: a machine needs at least one of each level")]
+    #[error("`{}` is 0: a machine needs at least one of each level", .count.name())]
     Zero {
-        /// The attribute that is zero.
-        level: &'static str,
+        /// The level.
+        count: Count,
     },
     /// The LLCs can't be shared out evenly.
     #[error(
@@ -72,6 +100,18 @@ pub enum TopologyError {
     Syntax,
 }
 
+impl TopologyError {
+    /// The count that is at fault, if it is one of them and not what they make together.
+    pub const fn count(&self) -> Option<Count> {
+        match self {
+            Self::Zero { count } => Some(*count),
+            Self::UnevenLlcs { .. } => Some(Count::Llcs),
+            Self::Threads { .. } => Some(Count::Threads),
+            Self::TooManyCpus | Self::Syntax => None,
+        }
+    }
+}
+
 impl Topology {
     /// One CPU.
     pub const SINGLE: Self = Self {
@@ -90,14 +130,14 @@ impl Topology {
         threads: u32,
     ) -> Result<Self, TopologyError> {
         let zero = match (numa_nodes, llcs, cores, threads) {
-            (0, ..) => Some("numa_nodes"),
-            (_, 0, ..) => Some("llcs"),
-            (_, _, 0, _) => Some("cores"),
-            (.., 0) => Some("threads"),
+            (0, ..) => Some(Count::NumaNodes),
+            (_, 0, ..) => Some(Count::Llcs),
+            (_, _, 0, _) => Some(Count::Cores),
+            (.., 0) => Some(Count::Threads),
             _ => None,
         };
-        if let Some(level) = zero {
-            return Err(TopologyError::Zero { level });
+        if let Some(count) = zero {
+            return Err(TopologyError::Zero { count });
         }
         if threads > 2 {
             return Err(TopologyError::Threads { threads });
@@ -114,6 +154,34 @@ impl Topology {
             }),
             _ => Err(TopologyError::TooManyCpus),
         }
+    }
+
+    /// The machine of `declared` counts, in the order of [`Count::ALL`]. Those that are left out are `inherited`;
+    /// without that they are 1, but for LLCs: as many as nodes, the least that a machine of several nodes can have.
+    pub const fn declared(
+        declared: [Option<u32>; 4],
+        inherited: Option<Self>,
+    ) -> Result<Self, TopologyError> {
+        const fn or(declared: Option<u32>, otherwise: u32) -> u32 {
+            match declared {
+                Some(count) => count,
+                None => otherwise,
+            }
+        }
+        let [numa_nodes, llcs, cores, threads] = declared;
+        let (nodes, llcs, cores, threads) = match inherited {
+            Some(all) => (
+                or(numa_nodes, all.numa_nodes),
+                or(llcs, all.llcs),
+                or(cores, all.cores),
+                or(threads, all.threads),
+            ),
+            None => {
+                let nodes = or(numa_nodes, 1);
+                (nodes, or(llcs, nodes), or(cores, 1), or(threads, 1))
+            }
+        };
+        Self::new(nodes, llcs, cores, threads)
     }
 
     /// NUMA nodes with CPUs.

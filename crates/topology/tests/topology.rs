@@ -1,6 +1,6 @@
 //! Every CPU belongs to exactly one group of each level, and the text forms read back.
 
-use ktstr_topology::{CpuSet, Topology, TopologyError};
+use ktstr_topology::{Count, CpuSet, Topology, TopologyError};
 use proptest::prelude::*;
 
 fn shapes() -> impl Strategy<Value = Topology> {
@@ -86,7 +86,9 @@ fn a_bad_list_names_its_part() {
 #[test]
 fn impossible_shapes_say_why() {
     use TopologyError::{Syntax, Threads, TooManyCpus, UnevenLlcs, Zero};
-    assert_eq!(Topology::new(1, 0, 1, 1), Err(Zero { level: "llcs" }));
+    let none = Zero { count: Count::Llcs };
+    assert_eq!(Topology::new(1, 0, 1, 1), Err(none));
+    assert!(none.to_string().starts_with("`llcs` is 0"), "{none}");
     assert_eq!(
         Topology::new(2, 3, 1, 1),
         Err(UnevenLlcs {
@@ -100,6 +102,33 @@ fn impossible_shapes_say_why() {
         assert_eq!(text.parse::<Topology>(), Err(Syntax), "{text}");
     }
     assert_eq!("1, 2,4,1".parse(), Topology::new(1, 2, 4, 1));
+}
+
+#[test]
+fn errors_name_the_count_that_is_at_fault() {
+    let at_fault = |nodes, llcs, cores, threads| {
+        let error = Topology::new(nodes, llcs, cores, threads).unwrap_err();
+        error.count()
+    };
+    assert_eq!(at_fault(1, 1, 0, 1), Some(Count::Cores));
+    assert_eq!(at_fault(2, 3, 1, 1), Some(Count::Llcs));
+    assert_eq!(at_fault(1, 1, 1, 4), Some(Count::Threads));
+    assert_eq!(at_fault(1, u32::MAX, u32::MAX, 2), None);
+}
+
+#[test]
+fn counts_that_are_left_out_are_inherited_or_the_least() {
+    let inherited = Topology::new(1, 4, 2, 1).ok();
+    let declared = |counts, from| Topology::declared(counts, from);
+    assert_eq!(
+        declared([None, Some(2), None, Some(2)], inherited),
+        Topology::new(1, 2, 2, 2)
+    );
+    assert_eq!(
+        declared([Some(2), None, None, None], None),
+        Topology::new(2, 2, 1, 1)
+    );
+    assert_eq!(declared([None; 4], None), Ok(Topology::SINGLE));
 }
 
 #[test]

@@ -8,13 +8,19 @@ use crate::Package;
 pub const ARROWS: &[(&str, &[&str])] = &[
     // Both sides of a test.
     ("ktstr-topology", &[]),
+    ("ktstr-declaration", &["ktstr-topology"]),
     ("ktstr-report", &["ktstr-topology"]),
     ("ktstr-wire", &["ktstr-topology", "ktstr-report"]),
     // The host's side. machine and introspect never meet: host joins them.
     ("ktstr-vmm", &["ktstr-topology"]),
     (
         "ktstr-machine",
-        &["ktstr-topology", "ktstr-report", "ktstr-vmm"],
+        &[
+            "ktstr-declaration",
+            "ktstr-report",
+            "ktstr-topology",
+            "ktstr-vmm",
+        ],
     ),
     ("ktstr-introspect", &[]),
     ("ktstr-monitor", &["ktstr-introspect", "ktstr-report"]),
@@ -22,6 +28,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     (
         "ktstr-host",
         &[
+            "ktstr-declaration",
             "ktstr-machine",
             "ktstr-monitor",
             "ktstr-introspect",
@@ -36,6 +43,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     (
         "ktstr-guest",
         &[
+            "ktstr-declaration",
             "ktstr-wire",
             "ktstr-scenario",
             "ktstr-topology",
@@ -43,10 +51,11 @@ pub const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // What users see.
-    ("ktstr-macros", &["ktstr-topology"]),
+    ("ktstr-macros", &["ktstr-declaration", "ktstr-topology"]),
     (
         "ktstr",
         &[
+            "ktstr-declaration",
             "ktstr-host",
             "ktstr-guest",
             "ktstr-scenario",

@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ktstr_declaration::Watch;
 use ktstr_introspect::kernel::Kernel;
 use ktstr_introspect::memory::Evidence;
 use ktstr_machine::{Machine, VcpuClock, VcpuCpuTime};
@@ -75,7 +76,7 @@ pub(crate) struct ObserverSettings {
     /// How to sample; `None` if the host is not to look.
     pub(crate) sampling: Option<ktstr_monitor::Settings>,
     /// Snapshots to take, evenly over the time for which the test holds its load.
-    pub(crate) num_snapshots: u32,
+    pub(crate) watch: Watch,
     /// How long that is.
     pub(crate) duration: Duration,
     /// CPUs that the machine is declared with.
@@ -151,7 +152,7 @@ impl Observer {
         let (booted, has_booted) = channel();
         let memory = GuestRam(machine.memory().clone());
         let mut due: Vec<Duration> =
-            capture::periodic(settings.num_snapshots, settings.duration).collect();
+            capture::periodic(settings.watch.num_snapshots, settings.duration).collect();
         due.reverse();
         let watches_for_stalls = settings.has_scheduler;
         let looks = settings.sampling.map(|sampling| {

@@ -71,21 +71,21 @@ impl<'a> Here<'a> {
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Observation, SetUpError> {
         let (resources, engine) = (self.resources, self.engine);
-        let mut contents = resources.base_contents(plan.includes.clone(), &plan.modules)?;
+        let mut contents = resources.base_contents(plan.includes.clone(), plan.packed.modules)?;
         let program = resources.pack_scheduler(plan, &mut contents)?;
         let scheduler = plan.scheduler.as_ref().zip(program.as_ref());
         let task = Task::Test {
             name: plan.name.clone(),
-            slack: resources.slack(engine, &plan.topology),
+            slack: resources.slack(engine, &plan.shape.topology),
             scheduler: scheduler.map(|(scheduler, program)| {
-                let timeout_ms = scheduler.watchdog_timeout_ms;
+                let timeout_ms = scheduler.options.watchdog_timeout_ms;
                 let watchdog = timeout_ms.map(|ms| watchdog_job(ms, &resources.image));
                 scheduler.job(program, watchdog)
             }),
         };
         let memory = plan.memory();
         let mut spec = resources.machine_spec(
-            plan.topology,
+            plan.shape.topology,
             &memory,
             &contents,
             task,
@@ -93,11 +93,10 @@ impl<'a> Here<'a> {
         )?;
         sidecar.memory_mib = spec.numa.total_mib();
         sidecar.numa = sidecar.numa.take().map(|_| spec.numa.clone());
-        spec.performance_mode = plan.performance_mode;
-        spec.kaslr = plan.kaslr;
+        spec.boot = plan.boot;
         engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
-        let own_cpus = plan.performance_mode;
+        let own_cpus = plan.boot.performance_mode;
         let mut share = resources.share(engine, self.name(), &plan.name, &spec, on_wait)?;
         sidecar.timings.queued_ms = millis(share.waited);
         spec.host_cpus = std::mem::take(&mut share.own_cpus);

@@ -56,10 +56,9 @@ impl Runner for Nested<'_> {
     ) -> Result<Observation, SetUpError> {
         let resources = self.resources;
         // A shape that can't be is refused before the outer machine boots.
-        let inner = plan.memory().resolve(&plan.topology)?;
+        let inner = plan.memory().resolve(&plan.shape.topology)?;
         let topology = OUTER_TOPOLOGY;
-        let modules = KVM_MODULES.map(str::to_owned);
-        let mut contents = resources.base_contents(self.kernel_files()?, &modules)?;
+        let mut contents = resources.base_contents(self.kernel_files()?, &KVM_MODULES)?;
         let scheduler = resources.pack_scheduler(plan, &mut contents)?;
         let task = Task::Nested(NestedTest {
             name: plan.name.clone(),
@@ -76,7 +75,7 @@ impl Runner for Nested<'_> {
         let mut remarks = Vec::new();
         let mut spec = resources.machine_spec(topology, &memory, &contents, task, &mut remarks)?;
         give_kvm(&mut spec);
-        if plan.performance_mode {
+        if plan.boot.performance_mode {
             // All of the inner machine's memory, in pages of 2 MiB.
             let pages = inner.total_mib().div_ceil(2);
             spec.cmdline.push(format!("hugepages={pages}"));

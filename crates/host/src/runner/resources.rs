@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use ktstr_declaration::Boot;
 use ktstr_kernels::{Cache, Kernel, OptionState};
 use ktstr_machine::{BootKernel, Engine, EngineOptions, InitrdPart, MachineSpec, usable_host_cpus};
 use ktstr_report::TimingSlack;
@@ -54,10 +55,15 @@ impl Resources {
         let hz = hz.and_then(|config| config.get("HZ")?.parse().ok());
         ObserverSettings {
             image: Arc::clone(&self.image),
-            sampling: observe::sampling(self.monitor, plan.topology.cpu_count(), limits.run, hz),
-            num_snapshots: plan.num_snapshots,
-            duration: plan.duration,
-            cpus: plan.topology.cpu_count(),
+            sampling: observe::sampling(
+                self.monitor,
+                plan.shape.topology.cpu_count(),
+                limits.run,
+                hz,
+            ),
+            watch: plan.watch,
+            duration: plan.run.duration(),
+            cpus: plan.shape.topology.cpu_count(),
             has_scheduler: plan.scheduler.is_some(),
         }
     }
@@ -73,9 +79,9 @@ impl Resources {
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Share, QueueError> {
         let host_cpus = engine.host_cpus(&spec.topology);
-        let own_cpus = spec.performance_mode;
+        let own_cpus = spec.boot.performance_mode;
         let claim = Claim::new(what, runner, host_cpus)
-            .with_memory(spec.numa.total_mib(), spec.performance_mode);
+            .with_memory(spec.numa.total_mib(), spec.boot.performance_mode);
         let Some(queue) = &self.queue else {
             let mut share = cpu_queue::wait_for_memory(&claim, on_wait)?;
             if own_cpus {
@@ -136,10 +142,10 @@ impl Resources {
     pub(super) fn base_contents(
         &self,
         mut includes: Vec<initramfs::Include>,
-        modules: &[String],
+        modules: &[&str],
     ) -> Result<BaseContents, SetUpError> {
         let mut names: Vec<&str> = self.kernel.boot_modules()?;
-        names.extend(modules.iter().map(String::as_str));
+        names.extend(modules);
         let modules = if names.is_empty() {
             Vec::new()
         } else {
@@ -218,14 +224,13 @@ impl Resources {
                 InitrdPart::Bytes(initramfs::pack_job(&job)?.into()),
             ],
             initrd_entries: base.num_entries,
-            kaslr: false,
+            boot: Boot::DEFAULT,
             // Both are entries of our caches.
             immutable_files: true,
             cmdline,
             interactive_console: false,
             frames_port_name: ktstr_wire::FRAME_PORT_NAME.to_owned(),
             amd_v: false,
-            performance_mode: false,
             host_cpus: Vec::new(),
         })
     }

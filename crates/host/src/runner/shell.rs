@@ -151,9 +151,9 @@ fn drive_shell(
     on: &mut Listeners<'_>,
 ) -> Result<Record, SetUpError> {
     let (resources, engine) = (runner.resources, runner.engine);
-    let mut modules = plan.modules.clone();
+    let mut modules: Vec<&str> = plan.modules.iter().map(String::as_str).collect();
     if plan.own_kvm {
-        modules.extend(KVM_MODULES.map(str::to_owned));
+        modules.extend(KVM_MODULES);
     }
     let contents = resources.base_contents(plan.includes.clone(), &modules)?;
     let task = Task::Shell {

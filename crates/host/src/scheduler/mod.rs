@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use ktstr_declaration::SchedulerOptions;
 use ktstr_kernels::Cache;
 use ktstr_kernels::tools;
 use ktstr_wire::{SchedulerJob, SchedulerStart, WatchdogJob};
@@ -54,8 +55,8 @@ pub struct SchedulerPlan {
     pub ops: Option<String>,
     /// Releases that it is for, by their beginning (`6.16`, `7.3.4`); all if empty.
     pub kernels: Vec<String>,
-    /// How long its tasks may wait until the kernel's watchdog disables it, if the test says.
-    pub watchdog_timeout_ms: Option<u64>,
+    /// What the test says of it.
+    pub options: SchedulerOptions,
 }
 
 /// The scheduler can't be had.
@@ -213,7 +214,7 @@ mod tests {
             args: vec!["--quick".to_owned()],
             ops: None,
             kernels: kernels.iter().map(|&kernel| kernel.to_owned()).collect(),
-            watchdog_timeout_ms: None,
+            options: SchedulerOptions::DEFAULT,
         }
     }
 

@@ -256,23 +256,7 @@ mod tests {
     use crate::verdict::blank_sidecar;
 
     fn sidecar(end: SchedulerEnd, reason: &str, message: &str, failing: &[&str]) -> Sidecar {
-        let plan = TestPlan {
-            name: "t".to_owned(),
-            run_id: String::new(),
-            topology: ktstr_topology::Topology::SINGLE,
-            memory_mib: None,
-            numa: ktstr_topology::NumaSpec::default(),
-            performance_mode: false,
-            duration: std::time::Duration::from_secs(1),
-            thresholds: ktstr_report::Thresholds::default(),
-            num_snapshots: 0,
-            timeout: None,
-            modules: Vec::new(),
-            kaslr: false,
-            includes: Vec::new(),
-            scheduler: None,
-            expect: None,
-        };
+        let plan = TestPlan::new("t".to_owned(), String::new());
         let mut result = AssertResult::default();
         result.push(CheckResult::at_most("progress", 0.0, 1.0, ""));
         for name in failing {

@@ -2,10 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ktstr_declaration::NumaEntry;
 use ktstr_report::{
     Failure, FailureKind, Outcome, SCHEMA_VERSION, SchedulerReport, Sidecar, Thresholds, Timings,
 };
-use ktstr_topology::{NumaMemory, NumaSpec};
+use ktstr_topology::NumaMemory;
 
 use super::outcome::{Terms, judge, numbered};
 use crate::causes::causes;
@@ -19,7 +20,7 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let numa = plan.memory().resolve(&plan.topology).ok();
+    let numa = plan.memory().resolve(&plan.shape.topology).ok();
     Sidecar {
         schema: SCHEMA_VERSION,
         run_id: plan.run_id.clone(),
@@ -34,10 +35,10 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
         expected: None,
         kernel: None,
         engine: None,
-        topology: plan.topology,
+        topology: plan.shape.topology,
         memory_mib: numa.as_ref().map_or(0, NumaMemory::total_mib),
-        numa: numa.filter(|_| plan.numa != NumaSpec::default()),
-        kaslr: plan.kaslr,
+        numa: numa.filter(|_| plan.shape.numa != NumaEntry::DEFAULT),
+        kaslr: plan.boot.kaslr,
         started_unix_ms: millis(since_epoch),
         timings: Timings::default(),
         engine_memory_bytes: None,

@@ -84,11 +84,11 @@ impl KvmEngine {
                 max: self.max_vcpus,
             });
         }
-        let (kernel, _) = open_input("the kernel", spec.kernel.any_file(spec.kaslr)?)?;
+        let (kernel, _) = open_input("the kernel", spec.kernel.any_file(spec.boot.kaslr)?)?;
         let (initrd, initrd_bytes) = initrd::open(&spec.initrd)?;
         check_memory(spec, initrd_bytes)?;
         let cmdline = self.cmdline(spec)?;
-        let lacks = spec.performance_mode && !can_dedicate();
+        let lacks = spec.boot.performance_mode && !can_dedicate();
         performance::check(spec, lacks.then(|| NO_EXITS.to_owned()))?;
         Ok(Inputs {
             kernel,
@@ -146,6 +146,7 @@ impl Engine for KvmEngine {
         let host = |action: &'static str| move |source| LaunchError::host(action, source);
         let nodes = ram(spec)?;
         let page_kib = spec
+            .boot
             .performance_mode
             .then(|| nodes.first()?.page_kib().ok());
         let mut config = VmConfig::new(spec.topology, nodes)
@@ -189,7 +190,7 @@ struct Inputs {
 fn ram(spec: &MachineSpec) -> Result<Vec<NodeMemory>, LaunchError> {
     let node_mib = spec.node_memory_mib();
     let bytes = node_mib.iter().map(|mib| mib << 20);
-    if !spec.performance_mode {
+    if !spec.boot.performance_mode {
         let nodes: io::Result<_> = bytes.map(NodeMemory::new).collect();
         return nodes.map_err(|source| LaunchError::host("set up guest RAM", source));
     }

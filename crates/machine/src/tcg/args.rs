@@ -122,7 +122,10 @@ pub(crate) fn qemu_args(
             spec.frames_port_name
         ),
     );
-    args.path("-kernel", spec.kernel.boot_file(spec.kaslr)?.to_owned());
+    args.path(
+        "-kernel",
+        spec.kernel.boot_file(spec.boot.kaslr)?.to_owned(),
+    );
     if let Some(initrd) = fds.initrd {
         args.add("-initrd", fd_path(initrd));
     }
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn with_kaslr_the_image_is_booted() {
         let mut spec = spec("1,1,1,1", 256);
-        spec.kaslr = true;
+        spec.boot.kaslr = true;
         let args = show(&spec, false, &fds(1, false, false));
         assert!(args.contains("\n-kernel /k/vmlinuz\n"), "{args}");
         spec.kernel.bzimage = None;

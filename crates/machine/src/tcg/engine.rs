@@ -234,7 +234,7 @@ impl Engine for TcgEngine {
 
     fn check(&self, spec: &MachineSpec) -> Result<(), SpecError> {
         check_counts(spec)?;
-        open_input("the kernel", spec.kernel.boot_file(spec.kaslr)?)?;
+        open_input("the kernel", spec.kernel.boot_file(spec.boot.kaslr)?)?;
         let (_, initrd_bytes) = initrd::open(&spec.initrd)?;
         check_memory(spec, initrd_bytes)?;
         kernel_cmdline(spec)?;

@@ -117,6 +117,11 @@ pub struct CgroupManager {
 }
 
 impl CgroupManager {
+    /// The manager of a test, below the cgroup `ktstr` of /sys/fs/cgroup.
+    pub fn of_tests() -> Result<Self, CgroupError> {
+        Self::new("/sys/fs/cgroup", "ktstr")
+    }
+
     /// A manager for the cgroup v2 hierarchy mounted at `mount` (`/sys/fs/cgroup`), with its cgroups in
     /// `workload_root` there (`ktstr`; `a/b` nests). Threaded ones go into a directory of their own right
     /// below `mount`, named after it (`ktstr.threads`, `a.b.threads`): only there can the harness's threads

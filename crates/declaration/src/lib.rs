@@ -1,0 +1,19 @@
+//! What a test can declare: each attribute of `#[ktstr_test]` and each check is one row. The macro parses by
+//! the rows, its messages and the tables of the documentation are made from them.
+//!
+//! Attributes that belong together fill one struct ([`Boot`], [`Run`], …). It goes whole from the test to
+//! whoever acts on it, so a new attribute is a row with its field here, and its consumer.
+
+mod attribute;
+mod check;
+mod checks;
+mod machine;
+mod run;
+mod scheduler;
+
+pub use attribute::{Attribute, Fills, Needs, Section, Takes, attribute, attributes};
+pub use check::{Bound, Cause, CheckSpec, JudgedBy, Preset};
+pub use checks::Check;
+pub use machine::{Boot, MachineShape, NumaEntry, Packed};
+pub use run::{Run, Watch};
+pub use scheduler::SchedulerOptions;
