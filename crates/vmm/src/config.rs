@@ -6,6 +6,7 @@ use ktstr_topology::{NumaMemory, Topology};
 
 use crate::arch::cpu_ids::{CpuIds, MAX_APIC_ID};
 use crate::devices::virtio::console::PortKind;
+use crate::devices::virtio::device::VirtioDevice;
 use crate::memory::NodeMemory;
 use crate::start_error::StartError;
 
@@ -16,6 +17,7 @@ pub struct VmConfig {
     pub(crate) numa: NumaMemory,
     pub(crate) nodes: Vec<NodeMemory>,
     pub(crate) ports: BTreeMap<u32, PortKind>,
+    pub(crate) devices: Vec<Box<dyn VirtioDevice>>,
     pub(crate) host_cpus: Vec<u32>,
     llc_from_bit: u32,
 }
@@ -28,6 +30,7 @@ impl VmConfig {
             numa: NumaMemory::uniform(&topology, 0),
             nodes,
             ports: BTreeMap::new(),
+            devices: Vec::new(),
             host_cpus: Vec::new(),
             llc_from_bit: 0,
         }
@@ -46,6 +49,13 @@ impl VmConfig {
     #[must_use]
     pub fn port(mut self, number: u32, kind: PortKind) -> Self {
         self.ports.insert(number, kind);
+        self
+    }
+
+    /// Puts a device on the bus, after the console: up to 30.
+    #[must_use]
+    pub fn device(mut self, device: Box<dyn VirtioDevice>) -> Self {
+        self.devices.push(device);
         self
     }
 

@@ -18,6 +18,7 @@ use crate::devices::Devices;
 use crate::devices::serial::{HOST_READ_TIMEOUT, SerialPort};
 use crate::devices::virtio::bus::VirtioBus;
 use crate::devices::virtio::console::{Console, PortKind};
+use crate::devices::virtio::device::VirtioDevice;
 use crate::devices::virtio::worker::Worker;
 use crate::interrupt::line;
 use crate::kvm_error::refused;
@@ -73,7 +74,8 @@ impl VmConfig {
         memory::give_to(&vm, &ram)?;
         times.memory = clock.lap();
 
-        let (devices, streams, worker) = make_devices(&self.ports, &vm, interrupts, &ram)?;
+        let (devices, streams, worker) =
+            make_devices(&self.ports, self.devices, &vm, interrupts, &ram)?;
         times.devices = clock.lap();
 
         let vcpus = vcpu::create_all::<StartError>(&kvm, &vm, &ids, dedicated)?;
@@ -97,6 +99,7 @@ impl VmConfig {
 /// All devices with our ends of their streams, and what serves the virtio devices.
 fn make_devices(
     console_ports: &BTreeMap<u32, PortKind>,
+    devices: Vec<Box<dyn VirtioDevice>>,
     vm: &Arc<VmFd>,
     interrupts: Interrupts,
     ram: &GuestMemoryMmap,
@@ -131,7 +134,11 @@ fn make_devices(
             ports.push((number, kind.clone(), guest));
             streams.ports.insert(number, ours);
         }
-        bus.add(Console::new(ports).map_err(host("set up the console's ports"))?);
+        let console = Console::new(ports).map_err(host("set up the console's ports"))?;
+        bus.add(Box::new(console));
+    }
+    for device in devices {
+        bus.add(device);
     }
     let (pci, worker) = bus.finish(ram.clone());
     let devices = Arc::new(Devices {

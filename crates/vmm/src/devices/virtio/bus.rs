@@ -6,7 +6,7 @@ use nix::sys::eventfd::EventFd;
 use vm_memory::GuestMemoryMmap;
 
 use super::device::VirtioDevice;
-use super::pci::{VirtioFunction, VirtioPci};
+use super::pci::VirtioPci;
 use super::worker::Worker;
 use crate::devices::pci::PciBus;
 use crate::interrupt::MsiSink;
@@ -15,7 +15,7 @@ use crate::interrupt::MsiSink;
 #[derive(Debug)]
 pub(crate) struct VirtioBus {
     pci: PciBus,
-    functions: Vec<Arc<Mutex<dyn VirtioFunction>>>,
+    functions: Vec<Arc<Mutex<VirtioPci>>>,
     sink: Arc<dyn MsiSink>,
     wake: Arc<EventFd>,
 }
@@ -31,7 +31,7 @@ impl VirtioBus {
         }
     }
 
-    pub(crate) fn add(&mut self, device: impl VirtioDevice + 'static) {
+    pub(crate) fn add(&mut self, device: Box<dyn VirtioDevice>) {
         let index = u32::try_from(self.functions.len()).unwrap_or(u32::MAX);
         let (sink, wake) = (Arc::clone(&self.sink), Arc::clone(&self.wake));
         let function = Arc::new(Mutex::new(VirtioPci::new(device, index, sink, wake)));

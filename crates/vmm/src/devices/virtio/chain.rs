@@ -13,9 +13,9 @@ struct Buffer {
     len: usize,
 }
 
-/// The buffers of a chain.
+/// A chain of buffers that the guest made available.
 #[derive(Debug)]
-pub(super) struct Chain<'m> {
+pub struct Chain<'m> {
     memory: &'m GuestMemoryMmap,
     head: u16,
     /// For the device to read.
@@ -94,19 +94,20 @@ impl<'m> Chain<'m> {
         self.head
     }
 
-    /// Bytes that the device may write.
-    pub(super) fn room_bytes(&self) -> usize {
-        self.writable.iter().map(|buffer| buffer.len).sum()
+    /// Bytes that the device may read.
+    pub fn readable_bytes(&self) -> usize {
+        len_bytes(&self.readable)
     }
 
-    /// Reads from `offset` bytes into it on, and says how much.
-    pub(super) fn read(&self, mut offset: usize, into: &mut [u8]) -> usize {
+    /// Bytes that the device may write.
+    pub fn writable_bytes(&self) -> usize {
+        len_bytes(&self.writable)
+    }
+
+    /// Reads from `offset` bytes into what is readable on, and says how much.
+    pub fn read(&self, offset: usize, into: &mut [u8]) -> usize {
         let mut done = 0;
-        for buffer in &self.readable {
-            let skipped = offset.min(buffer.len);
-            offset -= skipped;
-            let len = (buffer.len - skipped).min(into.len() - done);
-            let at = GuestAddress(buffer.address.0 + skipped as u64);
+        for (at, len) in pieces(&self.readable, offset, into.len()) {
             let piece = &mut into[done..done + len];
             if self.memory.read_slice(piece, at).is_err() {
                 break;
@@ -116,16 +117,36 @@ impl<'m> Chain<'m> {
         done
     }
 
-    /// Writes as much of `bytes` as there is room for, and says how much.
-    pub(super) fn write(&self, mut bytes: &[u8]) -> usize {
-        let given = bytes.len();
-        for buffer in &self.writable {
-            let (now, later) = bytes.split_at(buffer.len.min(bytes.len()));
-            if self.memory.write_slice(now, buffer.address).is_err() {
+    /// Writes `bytes` from `offset` bytes into what is writable on, as far as there is room, and says how much.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        for (at, len) in pieces(&self.writable, offset, bytes.len()) {
+            let piece = &bytes[done..done + len];
+            if self.memory.write_slice(piece, at).is_err() {
                 break;
             }
-            bytes = later;
+            done += len;
         }
-        given - bytes.len()
+        done
     }
+}
+
+fn len_bytes(buffers: &[Buffer]) -> usize {
+    buffers.iter().map(|buffer| buffer.len).sum()
+}
+
+/// Where the `len` bytes from `offset` on lie, piece by piece, as far as there are so many.
+fn pieces(
+    buffers: &[Buffer],
+    mut offset: usize,
+    mut len: usize,
+) -> impl Iterator<Item = (GuestAddress, usize)> {
+    buffers.iter().filter_map(move |buffer| {
+        let skipped = offset.min(buffer.len);
+        offset -= skipped;
+        let now = (buffer.len - skipped).min(len);
+        len -= now;
+        let at = GuestAddress(buffer.address.0 + skipped as u64);
+        (now > 0).then_some((at, now))
+    })
 }

@@ -4,12 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use virtio_queue::{Error, Queue, QueueT};
-use vm_memory::GuestMemoryMmap;
-
-use super::chain::Chain;
-use super::device::{MAX_QUEUES, Progress, VERSION_1, VirtioDevice, Wait};
+use super::device::{MAX_QUEUES, VirtioDevice, Wait};
 use super::port::Port;
+use super::queue::{BadQueue, GuestQueue};
 
 /// Ports that a console may have, numbered from 0 on.
 pub const MAX_PORTS: u32 = 16;
@@ -90,13 +87,22 @@ impl Console {
 }
 
 impl VirtioDevice for Console {
-    const ID: u16 = 3;
-    /// Simple communication controller, other.
-    const PCI_CLASS: [u8; 3] = [0x00, 0x80, 0x07];
+    fn id(&self) -> u16 {
+        3
+    }
 
-    /// Without the ports the device can't speak, so both are needed.
+    /// Simple communication controller, other.
+    fn pci_class(&self) -> [u8; 3] {
+        [0x00, 0x80, 0x07]
+    }
+
     fn features(&self) -> u64 {
-        VERSION_1 | MULTIPORT
+        MULTIPORT
+    }
+
+    /// Without the ports the device can't speak.
+    fn needed_features(&self) -> u64 {
+        MULTIPORT
     }
 
     /// Two for each port, and two for control messages.
@@ -112,22 +118,21 @@ impl VirtioDevice for Console {
     fn process_queue(
         &mut self,
         index: usize,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Progress, Error> {
+        queue: &mut GuestQueue<'_>,
+    ) -> Result<bool, BadQueue> {
         let port = match index {
-            CONTROL_RECEIVE => return self.send_control(queue, memory),
-            CONTROL_TRANSMIT => return self.take_control(queue, memory),
+            CONTROL_RECEIVE => return self.send_control(queue),
+            CONTROL_TRANSMIT => return self.take_control(queue),
             0 | 1 => 0,
             _ => index / 2 - 1,
         };
         let Some(Some(Numbered { port, .. })) = self.ports.get_mut(port) else {
-            return Ok(Progress::default());
+            return Ok(false);
         };
         if index.is_multiple_of(2) {
-            port.receive(queue, memory)
+            port.receive(queue)
         } else {
-            port.transmit(queue, memory)
+            port.transmit(queue)
         }
     }
 
@@ -154,44 +159,31 @@ impl VirtioDevice for Console {
 
 impl Console {
     /// Gives the guest the messages that wait.
-    fn send_control(
-        &mut self,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Progress, Error> {
-        let mut progress = Progress::default();
+    fn send_control(&mut self, queue: &mut GuestQueue<'_>) -> Result<bool, BadQueue> {
         while let Some(message) = self.messages.front() {
-            let Some(chain) = Chain::pop(queue, memory)? else {
+            let Some(chain) = queue.pop()? else {
                 break;
             };
-            let written = chain.write(message);
+            let written = chain.write(0, message);
             self.messages.pop_front();
-            queue.add_used(memory, chain.head(), u32::try_from(written).unwrap_or(0))?;
-            progress.used = true;
+            queue.give_back(&chain, written)?;
         }
-        Ok(progress)
+        Ok(false)
     }
 
     /// Takes messages from the guest.
-    fn take_control(
-        &mut self,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Progress, Error> {
-        let mut progress = Progress::default();
+    fn take_control(&mut self, queue: &mut GuestQueue<'_>) -> Result<bool, BadQueue> {
         for _ in 0..CONTROL_AT_ONCE {
-            let Some(chain) = Chain::pop(queue, memory)? else {
-                return Ok(progress);
+            let Some(chain) = queue.pop()? else {
+                return Ok(false);
             };
             let mut message = [0; 8];
             if chain.read(0, &mut message) == message.len() {
                 self.handle_control(message);
             }
-            queue.add_used(memory, chain.head(), 0)?;
-            progress.used = true;
+            queue.give_back(&chain, 0)?;
         }
-        progress.more = true;
-        Ok(progress)
+        Ok(true)
     }
 
     /// `struct virtio_console_control`: port, event, value.

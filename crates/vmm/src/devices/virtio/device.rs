@@ -5,58 +5,52 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::poll::PollFlags;
-use virtio_queue::{Error, Queue};
-use vm_memory::GuestMemoryMmap;
+
+use super::queue::{BadQueue, GuestQueue};
 
 /// Queues that a device may have at most.
 pub(crate) const MAX_QUEUES: u16 = 63;
 
-/// `VIRTIO_F_VERSION_1`, which every device offers.
-pub(crate) const VERSION_1: u64 = 1 << 32;
-
-/// A virtio device: to add one, implement this, and give it to the machine's bus.
+/// A virtio device. To add one to machines, implement this, and give it to
+/// [`VmConfig::device`](crate::VmConfig::device).
 ///
-/// Every call is bounded in time and memory, whatever the guest put into its queues.
-pub(crate) trait VirtioDevice: Send + fmt::Debug {
+/// Every call is bounded in time and memory, whatever the guest put into its queues. The devices of a machine share
+/// a thread.
+pub trait VirtioDevice: Send + fmt::Debug {
     /// Its number (Virtio 1.2, section 5).
-    const ID: u16;
+    fn id(&self) -> u16;
 
     /// Its class as a PCI function: programming interface, sub-class, base class (PCI Code and ID Assignment).
-    const PCI_CLASS: [u8; 3];
+    fn pci_class(&self) -> [u8; 3];
 
-    /// The features that it offers, [`VERSION_1`] among them. A driver must take those of
-    /// [`Self::needed_features`].
+    /// The features of its kind that it offers: bits 0 to 23. The transport adds those that all devices have.
     fn features(&self) -> u64;
 
-    /// Those without which the driver can't use it.
+    /// Those without which a driver can't use it.
     fn needed_features(&self) -> u64 {
-        self.features()
+        0
     }
 
-    /// How many queues it has, [`MAX_QUEUES`] at most.
+    /// How many queues it has: 63 at most.
     fn queue_count(&self) -> u16;
 
     /// Its configuration structure (section 2.5), which the guest reads.
     fn config(&self) -> &[u8];
 
-    /// Works off what a queue holds, as far as it can for now. The error is a driver that does what it was not offered.
-    /// Then the device needs a reset.
-    fn process_queue(
-        &mut self,
-        index: usize,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Progress, Error>;
+    /// Works off what a queue holds. `true` if there is more to do at once; what has to wait for the host is in
+    /// [`Self::waits`]. After an error the guest must reset the device.
+    fn process_queue(&mut self, index: usize, queue: &mut GuestQueue<'_>)
+    -> Result<bool, BadQueue>;
 
     /// The guest has reset it.
     fn reset(&mut self) {}
 
-    /// The queues that want another look after all have been looked at, by number.
+    /// A queue that wants another look after each has had one.
     fn again(&self) -> Option<usize> {
         None
     }
 
-    /// What to wait for on the host beside the guest's own notifications. What is waited for in vain is left out.
+    /// What to wait for on the host, beside the guest's own notifications. What would not be used is left out.
     fn waits(&self) -> Vec<Wait> {
         Vec::new()
     }
@@ -68,13 +62,4 @@ pub(crate) trait VirtioDevice: Send + fmt::Debug {
 }
 
 /// A descriptor of the host, and what to wait for on it.
-pub(crate) type Wait = (Arc<dyn AsFd + Send + Sync>, PollFlags);
-
-/// What came of looking at a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// The guest got a buffer back.
-    pub(crate) used: bool,
-    /// There is more to do at once.
-    pub(crate) more: bool,
-}
+pub type Wait = (Arc<dyn AsFd + Send + Sync>, PollFlags);

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::console::{Console, PortKind};
 use super::device::VirtioDevice;
-use super::pci::{VirtioFunction, VirtioPci};
+use super::pci::VirtioPci;
 use crate::arch::layout::{PCI_CONFIG_ADDRESS, PCI_CONFIG_DATA, PCI_WINDOW};
 use crate::devices::Devices;
 use crate::devices::pci::PciBus;
@@ -32,7 +32,7 @@ pub(crate) struct Driver {
     pub(crate) memory: GuestMemoryMmap,
     /// Data of the messages that came.
     pub(crate) interrupts: Arc<Mutex<Vec<u32>>>,
-    device: Arc<Mutex<dyn VirtioFunction>>,
+    device: Arc<Mutex<VirtioPci>>,
     features: u64,
     /// By queue: buffers that were offered.
     next: Vec<u16>,
@@ -107,9 +107,10 @@ impl Driver {
             stream.set_nonblocking(true).unwrap();
         }
         let interrupts = Arc::default();
-        let (features, queues) = (device.features(), usize::from(device.queue_count()));
+        let features = device.features() | 1 << 32;
+        let queues = usize::from(device.queue_count());
         let device = Arc::new(Mutex::new(VirtioPci::new(
-            device,
+            Box::new(device),
             0,
             Arc::new(Recorder(Arc::clone(&interrupts))),
             Arc::new(WakeEvent::new().unwrap()),

@@ -1,7 +1,7 @@
 //! Virtio devices: what one is to its transport, the PCI transport, and the devices.
 
 pub(crate) mod bus;
-mod chain;
+pub(crate) mod chain;
 pub(crate) mod console;
 pub(crate) mod device;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -14,6 +14,7 @@ mod identity;
 mod msix;
 pub(crate) mod pci;
 mod port;
+pub(crate) mod queue;
 pub(crate) mod worker;
 
 #[cfg(test)]

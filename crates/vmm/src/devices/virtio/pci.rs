@@ -6,12 +6,13 @@ use nix::sys::eventfd::EventFd;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
-use super::device::{VirtioDevice, Wait};
+use super::device::{MAX_QUEUES, VirtioDevice};
 use super::identity::{
     self, BAR_AT, BAR_BYTES, COMMAND_AT, COMMAND_MEMORY, COMMON, DEVICE, Identity, MSIX_AT,
     MSIX_ENABLE, MSIX_MASK_ALL, MSIX_PENDING, MSIX_TABLE, NOTIFY, PART_BYTES,
 };
 use super::msix::Msix;
+use super::queue::GuestQueue;
 use crate::arch::layout::PCI_WINDOW;
 use crate::devices::config_space::ConfigSpace;
 use crate::devices::pci::PciFunction;
@@ -19,6 +20,8 @@ use crate::interrupt::MsiSink;
 
 /// No vector (Virtio 1.2, section 4.1.5.1.2).
 const NO_VECTOR: u16 = 0xffff;
+/// `VIRTIO_F_VERSION_1`, without which a driver speaks an older protocol.
+const VERSION_1: u64 = 1 << 32;
 /// Most descriptors of a queue.
 const QUEUE_SIZE: u16 = 256;
 
@@ -26,18 +29,6 @@ const QUEUE_SIZE: u16 = 256;
 const STATUS_DRIVER_OK: u8 = 4;
 const STATUS_FEATURES_OK: u8 = 8;
 const STATUS_NEEDS_RESET: u8 = 64;
-
-/// What a worker does with a device on the bus, whichever it is.
-pub(crate) trait VirtioFunction: PciFunction {
-    /// Works off what the queues hold. `true` if there is more to do at once.
-    fn process(&mut self, memory: &GuestMemoryMmap) -> bool;
-
-    /// See [`VirtioDevice::waits`].
-    fn waits(&self) -> Vec<Wait>;
-
-    /// See [`VirtioDevice::is_blocked`].
-    fn is_blocked(&self) -> bool;
-}
 
 /// A queue, and the vector of its interrupt.
 #[derive(Debug)]
@@ -59,7 +50,7 @@ impl QueueSlot {
 
 /// A device as the guest sees it.
 #[derive(Debug)]
-pub(crate) struct VirtioPci<D> {
+pub(crate) struct VirtioPci {
     space: ConfigSpace,
     msix: Msix,
     status: u8,
@@ -69,21 +60,26 @@ pub(crate) struct VirtioPci<D> {
     config_vector: u16,
     queue_select: u16,
     queues: Vec<QueueSlot>,
-    device: D,
+    device: Box<dyn VirtioDevice>,
     wake: Arc<EventFd>,
 }
 
-impl<D: VirtioDevice> VirtioPci<D> {
+impl VirtioPci {
     /// As function `index` of those on the bus, the bridge not counted. Writes to `wake` when a queue wants to be
     /// looked at.
-    pub(crate) fn new(device: D, index: u32, sink: Arc<dyn MsiSink>, wake: Arc<EventFd>) -> Self {
+    pub(crate) fn new(
+        device: Box<dyn VirtioDevice>,
+        index: u32,
+        sink: Arc<dyn MsiSink>,
+        wake: Arc<EventFd>,
+    ) -> Self {
         /// The window lies below 4 GiB.
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
         const WINDOW: u32 = PCI_WINDOW as u32;
-        let queues = device.queue_count();
+        let queues = device.queue_count().min(MAX_QUEUES);
         let identity = Identity {
-            id: D::ID,
-            class: D::PCI_CLASS,
+            id: device.id(),
+            class: device.pci_class(),
             queues,
             config_bytes: u32::try_from(device.config().len()).unwrap_or(0),
             bar: WINDOW + index * BAR_BYTES,
@@ -110,24 +106,43 @@ impl<D: VirtioDevice> VirtioPci<D> {
         if !queue.ready() || self.status & STATUS_NEEDS_RESET != 0 {
             return false;
         }
-        let progress = if queue.is_valid(memory) {
-            self.device.process_queue(index, queue, memory)
-        } else {
-            Err(virtio_queue::Error::QueueNotReady)
+        let looked = GuestQueue::new(queue, memory).and_then(|mut queue| {
+            let more = self.device.process_queue(index, &mut queue)?;
+            Ok((queue.was_used(), more))
+        });
+        let Ok((used, more)) = looked else {
+            self.status |= STATUS_NEEDS_RESET;
+            self.msix.raise(self.config_vector);
+            return false;
         };
-        match progress {
-            Ok(progress) => {
-                if progress.used {
-                    self.msix.raise(*vector);
-                }
-                progress.more
-            }
-            Err(_) => {
-                self.status |= STATUS_NEEDS_RESET;
-                self.msix.raise(self.config_vector);
-                false
-            }
+        if used {
+            self.msix.raise(*vector);
         }
+        more
+    }
+
+    /// What is offered to the driver.
+    fn features(&self) -> u64 {
+        self.device.features() | VERSION_1
+    }
+
+    /// Works off what the queues hold. `true` if there is more to do at once.
+    pub(crate) fn process(&mut self, memory: &GuestMemoryMmap) -> bool {
+        if self.status & STATUS_DRIVER_OK == 0 {
+            return false;
+        }
+        let mut more = false;
+        for index in 0..self.queues.len() {
+            more |= self.process_queue(index, memory);
+        }
+        if let Some(index) = self.device.again() {
+            more |= self.process_queue(index, memory);
+        }
+        more
+    }
+
+    pub(crate) fn device(&self) -> &dyn VirtioDevice {
+        &*self.device
     }
 
     fn wake(&self) {
@@ -154,7 +169,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         put(0, &self.device_feature_select.to_le_bytes());
         put(
             4,
-            &half(self.device.features(), self.device_feature_select).to_le_bytes(),
+            &half(self.features(), self.device_feature_select).to_le_bytes(),
         );
         put(8, &self.driver_feature_select.to_le_bytes());
         put(
@@ -162,7 +177,10 @@ impl<D: VirtioDevice> VirtioPci<D> {
             &half(self.driver_features, self.driver_feature_select).to_le_bytes(),
         );
         put(16, &self.config_vector.to_le_bytes());
-        put(18, &self.device.queue_count().to_le_bytes());
+        put(
+            18,
+            &u16::try_from(self.queues.len()).unwrap_or(0).to_le_bytes(),
+        );
         put(20, &[self.status]);
         put(22, &self.queue_select.to_le_bytes());
         if let Some(QueueSlot { queue, vector }) = self.selected() {
@@ -244,9 +262,9 @@ impl<D: VirtioDevice> VirtioPci<D> {
             return;
         }
         self.status = status | self.status & STATUS_NEEDS_RESET;
-        let refused = self.driver_features & !self.device.features();
-        let missing = self.device.needed_features() & !self.driver_features;
-        if refused | missing != 0 {
+        let not_offered = self.driver_features & !self.features();
+        let missing = (self.device.needed_features() | VERSION_1) & !self.driver_features;
+        if not_offered | missing != 0 {
             self.status &= !(STATUS_FEATURES_OK | STATUS_DRIVER_OK);
         }
         if self.status & STATUS_DRIVER_OK != 0 {
@@ -266,7 +284,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 }
 
-impl<D: VirtioDevice> PciFunction for VirtioPci<D> {
+impl PciFunction for VirtioPci {
     fn config_read(&self, at: usize, data: &mut [u8]) {
         self.space.read(at, data);
     }
@@ -309,30 +327,6 @@ impl<D: VirtioDevice> PciFunction for VirtioPci<D> {
             Some((NOTIFY, _)) => self.wake(),
             _ => {}
         }
-    }
-}
-
-impl<D: VirtioDevice> VirtioFunction for VirtioPci<D> {
-    fn process(&mut self, memory: &GuestMemoryMmap) -> bool {
-        if self.status & STATUS_DRIVER_OK == 0 {
-            return false;
-        }
-        let mut more = false;
-        for index in 0..self.queues.len() {
-            more |= self.process_queue(index, memory);
-        }
-        if let Some(index) = self.device.again() {
-            more |= self.process_queue(index, memory);
-        }
-        more
-    }
-
-    fn waits(&self) -> Vec<Wait> {
-        self.device.waits()
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.device.is_blocked()
     }
 }
 

@@ -5,11 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use nix::poll::PollFlags;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestMemoryMmap;
 
 use super::chain::Chain;
-use super::device::{Progress, Wait};
+use super::device::Wait;
+use super::queue::{BadQueue, GuestQueue};
 
 /// Bytes that are progress at once.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -81,31 +80,23 @@ impl Port {
     }
 
     /// Guest to host. A host that reads slowly holds up the guest: its buffers stay in the queue.
-    pub(super) fn transmit(
-        &mut self,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Progress, virtio_queue::Error> {
-        let mut progress = Progress::default();
+    pub(super) fn transmit(&mut self, queue: &mut GuestQueue<'_>) -> Result<bool, BadQueue> {
         self.blocked = false;
         let mut room_bytes = BYTES_AT_ONCE;
         for _ in 0..CHAINS_AT_ONCE {
-            let Some(chain) = Chain::pop(queue, memory)? else {
-                return Ok(progress);
+            let Some(chain) = queue.pop()? else {
+                return Ok(false);
             };
             let sent = self.send(&chain, &mut room_bytes);
             if sent != Sent::All {
-                queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+                queue.put_back(chain);
                 self.blocked = sent == Sent::Blocked;
-                progress.more = sent == Sent::Part;
-                return Ok(progress);
+                return Ok(sent == Sent::Part);
             }
             self.sent_bytes = 0;
-            queue.add_used(memory, chain.head(), 0)?;
-            progress.used = true;
+            queue.give_back(&chain, 0)?;
         }
-        progress.more = true;
-        Ok(progress)
+        Ok(true)
     }
 
     /// Sends what is left of a chain, at most `room_bytes`, and takes it off them.
@@ -138,39 +129,28 @@ impl Port {
     }
 
     /// Host to guest: fills the buffers that the guest gave.
-    pub(super) fn receive(
-        &mut self,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Progress, virtio_queue::Error> {
-        let mut progress = Progress::default();
+    pub(super) fn receive(&mut self, queue: &mut GuestQueue<'_>) -> Result<bool, BadQueue> {
         self.has_room = false;
         if self.input_ended {
-            return Ok(progress);
+            return Ok(false);
         }
         for _ in 0..CHAINS_AT_ONCE {
-            let Some(chain) = Chain::pop(queue, memory)? else {
-                return Ok(progress);
+            let Some(chain) = queue.pop()? else {
+                return Ok(false);
             };
-            match self.fill(&chain) {
-                Some(len) => {
-                    queue.add_used(memory, chain.head(), len)?;
-                    progress.used = true;
-                }
-                None => {
-                    queue.set_next_avail(queue.next_avail().wrapping_sub(1));
-                    self.has_room = true;
-                    return Ok(progress);
-                }
-            }
+            let Some(len) = self.fill(&chain) else {
+                queue.put_back(chain);
+                self.has_room = true;
+                return Ok(false);
+            };
+            queue.give_back(&chain, len)?;
         }
-        progress.more = true;
-        Ok(progress)
+        Ok(true)
     }
 
     /// Fills a chain with what the host has sent, and gives the length; `None` if there is nothing.
-    fn fill(&mut self, chain: &Chain<'_>) -> Option<u32> {
-        let mut buffer = vec![0; CHUNK_BYTES.min(chain.room_bytes())];
+    fn fill(&mut self, chain: &Chain<'_>) -> Option<usize> {
+        let mut buffer = vec![0; CHUNK_BYTES.min(chain.writable_bytes())];
         if buffer.is_empty() {
             return Some(0);
         }
@@ -181,8 +161,7 @@ impl Port {
                     return None;
                 }
                 Ok(count) => {
-                    let written = chain.write(&buffer[..count]);
-                    return Some(u32::try_from(written).unwrap_or(0));
+                    return Some(chain.write(0, &buffer[..count]));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,

@@ -10,7 +10,7 @@ use nix::sys::eventfd::EventFd;
 use vm_memory::GuestMemoryMmap;
 
 use super::device::Wait;
-use super::pci::VirtioFunction;
+use super::pci::VirtioPci;
 use crate::lock::lock;
 
 /// How long the host may take, after the machine has ended, to read what the guest had sent.
@@ -19,7 +19,7 @@ const READ_OUT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What serves the virtio devices.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    devices: Vec<Arc<Mutex<dyn VirtioFunction>>>,
+    devices: Vec<Arc<Mutex<VirtioPci>>>,
     memory: GuestMemoryMmap,
     wake: Arc<EventFd>,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// `wake` is the event that the devices write to.
     pub(crate) fn new(
-        devices: Vec<Arc<Mutex<dyn VirtioFunction>>>,
+        devices: Vec<Arc<Mutex<VirtioPci>>>,
         memory: GuestMemoryMmap,
         wake: Arc<EventFd>,
     ) -> Self {
@@ -58,7 +58,10 @@ impl Worker {
         let until = Instant::now() + READ_OUT_TIMEOUT;
         loop {
             let more = self.process();
-            let blocked = self.devices.iter().any(|device| lock(device).is_blocked());
+            let blocked = self
+                .devices
+                .iter()
+                .any(|device| lock(device).device().is_blocked());
             if !(more || blocked) || Instant::now() >= until {
                 return;
             }
@@ -99,6 +102,8 @@ impl Worker {
 
     fn waits(&self) -> Vec<Wait> {
         let devices = self.devices.iter();
-        devices.flat_map(|device| lock(device).waits()).collect()
+        devices
+            .flat_map(|device| lock(device).device().waits())
+            .collect()
     }
 }
