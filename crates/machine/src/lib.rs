@@ -9,6 +9,7 @@
 
 mod cmdline;
 mod console;
+mod devices;
 mod engine;
 mod footprint;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -25,6 +26,7 @@ mod tcg;
 mod vcpu_clock;
 
 pub use console::ConsoleLog;
+pub use devices::*;
 pub use engine::{
     Chosen, Engine, EngineError, EngineKind, EngineOptions, LaunchError, OnEnd, choose,
 };

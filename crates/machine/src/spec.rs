@@ -9,6 +9,8 @@ use std::sync::Arc;
 use ktstr_declaration::Boot;
 use ktstr_topology::{NumaMemory, Topology};
 
+use crate::devices::Device;
+
 /// Least memory per NUMA node, in MiB. A distribution kernel with its initramfs does not boot in less
 /// than about this on node 0.
 pub const MIN_NODE_MEMORY_MIB: u64 = 16;
@@ -41,6 +43,8 @@ pub struct MachineSpec {
     pub interactive_console: bool,
     /// What the guest reads in `/sys/class/virtio-ports/vport*/name` of [`Port::Frames`](crate::Port::Frames).
     pub frames_port_name: String,
+    /// What else it has.
+    pub devices: Vec<Arc<dyn Device>>,
     /// Whether the guest's CPUs have AMD-V, for a KVM of its own.
     pub amd_v: bool,
     /// The host CPU of each vCPU, in performance mode.
@@ -61,6 +65,7 @@ impl MachineSpec {
             cmdline: Vec::new(),
             interactive_console: false,
             frames_port_name: "frames".to_owned(),
+            devices: Vec::new(),
             amd_v: false,
             host_cpus: Vec::new(),
         }

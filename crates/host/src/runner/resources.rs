@@ -230,6 +230,7 @@ impl Resources {
             cmdline,
             interactive_console: false,
             frames_port_name: ktstr_wire::FRAME_PORT_NAME.to_owned(),
+            devices: Vec::new(),
             amd_v: false,
             host_cpus: Vec::new(),
         })

@@ -157,6 +157,9 @@ impl Engine for KvmEngine {
         if spec.interactive_console {
             config = config.port(0, PortKind::Console);
         }
+        for device in &spec.devices {
+            config = config.device(device.emulated().map_err(host("make a device"))?);
+        }
         let mut source = BootSource::new(inputs.kernel).cmdline(inputs.cmdline);
         if spec.immutable_files {
             source = source.immutable_images();

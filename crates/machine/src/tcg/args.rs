@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::topology::{cpu_args, machine_option};
 use crate::cmdline;
+use crate::devices::QemuDevice;
 use crate::spec::{MachineSpec, SpecError};
 
 /// Options that every guest gets. They save boot time or make failures visible, and leave scheduling as
@@ -37,6 +38,8 @@ pub(crate) struct ChildFds {
     pub(crate) frames: RawFd,
     /// Only with an interactive console.
     pub(crate) shell: Option<RawFd>,
+    /// What [`QemuDevice`]s name.
+    pub(crate) devices: Vec<RawFd>,
 }
 
 /// The kernel command line: the engine's options, then the machine's own.
@@ -65,6 +68,7 @@ pub(crate) fn qemu_args(
     spec: &MachineSpec,
     abilities: Abilities,
     fds: &ChildFds,
+    devices: &[QemuDevice],
 ) -> Result<Vec<OsString>, SpecError> {
     let threads = if abilities.thread_per_vcpu {
         "multi"
@@ -122,6 +126,9 @@ pub(crate) fn qemu_args(
             spec.frames_port_name
         ),
     );
+    for (name, value) in devices.iter().flat_map(|device| &device.args) {
+        args.add(name, value);
+    }
     args.path(
         "-kernel",
         spec.kernel.boot_file(spec.boot.kaslr)?.to_owned(),
@@ -189,6 +196,7 @@ mod tests {
             com2: 12,
             frames: 13,
             shell: shell.then_some(14),
+            devices: Vec::new(),
         }
     }
 
@@ -198,7 +206,10 @@ mod tests {
             thread_per_vcpu,
             sandbox: true,
         };
-        let args = qemu_args(spec, abilities, fds).unwrap();
+        let devices = (0..).zip(&spec.devices);
+        let devices =
+            devices.map(|(index, device)| device.qemu(&format!("device{index}")).unwrap());
+        let args = qemu_args(spec, abilities, fds, &devices.collect::<Vec<_>>()).unwrap();
         let mut lines = String::new();
         for arg in args {
             let arg = arg.to_string_lossy();
@@ -254,7 +265,7 @@ mod tests {
             thread_per_vcpu: false,
             sandbox: false,
         };
-        let error = qemu_args(&spec, abilities, &fds(1, false, false)).unwrap_err();
+        let error = qemu_args(&spec, abilities, &fds(1, false, false), &[]).unwrap_err();
         assert!(matches!(error, SpecError::NoKaslr));
     }
 

@@ -253,14 +253,25 @@ impl Engine for TcgEngine {
         let memory = GuestRam::of_nodes(&ram, &ram_regions(&node_mib))
             .map_err(|error| LaunchError::from(StartError::Memory(error)))?;
         let initrd = initrd::concatenate(&spec.initrd)?;
-        let (host_ends, child_ends) = streams::pairs(ram, initrd, spec.interactive_console)
-            .map_err(|source| LaunchError::host("make the machine's streams", source))?;
+        let devices = (0..).zip(&spec.devices);
+        let devices: io::Result<_> = devices
+            .map(|(index, device)| device.qemu(&format!("device{index}")))
+            .collect();
+        let devices = devices.map_err(|source| LaunchError::host("make a device", source))?;
+        let (host_ends, child_ends) =
+            streams::pairs(ram, initrd, devices, spec.interactive_console)
+                .map_err(|source| LaunchError::host("make the machine's streams", source))?;
         let mut timed = spec.clone();
         let rate = tsc::host_tsc_khz();
         timed
             .cmdline
             .extend(rate.map(|khz| format!("tsc_early_khz={khz}")));
-        let args = qemu_args(&timed, self.abilities(), &child_ends.fds())?;
+        let args = qemu_args(
+            &timed,
+            self.abilities(),
+            &child_ends.fds(),
+            child_ends.devices(),
+        )?;
         let shared =
             Shared::new().map_err(|source| LaunchError::host("make an event fd", source))?;
         let control = host_ends

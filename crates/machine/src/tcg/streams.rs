@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use super::args::ChildFds;
+use crate::devices::QemuDevice;
 
 /// Room for what a guest prints while we are busy: the kernel's default limit (pipe(7)).
 const SERIAL_BYTES: i32 = 1 << 20;
@@ -39,12 +40,14 @@ pub(crate) struct ChildEnds {
     stderr: UnixStream,
     ram: Vec<NodeMemory>,
     initrd: Option<OwnedFd>,
+    devices: Vec<QemuDevice>,
 }
 
 /// Makes all pairs; every fd is close-on-exec.
 pub(crate) fn pairs(
     ram: Vec<NodeMemory>,
     initrd: Option<OwnedFd>,
+    devices: Vec<QemuDevice>,
     with_shell: bool,
 ) -> io::Result<(HostEnds, ChildEnds)> {
     let (qmp, child_qmp) = UnixStream::pair()?;
@@ -75,6 +78,7 @@ pub(crate) fn pairs(
         stderr: child_stderr,
         ram,
         initrd,
+        devices,
     };
     Ok((host, child))
 }
@@ -103,7 +107,17 @@ impl ChildEnds {
             com2: self.com2.as_raw_fd(),
             frames: self.frames.as_raw_fd(),
             shell: self.shell.as_ref().map(AsRawFd::as_raw_fd),
+            devices: self
+                .devices
+                .iter()
+                .flat_map(|device| device.files.iter().map(AsRawFd::as_raw_fd))
+                .collect(),
         }
+    }
+
+    /// Devices beyond those that every machine has.
+    pub(crate) fn devices(&self) -> &[QemuDevice] {
+        &self.devices
     }
 
     /// QEMU's standard error.
@@ -117,6 +131,8 @@ impl ChildFds {
     pub(crate) fn all(&self) -> Vec<RawFd> {
         let fixed = [self.qmp, self.com1, self.com2, self.frames];
         let given = self.initrd.into_iter().chain(self.shell);
-        self.ram.iter().copied().chain(fixed).chain(given).collect()
+        let devices = self.devices.iter().copied();
+        let ram = self.ram.iter().copied();
+        ram.chain(fixed).chain(given).chain(devices).collect()
     }
 }

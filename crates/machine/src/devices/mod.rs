@@ -1,0 +1,30 @@
+//! Devices that a machine has only when it is asked for them, on either engine.
+//!
+//! To add one: a file here with a type that implements [`Device`], and its two lines below.
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use ktstr_vmm::VirtioDevice;
+
+/// A device as both engines make it. Both give the guest the same virtio device.
+pub trait Device: fmt::Debug + Send + Sync {
+    /// Kernel modules that drive it, where they aren't built in.
+    fn kernel_modules(&self) -> &'static [&'static str];
+
+    /// Our own, for a microVM's bus.
+    fn emulated(&self) -> io::Result<Box<dyn VirtioDevice>>;
+
+    /// QEMU's. `id` is a name for it that no other device of the machine has.
+    fn qemu(&self, id: &str) -> io::Result<QemuDevice>;
+}
+
+/// What makes QEMU have a device.
+#[derive(Debug)]
+pub struct QemuDevice {
+    /// Options with their values, in order.
+    pub args: Vec<(&'static str, String)>,
+    /// Files that the options name by their numbers: QEMU inherits them.
+    pub files: Vec<OwnedFd>,
+}
