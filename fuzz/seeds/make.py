@@ -467,6 +467,19 @@ def io_apic():
     write("io_apic", "odd-accesses", odd)
 
 
+def disk():
+    def request(kind, length, sector, writable=1):
+        return struct.pack("<BBBBH", 4, kind, length, writable, sector)
+
+    def descriptor(index, flags, following, address, length):
+        return struct.pack("<BBBBBII", 1, index, flags, following, 0, address, length)
+
+    write("disk", "requests", request(1, 4, 7) + request(0, 4, 7, 0) + request(8, 0, 0, 0) + request(4, 0, 0))
+    chain = descriptor(0, 1, 1, 0x3000, 16) + descriptor(1, 3, 2, 0x4000, 512) + descriptor(2, 2, 0, 0x3010, 1)
+    write("disk", "a-chain", chain + bytes([5, 0, 7]))
+    write("disk", "a-circle", descriptor(0, 1, 1, 0x3000, 16) + descriptor(1, 1, 0, 0x4000, 512) + bytes([5, 0, 7]))
+
+
 def qmp():
     greeting = b'{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}\r\n'
     done = b'{"return": {}, "id": 0}\r\n'
@@ -490,6 +503,7 @@ def info_registers():
 
 if __name__ == "__main__":
     io_apic()
+    disk()
     qmp()
     info_registers()
     images()

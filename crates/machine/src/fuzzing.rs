@@ -1,13 +1,19 @@
-//! Fuzz targets: what must hold whatever a QEMU says.
+//! Fuzz targets: what must hold whatever a QEMU says, or a guest does to a device.
 //!
 //! `fuzz/` runs them under libFuzzer, the tests here with the seeds and what was once found. Not public API: it is
 //! there only for tests and with the feature `fuzzing`.
+
+mod disk;
 
 use arbitrary::{Result, Unstructured};
 use serde_json::Value;
 
 use crate::machine::VcpuRegisters;
 use crate::tcg::{qmp, registers};
+
+#[cfg(test)]
+pub(crate) use disk::Guest as DiskGuest;
+pub use disk::disk;
 
 /// A control stream in pieces of any size. The pieces change nothing, no line is held for longer than it may be, and a
 /// command of ours is one line that says what was meant.
@@ -170,6 +176,11 @@ mod tests {
     #[test]
     fn kept_inputs_of_the_control_stream_hold() {
         replay("qmp", super::qmp);
+    }
+
+    #[test]
+    fn kept_inputs_of_the_disk_hold() {
+        replay("disk", super::disk);
     }
 
     #[test]

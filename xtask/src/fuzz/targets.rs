@@ -18,11 +18,12 @@ const fn target(name: &'static str, max_len_bytes: u32) -> Target {
 
 const KIB: u32 = 1 << 10;
 
-pub(super) const TARGETS: [Target; 22] = [
+pub(super) const TARGETS: [Target; 23] = [
     // Operations of a few bytes each, some thousand of them.
     target("serial", 16 * KIB),
     target("virtio_console", 16 * KIB),
     target("io_apic", 16 * KIB),
+    target("disk", 16 * KIB),
     // A distance for each pair of 104 nodes, four numbers for each node, and leaves of 22 bytes.
     target("tables", 16 * KIB),
     // `setup_sects` counts up to 255 sectors before the compressed kernel.

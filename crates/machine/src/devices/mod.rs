@@ -2,11 +2,17 @@
 //!
 //! To add one: a file here with a type that implements [`Device`], and its two lines below.
 
+mod disk;
+
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use ktstr_vmm::VirtioDevice;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use disk::Emulated as EmulatedDisk;
+pub use disk::{Disk, MAX_DISK_MIB};
 
 /// A device as both engines make it. Both give the guest the same virtio device.
 pub trait Device: fmt::Debug + Send + Sync {

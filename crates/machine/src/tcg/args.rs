@@ -183,7 +183,10 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::devices::Disk;
     use crate::spec::BootKernel;
     use ktstr_topology::NumaSpec;
 
@@ -239,6 +242,26 @@ mod tests {
         spec.interactive_console = true;
         spec.cmdline = vec!["sched_verbose".to_owned()];
         insta::assert_snapshot!(show(&spec, true, &fds(2, true, true)));
+    }
+
+    #[test]
+    fn a_disk_is_asked_for() {
+        let plain = show(&spec("1,1,1,1", 256), false, &fds(1, false, false));
+        let mut spec = spec("1,1,1,1", 256);
+        spec.devices = vec![Arc::new(Disk { len_mib: 64 })];
+        let args = show(&spec, false, &fds(1, false, false));
+        let added: Vec<_> = args.lines().filter(|line| !plain.contains(line)).collect();
+        let [blockdev, device] = added.as_slice() else {
+            panic!("{added:?}");
+        };
+        assert!(
+            blockdev.starts_with("-blockdev driver=file,node-name=device0,filename=/proc/self/fd/"),
+            "{blockdev}"
+        );
+        assert_eq!(
+            *device,
+            "-device virtio-blk-pci-non-transitional,drive=device0,serial=ktstr"
+        );
     }
 
     #[test]

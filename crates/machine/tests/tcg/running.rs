@@ -1,8 +1,9 @@
 //! What can be seen of a guest while it runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use ktstr_machine::{KillReason, Port, VcpuCpuTime};
+use ktstr_machine::{Disk, End, KillReason, Port, VcpuCpuTime};
 use ktstr_topology::Topology;
 
 use crate::guest::{COM1, Program};
@@ -173,4 +174,14 @@ fn qemu_runs_in_its_sandbox() {
     let mode = after(&status, "\nSeccomp:\t").split_once('\n').unwrap().0;
     // A container may have filters of its own.
     assert!(mode == "2" || !sandboxed, "{status}");
+}
+
+#[test]
+fn qemu_makes_a_disk() {
+    let program = Program::new().print(COM1, "up\r\n").power_off();
+    let mut guest = Guest::launch_with(&program, Topology::SINGLE, 64, |spec| {
+        spec.devices = vec![Arc::new(Disk { len_mib: 64 })];
+    });
+    let end = guest.machine.wait(Duration::from_secs(60));
+    assert_eq!(end, Some(End::PoweredOff));
 }
