@@ -69,6 +69,13 @@ impl TestPlan {
         MemoryPlan::from(&self.shape)
     }
 
+    /// Kernel modules that the guest loads: those that it asks for, and the drivers of its devices.
+    pub(crate) fn modules(&self) -> Vec<&'static str> {
+        let devices = ktstr_machine::devices(&self.boot);
+        let drivers = devices.iter().flat_map(|device| device.kernel_modules());
+        self.packed.modules.iter().chain(drivers).copied().collect()
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         let cpus = self.shape.topology.cpu_count();
         let default =

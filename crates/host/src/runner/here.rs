@@ -71,7 +71,7 @@ impl<'a> Here<'a> {
         on_wait: &mut dyn FnMut(&Waiting),
     ) -> Result<Observation, SetUpError> {
         let (resources, engine) = (self.resources, self.engine);
-        let mut contents = resources.base_contents(plan.includes.clone(), plan.packed.modules)?;
+        let mut contents = resources.base_contents(plan.includes.clone(), &plan.modules())?;
         let program = resources.pack_scheduler(plan, &mut contents)?;
         let scheduler = plan.scheduler.as_ref().zip(program.as_ref());
         let task = Task::Test {
@@ -94,6 +94,7 @@ impl<'a> Here<'a> {
         sidecar.memory_mib = spec.numa.total_mib();
         sidecar.numa = sidecar.numa.take().map(|_| spec.numa.clone());
         spec.boot = plan.boot;
+        spec.devices = ktstr_machine::devices(&plan.boot);
         engine.check(&spec)?;
         sidecar.timings.prepare_ms = millis(started.elapsed());
         let own_cpus = plan.boot.performance_mode;

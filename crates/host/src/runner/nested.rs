@@ -58,7 +58,8 @@ impl Runner for Nested<'_> {
         // A shape that can't be is refused before the outer machine boots.
         let inner = plan.memory().resolve(&plan.shape.topology)?;
         let topology = OUTER_TOPOLOGY;
-        let mut contents = resources.base_contents(self.kernel_files()?, &KVM_MODULES)?;
+        let files = self.kernel_files(&plan.modules())?;
+        let mut contents = resources.base_contents(files, &KVM_MODULES)?;
         let scheduler = resources.pack_scheduler(plan, &mut contents)?;
         let task = Task::Nested(NestedTest {
             name: plan.name.clone(),
@@ -130,8 +131,9 @@ impl<'a> Nested<'a> {
         Self { resources, engine }
     }
 
-    /// The kernel's entry in the cache, without its modules' files, for the cache of the inner host.
-    fn kernel_files(&self) -> Result<Vec<Include>, SetUpError> {
+    /// The kernel's entry in the cache, for the cache of the inner host. Of its modules, only the files of these and
+    /// of those that they need.
+    fn kernel_files(&self, modules: &[&str]) -> Result<Vec<Include>, SetUpError> {
         let folder = self.resources.kernel.dir();
         let lists =
             ["modules/modules.builtin", "modules/modules.dep"].map(|name| folder.join(name));
@@ -139,10 +141,16 @@ impl<'a> Nested<'a> {
             folder: folder.to_owned(),
             source,
         })?;
+        // A kernel may have no modules at all.
+        let modules = match modules {
+            [] => Vec::new(),
+            names => self.resources.kernel.modules_for(names)?,
+        };
         let files = entries
             .flatten()
             .map(|entry| entry.path())
             .chain(lists)
+            .chain(modules.into_iter().map(|module| module.path))
             .filter(|path| path.is_file());
         Ok(files
             .filter_map(|path| self.in_inner_cache(folder, path.as_path()))

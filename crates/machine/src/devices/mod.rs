@@ -7,7 +7,9 @@ mod disk;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use ktstr_declaration::Boot;
 use ktstr_vmm::VirtioDevice;
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -24,6 +26,11 @@ pub trait Device: fmt::Debug + Send + Sync {
 
     /// QEMU's. `id` is a name for it that no other device of the machine has.
     fn qemu(&self, id: &str) -> io::Result<QemuDevice>;
+}
+
+/// The devices that a test asks for.
+pub fn devices(_boot: &Boot) -> Vec<Arc<dyn Device>> {
+    Vec::new()
 }
 
 /// What makes QEMU have a device.
