@@ -148,7 +148,7 @@ impl WorkloadHandle {
     }
 
     /// Gives worker `index` a niceness of its own, -20 to 19. Before the workers are released it takes the
-    /// place of that in the [`WorkSpec`].
+    /// place of that in the [`WorkSpec`](super::WorkSpec).
     pub fn set_nice(&self, index: usize, nice: i32) -> Result<(), WorkloadError> {
         check_range("the niceness", i64::from(nice), -20, 19)?;
         let tid = self.tid(index)?;
