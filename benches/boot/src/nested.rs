@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ktstr_host::initramfs::Include;
-use ktstr_host::{EngineKind, MemoryPlan, Session, Settings, ShellPlan};
+use ktstr_host::{MemoryPlan, Session, Settings, ShellPlan};
 use ktstr_kernels::{Cache, Kernel, Quiet};
+use ktstr_machine::EngineKind;
 use ktstr_topology::Topology;
 
 use crate::qemu::Qemu;

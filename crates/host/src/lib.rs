@@ -24,9 +24,6 @@ mod verdict;
 pub use cpu_queue::{
     Claim, CpuCap, CpuCapError, CpuQueue, Entry, Lack, Place, QueueError, Share, Waiting,
 };
-pub use ktstr_machine::{EngineKind, EngineOptions};
-pub use ktstr_monitor as monitor;
-pub use ktstr_wire::{NestedTest, TestEnd};
 pub use memory::MemoryPlan;
 pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;

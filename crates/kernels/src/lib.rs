@@ -11,6 +11,7 @@ pub mod fuzzing;
 pub mod image;
 mod kernel;
 mod modules;
+mod options;
 mod progress;
 mod requirements;
 mod resolve;
@@ -22,8 +23,9 @@ pub use cache::{Cache, CacheError, Damage, Entry, FileStamp, Listed, LockError, 
 pub use config::{KernelConfig, OptionState};
 pub use kernel::Kernel;
 pub use modules::{ModuleError, ModuleFile};
+pub use options::ResolveOptions;
 pub use progress::{Event, Lines, Progress, Quiet};
 pub use requirements::{Requirement, Requirements, check as check_config};
-pub use resolve::{ResolveError, ResolveOptions, resolve};
+pub use resolve::{ResolveError, resolve};
 pub use sources::{DebError, DebianError, FileError, ImportError, PathError};
 pub use spec::{DebianSpec, KernelSpec, SpecError};

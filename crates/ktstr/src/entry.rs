@@ -9,12 +9,12 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use ktstr_guest::NestedOutcome;
 use ktstr_host::{
-    NestedTest, OuterMachine, Session, Settings, TestPlan, VmResult, Waiting, blank_sidecar,
-    run_host_only,
+    OuterMachine, Session, Settings, TestPlan, VmResult, Waiting, blank_sidecar, run_host_only,
 };
 use ktstr_report::{
     EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Renderer, RunId, Sidecar, TimingSlack,
 };
+use ktstr_wire::NestedTest;
 
 use crate::host_body::host_body;
 use crate::registry::TestEntry;

@@ -5,8 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use ktstr_host::{CargoSettings, EngineOptions, Settings};
+use ktstr_host::{CargoSettings, Settings};
 use ktstr_kernels::{Cache, KernelSpec};
+use ktstr_machine::EngineOptions;
 use ktstr_report::{
     Palette, RUN_ID_ENV, RUNS_DIR_ENV, RunId, RunIdError, RunStore, UNSTORED_DIR_ENV,
 };

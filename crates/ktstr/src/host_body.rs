@@ -1,9 +1,10 @@
 //! The body of a test for the host only.
 
-use ktstr_host::{Body, TestEnd};
+use ktstr_host::Body;
 use ktstr_report::{AssertResult, TimingSlack};
 use ktstr_scenario::{CgroupManager, Ctx};
 use ktstr_topology::NumaMemory;
+use ktstr_wire::TestEnd;
 
 use crate::registry::TestEntry;
 

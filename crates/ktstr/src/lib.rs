@@ -114,7 +114,8 @@ pub use ktstr_macros::ktstr_test;
 /// | `kernels` | releases that it is for, by their beginning, such as `["6.16", "7"]`; on others its tests are skipped |
 pub use ktstr_macros::declare_scheduler;
 
-pub use ktstr_host::{Moment, Observation, VmResult, monitor};
+pub use ktstr_host::{Moment, Observation, VmResult};
+pub use ktstr_monitor as monitor;
 pub use ktstr_report::{AssertResult, CheckResult, ExitCode, Outcome, WorkerReport};
 pub use ktstr_scenario as scenario;
 pub use ktstr_scenario::{Assert, Ctx};

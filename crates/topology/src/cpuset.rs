@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::MAX_CPUS;
+use crate::limits::MAX_CPUS;
 
 const WORD_BITS: u32 = u64::BITS;
 

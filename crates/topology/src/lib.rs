@@ -7,15 +7,16 @@
 //! place work on it.
 
 mod cpuset;
+mod limits;
 mod numa;
 mod numa_error;
 mod shape;
 
 pub use cpuset::{CpuSet, CpuSetParseError};
+pub use limits::{MAX_CPUS, MAX_PERFORMANCE};
 pub use numa::{
-    CPU_NODE_BANDWIDTH_MB_S, CPU_NODE_LATENCY_NS, LOCAL_DISTANCE, MAX_PERFORMANCE,
-    MEMORY_ONLY_BANDWIDTH_MB_S, MEMORY_ONLY_LATENCY_NS, MemoryNode, NumaMemory, NumaSpec,
-    REMOTE_DISTANCE,
+    CPU_NODE_BANDWIDTH_MB_S, CPU_NODE_LATENCY_NS, LOCAL_DISTANCE, MEMORY_ONLY_BANDWIDTH_MB_S,
+    MEMORY_ONLY_LATENCY_NS, MemoryNode, NumaMemory, NumaSpec, REMOTE_DISTANCE,
 };
 pub use numa_error::NumaError;
-pub use shape::{Count, MAX_CPUS, Topology, TopologyError};
+pub use shape::{Count, Topology, TopologyError};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::MAX_PERFORMANCE;
 use crate::{NumaError, Topology};
 
 /// SLIT distance of a NUMA node to itself (ACPI 6.5, section 5.2.17).
@@ -21,10 +22,6 @@ pub const MEMORY_ONLY_LATENCY_NS: u32 = 300;
 
 /// Bandwidth of the memory of a node without CPUs, in MB/s.
 pub const MEMORY_ONLY_BANDWIDTH_MB_S: u32 = 20_480;
-
-/// The largest latency in nanoseconds and bandwidth in MB/s: an HMAT holds 16 bits of each, and the last
-/// value means that there is no path (ACPI 6.5, section 5.2.28.4).
-pub const MAX_PERFORMANCE: u32 = 65_534;
 
 /// What a machine declares of the memory of its NUMA nodes. What is left empty has its default.
 ///

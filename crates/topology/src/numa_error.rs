@@ -1,6 +1,6 @@
 //! Why NUMA nodes can't be as declared.
 
-use crate::numa::MAX_PERFORMANCE;
+use crate::limits::MAX_PERFORMANCE;
 
 /// Why the memory of NUMA nodes can't be as declared. Nodes are numbered from 0, those with CPUs first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

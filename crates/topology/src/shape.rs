@@ -6,10 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::CpuSet;
-
-/// Most CPUs that a machine may declare. Linux on x86-64 is built for at most 8192 (`NR_CPUS` under
-/// `MAXSMP`, arch/x86/Kconfig); emulators and KVM stop far below, so an engine has its own, lower limit.
-pub const MAX_CPUS: u32 = 8192;
+use crate::limits::MAX_CPUS;
 
 /// A machine's shape: every LLC has the same number of cores, every core the same number of threads,
 /// every NUMA node the same number of LLCs. What memory the nodes have, and nodes without CPUs, are in

@@ -1,19 +1,12 @@
 //! Rules that a file's name or text shows.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A text file of the repository.
-#[derive(Clone, Debug)]
-pub struct SourceFile {
-    /// Path from the root.
-    pub path: PathBuf,
-    /// Its text.
-    pub text: String,
-}
+use crate::source_file::{SourceFile, is_rust};
 
 /// Lines beyond which a file has too many things in it.
-const MOST_LINES: usize = 800;
+const MAX_LINES: usize = 800;
 
 /// Names that say nothing of what is inside.
 const BANNED_NAMES: [&str; 6] = ["utils", "util", "common", "imp", "helpers", "misc"];
@@ -69,11 +62,11 @@ pub fn unsafe_outside(files: &[SourceFile], allowed: &[&str]) -> Vec<String> {
 pub fn overlong(files: &[SourceFile]) -> Vec<String> {
     let rust = files.iter().filter(|file| is_rust(&file.path));
     rust.map(|file| (file, file.text.lines().count()))
-        .filter(|(_, lines)| *lines > MOST_LINES)
+        .filter(|(_, lines)| *lines > MAX_LINES)
         .map(|(file, lines)| {
             let path = file.path.display();
             format!(
-                "{path} has {lines} lines, the most is {MOST_LINES}: split it by what it is about"
+                "{path} has {lines} lines, the most is {MAX_LINES}: split it by what it is about"
             )
         })
         .collect()
@@ -149,10 +142,6 @@ pub fn own_policy(manifests: &[SourceFile]) -> Vec<String> {
         }
     }
     faults
-}
-
-fn is_rust(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "rs")
 }
 
 /// The name in `mod name;` or `pub(crate) mod name {`.

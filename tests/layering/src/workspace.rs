@@ -25,6 +25,15 @@ pub struct Package {
     pub dependencies: Vec<Dependency>,
 }
 
+impl Package {
+    /// Its folder, from the root.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let folder = self.manifest.parent().unwrap_or(&self.manifest);
+        let root = root().canonicalize().unwrap_or_default();
+        folder.strip_prefix(&root).unwrap_or(folder).to_owned()
+    }
+}
+
 /// A dependency as Cargo.toml declares it.
 #[derive(Clone, Debug)]
 pub struct Dependency {

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use layering::{
-    Dependency, Package, SourceFile, banned_names, forbidden_arrows, library_crates, mirror_hosts,
-    overlong, own_policy, packages, source_files, unsafe_outside,
+    Dependency, Package, SourceFile, banned_names, environment_readers, forbidden_arrows,
+    forbidden_reexports, library_crates, mirror_hosts, module_circles, overlong,
+    overlong_functions, own_policy, packages, source_files, unsafe_outside, unused_dependencies,
 };
 
 /// Files that may hold unsafe code.
@@ -33,9 +34,26 @@ const UNSAFE_FILES: &[&str] = &[
     "tests/e2e/tests/witness/bpf_syscalls.rs",
 ];
 
+/// Files that may read the environment: for the host and guest of tests, and for the command.
+const ENVIRONMENT_FILES: &[&str] = &[
+    "crates/cargo-ktstr/src/environment.rs",
+    "crates/ktstr/src/environment.rs",
+];
+
+/// Crates whose circles are still to be opened.
+const STILL_CIRCULAR: &[&str] = &[
+    "crates/declaration",
+    "crates/host",
+    "crates/machine",
+    "crates/macros",
+    "crates/scenario",
+    "crates/vmm",
+    "crates/wire",
+];
+
 /// What users depend on, and how many crates that may cost them.
 const LIBRARY: &str = "ktstr";
-const MOST_LIBRARY_CRATES: usize = 150;
+const MAX_LIBRARY_CRATES: usize = 150;
 
 fn assert_none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
@@ -49,6 +67,23 @@ fn arrows_go_down_only() {
 }
 
 #[test]
+fn no_reexport_walks_around_the_arrows() {
+    let packages = packages().unwrap();
+    assert_none(&forbidden_reexports(&packages, &source_files().unwrap()));
+}
+
+#[test]
+fn every_dependency_is_used() {
+    let files = source_files().unwrap();
+    let workspace = files
+        .iter()
+        .find(|file| file.path.as_os_str() == "Cargo.toml")
+        .unwrap();
+    let packages = packages().unwrap();
+    assert_none(&unused_dependencies(workspace, &packages, &files));
+}
+
+#[test]
 fn unsafe_code_lives_in_the_listed_files() {
     assert_none(&unsafe_outside(&source_files().unwrap(), UNSAFE_FILES));
 }
@@ -56,6 +91,24 @@ fn unsafe_code_lives_in_the_listed_files() {
 #[test]
 fn files_are_short() {
     assert_none(&overlong(&source_files().unwrap()));
+}
+
+#[test]
+fn functions_fit_a_screen() {
+    assert_none(&overlong_functions(&source_files().unwrap()));
+}
+
+#[test]
+fn the_environment_is_read_in_one_file_a_side() {
+    assert_none(&environment_readers(
+        &source_files().unwrap(),
+        ENVIRONMENT_FILES,
+    ));
+}
+
+#[test]
+fn modules_of_a_crate_use_each_other_in_no_circle() {
+    assert_none(&module_circles(&source_files().unwrap(), STILL_CIRCULAR));
 }
 
 #[test]
@@ -85,18 +138,17 @@ fn every_crate_takes_its_policy_from_the_workspace() {
 fn the_library_is_light() {
     let crates = library_crates(LIBRARY).unwrap();
     assert!(
-        crates.len() > 1 && crates.len() < MOST_LIBRARY_CRATES,
-        "{LIBRARY} brings {} crates, fewer than {MOST_LIBRARY_CRATES} are allowed:\n{}",
+        crates.len() > 1 && crates.len() < MAX_LIBRARY_CRATES,
+        "{LIBRARY} brings {} crates, fewer than {MAX_LIBRARY_CRATES} are allowed:\n{}",
         crates.len(),
         crates.join("\n")
     );
 }
 
-#[test]
-fn an_arrow_that_goes_up_is_named() {
-    let package = |name: &str, uses: &[(&str, bool)]| Package {
+fn package(name: &str, uses: &[(&str, bool)]) -> Package {
+    Package {
         name: name.to_owned(),
-        manifest: PathBuf::new(),
+        manifest: PathBuf::from(format!("crates/{name}/Cargo.toml")),
         dependencies: uses
             .iter()
             .map(|&(name, is_dev)| Dependency {
@@ -104,7 +156,18 @@ fn an_arrow_that_goes_up_is_named() {
                 is_dev,
             })
             .collect(),
-    };
+    }
+}
+
+fn file(path: &str, text: &str) -> SourceFile {
+    SourceFile {
+        path: path.into(),
+        text: text.to_owned(),
+    }
+}
+
+#[test]
+fn an_arrow_that_goes_up_is_named() {
     let faults = forbidden_arrows(&[
         package("ktstr-topology", &[("serde", false), ("ktstr-wire", true)]),
         package("ktstr-wire", &[("ktstr-topology", false)]),
@@ -144,10 +207,6 @@ fn an_arrow_that_goes_up_is_named() {
 
 #[test]
 fn every_rule_on_files_can_be_broken() {
-    let file = |path: &str, text: &str| SourceFile {
-        path: path.into(),
-        text: text.to_owned(),
-    };
     let lint = concat!("unsafe", "_code");
     let files = [
         file(
@@ -180,4 +239,161 @@ fn every_rule_on_files_can_be_broken() {
     assert_eq!(own_policy(&[file("x", manifest)]), [""; 0]);
     assert_eq!(own_policy(&[file("x", &own_edition)]).len(), 1);
     assert_eq!(own_policy(&[file("x", &own_lints)]).len(), 1);
+}
+
+#[test]
+fn a_function_of_more_than_a_screen_is_named() {
+    let function = |lines: usize| format!("impl X {{ fn f() {{{}}} }}", "\n".repeat(lines - 1));
+    let files = [
+        file("a/short.rs", &function(80)),
+        file("a/long.rs", &function(81)),
+    ];
+    let faults = overlong_functions(&files);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(
+        faults[0].starts_with("a/long.rs:1: `f` has 81 lines"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn whoever_reads_the_environment_is_named() {
+    let files = [
+        file(
+            "crates/a/src/path.rs",
+            "fn f() { g(std::env::var_os(\"X\")); }",
+        ),
+        file("crates/a/src/import.rs", "use std::env::{self, vars};"),
+        file(
+            "crates/a/src/in_macro.rs",
+            "fn f() { println!(\"{:?}\", env::var(\"X\")); }",
+        ),
+        file("crates/a/src/as_value.rs", "fn f() { g(env::var_os); }"),
+        file(
+            "crates/a/src/other.rs",
+            "fn f() { env::current_dir(); set::var(); }",
+        ),
+        file(
+            "crates/a/src/tests.rs",
+            "#[cfg(test)] mod tests { fn f() { env::var(\"X\"); } }",
+        ),
+        file("crates/a/tests/all.rs", "fn f() { env::var(\"X\"); }"),
+        file("crates/a/build.rs", "fn f() { env::var(\"X\"); }"),
+        file("crates/a/src/listed.rs", "fn f() { env::var(\"X\"); }"),
+    ];
+    let allowed = ["crates/a/src/listed.rs", "crates/a/src/idle.rs"];
+    let faults = environment_readers(&files, &allowed);
+    let names: Vec<&str> = faults
+        .iter()
+        .filter_map(|fault| fault.split(' ').next())
+        .collect();
+    assert_eq!(
+        names,
+        ["path", "import", "in_macro", "as_value", "idle"]
+            .map(|name| format!("crates/a/src/{name}.rs"))
+    );
+}
+
+#[test]
+fn modules_that_use_each_other_are_named_whoever_passes_the_names_on() {
+    let circles = |files: &[(&str, &str)]| {
+        let files: Vec<SourceFile> = files
+            .iter()
+            .map(|(path, text)| file(&format!("crates/x/src/{path}"), text))
+            .collect();
+        (
+            module_circles(&files, &[]),
+            module_circles(&files, &["crates/x"]),
+        )
+    };
+    let root = ("lib.rs", "mod a; mod b; pub use a::A; pub use b::B;");
+    let (faults, exempt) = circles(&[
+        root,
+        ("a.rs", "use crate::B; pub struct A(B);"),
+        ("b.rs", "pub struct B; fn f() { g!(super::a::A) }"),
+    ]);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains("a → b → a"), "{faults:?}");
+    assert_eq!(exempt, [""; 0]);
+    // Through what lies in a module, and through its glob.
+    let (faults, _) = circles(&[
+        ("lib.rs", "mod a; mod b;"),
+        ("a/mod.rs", "mod inner; pub use inner::*;"),
+        ("a/inner.rs", "use crate::b; pub fn f() { b::g(); }"),
+        ("b.rs", "pub fn g() { crate::a::f(); }"),
+    ]);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+
+    // One way only; in tests; and a module with those inside it.
+    for other in [
+        "pub struct B;",
+        "pub struct B; #[cfg(test)] mod tests { use crate::A; }",
+        "mod inside; pub struct B; use inside::C;",
+    ] {
+        let (faults, _) = circles(&[
+            root,
+            ("a.rs", "use crate::B; pub struct A(B);"),
+            ("b.rs", other),
+            ("b/inside.rs", "use super::B; pub struct C(B);"),
+        ]);
+        assert_eq!(faults, [""; 0], "{other}");
+    }
+}
+
+#[test]
+fn a_dependency_that_nothing_names_is_named() {
+    let workspace = file(
+        "Cargo.toml",
+        "[workspace.dependencies]\nserde = \"1\"\nidle = \"1\"\n\n[profile.dev]\ndebug = false\n",
+    );
+    let files = [
+        file("crates/a/src/lib.rs", "use serde::Serialize; // ktstr_b"),
+        file("crates/ab/src/lib.rs", "use ktstr_b::X;"),
+    ];
+    let packages = [package("a", &[("serde", false), ("ktstr-b", true)])];
+    assert_eq!(
+        unused_dependencies(&workspace, &packages, &files),
+        [
+            "no crate depends on `idle`: take it out of the workspace's Cargo.toml",
+            "a depends on `ktstr-b` and names it nowhere: take it out"
+        ]
+    );
+}
+
+#[test]
+fn a_reexport_that_walks_around_the_arrows_is_named() {
+    let files = [
+        file(
+            "crates/ktstr-host/src/lib.rs",
+            "pub use ktstr_monitor as monitor; use ktstr_wire::X;",
+        ),
+        file(
+            "crates/ktstr-host/src/link.rs",
+            "pub(crate) use ktstr_wire::X; pub use serde::Y;",
+        ),
+        file(
+            "crates/ktstr-machine/src/lib.rs",
+            "pub use ktstr_vmm::{A, B}; pub use ktstr_monitor::C;",
+        ),
+    ];
+    let packages = [
+        "ktstr-host",
+        "ktstr-machine",
+        "ktstr-monitor",
+        "ktstr-vmm",
+        "ktstr-wire",
+    ]
+    .map(|name| package(name, &[]));
+    let faults = forbidden_reexports(&packages, &files);
+    let starts: Vec<&str> = faults
+        .iter()
+        .filter_map(|fault| fault.split(',').next())
+        .collect();
+    assert_eq!(
+        starts,
+        [
+            "crates/ktstr-host/src/lib.rs passes on items of ktstr-monitor",
+            "crates/ktstr-machine/src/lib.rs passes on items of ktstr-monitor"
+        ]
+    );
 }

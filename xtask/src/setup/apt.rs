@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use ktstr_kernels::tools::Simulation;
 
-use super::plan::{APT_INSTALL, Effect};
+use super::facts::Effect;
+use super::plan::APT_INSTALL;
 use super::{Tool, succeed};
 use crate::process::{run, run_within};
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use ktstr_kernels::Cache;
 use ktstr_kernels::tools;
 
-use super::plan::{Effect, Evidence};
-use super::{Tool, cargo_home};
+use super::cargo_home;
+use super::tool::{Evidence, Tool};
 
 /// What decides on the set-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,17 @@ pub(super) struct Facts {
     pub(super) is_root: bool,
     /// What apt would do for those of the missing tools that it was asked about.
     pub(super) effects: Vec<(Tool, Effect)>,
+}
+
+/// What apt would do to have the packages of a tool installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Only add packages.
+    Adds,
+    /// Remove or replace packages that are installed, a clause for each: `remove qemu-utils`.
+    Changes(Vec<String>),
+    /// Nothing: it finds no way.
+    Refuses(String),
 }
 
 impl Facts {

@@ -4,6 +4,7 @@ mod apt;
 mod facts;
 mod plan;
 mod schedulers;
+mod tool;
 
 use std::env;
 use std::io::{IsTerminal, stderr};
@@ -18,28 +19,7 @@ use crate::process::{cargo, display, run};
 use facts::{Facts, is_program};
 use plan::{Install, plan};
 pub(crate) use schedulers::schedulers;
-
-/// A program that the project needs beside Rust itself. (A C compiler is one too, as Rust's linker, but
-/// without it this program could not have been built.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tool {
-    /// Boots the virtual machines.
-    Qemu,
-    /// The shell of `cargo ktstr shell`.
-    Busybox,
-    /// Compiles the BPF part of schedulers/scx-ktstr, with what libbpf needs beside it.
-    BpfToolchain,
-    /// Judges ACPI tables, in tests of the microVM.
-    Iasl,
-    /// Runs the tests.
-    Nextest,
-    /// Checks the dependencies.
-    CargoDeny,
-    /// Builds the fuzz targets.
-    CargoFuzz,
-    /// Compiles libFuzzer.
-    CxxCompiler,
-}
+pub(crate) use tool::Tool;
 
 /// What the demo needs.
 pub(crate) const FOR_DEMO: [Tool; 3] = [Tool::Qemu, Tool::Busybox, Tool::Nextest];

@@ -20,6 +20,7 @@ mod verdict;
 mod watch;
 mod watchdog;
 
+use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -94,9 +95,11 @@ pub(crate) fn start(
     };
     let trace = DumpTrace::arm();
     if let Err(error) = &trace {
-        link.send(&Message::Remark(format!(
-            "the kernel's dump of a failed scheduler can't be had: {error}"
-        )))?;
+        remark(
+            link,
+            "the kernel's dump of a failed scheduler is not available",
+            error,
+        )?;
     }
     let seq_before = sysfs::enable_seq();
     let began = Instant::now();
@@ -114,16 +117,16 @@ pub(crate) fn start(
             if let Ok(trace) = &trace
                 && let Err(error) = trace.loaded()
             {
-                link.send(&Message::Remark(format!(
-                    "calls of bpf(2) are traced to the end of the test: {error}"
-                )))?;
+                remark(link, "bpf(2) calls are traced until the test ends", &error)?;
             }
             let process = Arc::new(Mutex::new(process));
             let held = HeldMaps::all();
             if let Err(error) = &held {
-                link.send(&Message::Remark(format!(
-                    "the scheduler's maps can't be kept for the failure dump: {error}"
-                )))?;
+                remark(
+                    link,
+                    "the scheduler's maps are missing from the failure dump",
+                    error,
+                )?;
             }
             let watched = Watched {
                 ops: report.ops.clone(),
@@ -150,23 +153,47 @@ pub(crate) fn start(
         }
         Err(why) => {
             report.detail = why;
-            if let Some(mut process) = process {
-                let ended_by_itself = process.ended().is_some();
-                process.end(END_WITHIN);
-                process.finish_log()?;
-                if ended_by_itself {
-                    let traced = trace.ok().and_then(|trace| trace.read().ok());
-                    not_loaded(&mut report, &traced.unwrap_or_default(), seq_before);
-                }
+            if let Some(process) = process {
+                end_unattached(process, trace.ok(), seq_before, &mut report)?;
             }
-            let mut result = AssertResult::default();
-            let attached = check(SchedulerReport::ATTACHED, Outcome::Fail, report.sentence());
-            result.push(attached);
-            limit.into_iter().for_each(|check| result.push(check));
+            let result = never_attached(&report, limit);
             link.send(&Message::Scheduler(Box::new(report)))?;
             Ok(Start::Failed(result))
         }
     }
+}
+
+/// Ends a program that attached no scheduler, and fills in why if it had ended by itself.
+fn end_unattached(
+    mut process: Process,
+    trace: Option<DumpTrace>,
+    seq_before: Option<u64>,
+    report: &mut SchedulerReport,
+) -> Result<(), LinkError> {
+    let ended_by_itself = process.ended().is_some();
+    process.end(END_WITHIN);
+    process.finish_log()?;
+    if ended_by_itself {
+        let traced = trace.and_then(|trace| trace.read().ok());
+        not_loaded(report, &traced.unwrap_or_default(), seq_before);
+    }
+    Ok(())
+}
+
+fn remark(link: &Link, what: &str, error: &io::Error) -> Result<(), LinkError> {
+    link.send(&Message::Remark(format!("{what}: {error}")))
+}
+
+/// What it means for the test that its scheduler never attached. `limit` is the check of the watchdog's limit.
+fn never_attached(report: &SchedulerReport, limit: Option<CheckResult>) -> AssertResult {
+    let mut result = AssertResult::default();
+    result.push(check(
+        SchedulerReport::ATTACHED,
+        Outcome::Fail,
+        report.sentence(),
+    ));
+    limit.into_iter().for_each(|check| result.push(check));
+    result
 }
 
 /// Fills in why a program ended without a scheduler that is attached.

@@ -320,20 +320,26 @@ mod tests {
         sidecar
     }
 
+    /// The outcome of a test that expects `what`, the checks that it excuses, and the failure.
+    fn excused(mut sidecar: Sidecar, what: &Expectation) -> (Outcome, String, String) {
+        apply(&mut sidecar, what);
+        let summary = sidecar.failure.map(|failure| failure.summary);
+        let excused = sidecar.expected.expect("one").excused;
+        (
+            sidecar.outcome,
+            excused.join(", "),
+            summary.unwrap_or_default(),
+        )
+    }
+
+    fn with_failed(mut sidecar: Sidecar, check: &str) -> Sidecar {
+        let failed = CheckResult::at_most(check, 2.0, 1.0, "");
+        sidecar.result.push(failed);
+        sidecar
+    }
+
     #[test]
     fn fault_a1_an_expectation_excuses_only_the_checks_that_follow_from_it() {
-        let error = |failing: &[&str]| sidecar(SchedulerEnd::Error, "scx_bpf_error", "x", failing);
-        let any_error = Expectation::ScxError { contains: None };
-        let excused = |mut sidecar: Sidecar, what: &Expectation| {
-            apply(&mut sidecar, what);
-            let summary = sidecar.failure.map(|failure| failure.summary);
-            let excused = sidecar.expected.expect("one").excused;
-            (
-                sidecar.outcome,
-                excused.join(", "),
-                summary.unwrap_or_default(),
-            )
-        };
         let (outcome, names, _) = excused(stalled(), &Expectation::Stall);
         assert_eq!(
             (outcome, names.as_str()),
@@ -341,12 +347,8 @@ mod tests {
         );
         // The faults that were green.
         let spread = Expectation::Check("max_spread_pct".into());
-        let unfair = sidecar(
-            SchedulerEnd::Attached,
-            "",
-            "",
-            &["max_spread_pct", "kernel_log"],
-        );
+        let failing = ["max_spread_pct", "kernel_log"];
+        let unfair = sidecar(SchedulerEnd::Attached, "", "", &failing);
         let (outcome, names, words) = excused(unfair, &spread);
         assert_eq!((outcome, names.as_str()), (Outcome::Fail, "max_spread_pct"));
         assert_eq!(
@@ -354,6 +356,16 @@ mod tests {
             "expected a failure of the check `max_spread_pct`, which came, but `kernel_log` did not hold, which does \
              not follow from it: 2.00, where at most 1.00 is asked for"
         );
+        // Of two checks that fail one was expected.
+        let failing = ["max_gap_ms", "max_spread_pct"];
+        let both = sidecar(SchedulerEnd::Attached, "", "", &failing);
+        assert_eq!(excused(both, &spread).0, Outcome::Fail);
+    }
+
+    #[test]
+    fn fault_a1_no_expectation_excuses_a_check_that_has_nothing_to_do_with_it() {
+        let error = |failing: &[&str]| sidecar(SchedulerEnd::Error, "scx_bpf_error", "x", failing);
+        let any_error = Expectation::ScxError { contains: None };
         for check in [
             "kernel_log",
             "cpus_online",
@@ -362,25 +374,13 @@ mod tests {
             "a check of the body's own",
         ] {
             let failing = [SchedulerReport::ALIVE, check];
-            let mut warned = stalled();
-            warned
-                .result
-                .push(CheckResult::at_most(check, 2.0, 1.0, ""));
+            let alive = Expectation::Check("scheduler_alive".into());
             for (sidecar, what) in [
-                (warned, Expectation::Stall),
+                (with_failed(stalled(), check), Expectation::Stall),
                 (error(&failing), any_error.clone()),
+                (error(&failing), alive),
                 (
-                    error(&failing),
-                    Expectation::Check("scheduler_alive".into()),
-                ),
-                (
-                    {
-                        let mut refused = refused_by_the_verifier();
-                        refused
-                            .result
-                            .push(CheckResult::at_most(check, 2.0, 1.0, ""));
-                        refused
-                    },
+                    with_failed(refused_by_the_verifier(), check),
                     Expectation::LoadFailure,
                 ),
             ] {
@@ -392,14 +392,6 @@ mod tests {
                 );
             }
         }
-        // Of two checks that fail one was expected.
-        let both = sidecar(
-            SchedulerEnd::Attached,
-            "",
-            "",
-            &["max_gap_ms", "max_spread_pct"],
-        );
-        assert_eq!(excused(both, &spread).0, Outcome::Fail);
         // The clock of a CPU stands still in a stall, and by no error.
         let clock = [SchedulerReport::ALIVE, "fail_on_rq_clock_stuck"];
         assert_eq!(excused(error(&clock), &any_error).0, Outcome::Fail);

@@ -4,8 +4,8 @@
 use super::{Map, MapType};
 use crate::btf::Field;
 use crate::budget::Budget;
+use crate::kernel::BudgetedMemory;
 use crate::kernel::{Kernel, PerCpu, ReadError, stable};
-use crate::memory::BudgetedMemory;
 
 /// The lowest bit of a pointer that ends a chain; above it is the number of the bucket.
 const NULLS: u64 = 1;

@@ -6,9 +6,9 @@ use super::xarray::IdTable;
 use crate::btf::Field;
 use crate::budget::Budget;
 use crate::bytes;
+use crate::kernel::BudgetedMemory;
 use crate::kernel::record::{Record, RecordBuilder, value, value_u32};
 use crate::kernel::{Kernel, PerCpu, ReadError};
-use crate::memory::BudgetedMemory;
 
 /// A program.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crate::btf::Field;
 use crate::budget::Budget;
+use crate::kernel::BudgetedMemory;
 use crate::kernel::{Kernel, ReadError, stable};
-use crate::memory::BudgetedMemory;
 
 /// The low bits of an entry: 0 is a pointer, 2 something of the table's own, others are numbers.
 const TAG_MASK: u64 = 3;

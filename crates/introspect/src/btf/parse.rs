@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::types::TYPE_BYTES;
 use super::{Btf, Inner, Kind, NameIndex, name_bytes};
 use crate::budget::{Budget, BudgetExhausted};
 use crate::bytes::{u16_at, u32_at};
@@ -9,8 +10,6 @@ use crate::bytes::{u16_at, u32_at};
 const MAGIC: u16 = 0xeb9f;
 /// Magic, version, flags, header length, and offset and length of types and strings.
 const MIN_HEADER_BYTES: usize = 24;
-/// `struct btf_type`.
-pub(super) const TYPE_BYTES: usize = 12;
 
 /// Why bytes are not type information that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,9 +1,11 @@
 //! One type, and what it says.
 
 use super::Btf;
-use super::parse::TYPE_BYTES;
 use crate::budget::BudgetExhausted;
 use crate::bytes::u32_at;
+
+/// `struct btf_type`.
+pub(super) const TYPE_BYTES: usize = 12;
 
 /// Longest chain of typedefs and qualifiers, or of arrays of arrays, that is followed. C code has far fewer.
 const MAX_CHAIN: usize = 64;

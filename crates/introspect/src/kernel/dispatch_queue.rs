@@ -3,10 +3,10 @@
 
 use std::collections::HashSet;
 
+use super::BudgetedMemory;
 use super::{Kernel, PerCpu, ReadError, SchedExt, list, stable};
 use crate::btf::Field;
 use crate::budget::Budget;
-use crate::memory::BudgetedMemory;
 
 /// More nodes than any kernel has (`MAX_NUMNODES`, `CONFIG_NODES_SHIFT` up to 10).
 const MAX_NODES: u32 = 1024;

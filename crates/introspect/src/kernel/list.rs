@@ -1,7 +1,7 @@
 //! Doubly linked lists (`struct list_head`).
 
+use super::BudgetedMemory;
 use super::ReadError;
-use crate::memory::BudgetedMemory;
 
 /// The addresses of the list heads on the list at `head`, which itself is not among them.
 ///

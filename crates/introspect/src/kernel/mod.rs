@@ -3,6 +3,7 @@
 //! Layouts are looked up once, when a reader is made; a member that this kernel lacks is `None` in what is
 //! read. Readers are cheap to use and keep nothing of what they read.
 
+mod budgeted;
 mod cpu_mask;
 mod dispatch_queue;
 mod list;
@@ -15,6 +16,7 @@ mod task;
 
 use std::sync::Arc;
 
+pub(crate) use budgeted::BudgetedMemory;
 pub use cpu_mask::CpuMask;
 pub use dispatch_queue::{DispatchQueue, DispatchQueues, DsqKind};
 pub use percpu::PerCpu;

@@ -1,8 +1,8 @@
 //! Some members of a structure, read together.
 
-use super::ReadError;
+use super::{BudgetedMemory, ReadError};
 use crate::btf::{Field, LayoutError, Struct};
-use crate::memory::{BudgetedMemory, KernelMemory};
+use crate::memory::KernelMemory;
 
 /// Members that are nearer to each other than this are read at once.
 const GAP_BYTES: u64 = 128;

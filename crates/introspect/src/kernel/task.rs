@@ -1,11 +1,11 @@
 //! Tasks (`struct task_struct`, `include/linux/sched.h`).
 
+use super::BudgetedMemory;
 use super::record::{Record, RecordBuilder, value, value_i32, value_u32};
 use super::{CpuMask, Kernel, PerCpu, ReadError, list, stable};
 use crate::btf::{Field, LayoutError};
 use crate::budget::Budget;
 use crate::bytes;
-use crate::memory::BudgetedMemory;
 
 /// `PF_KTHREAD`.
 const PF_KTHREAD: u32 = 0x0020_0000;

@@ -3,13 +3,11 @@
 //! The guest runs while it is read. A read copies out; whether what was copied belongs together is for the
 //! caller to check. Nothing that a page table says can make a walk run on: its depth is that of the format.
 
-mod budgeted;
 mod kaslr;
 mod kernel_memory;
 mod paging;
 mod phys;
 
-pub(crate) use budgeted::BudgetedMemory;
 pub use kaslr::{Evidence, Kaslr, KaslrError, Source};
 pub use kernel_memory::{AttachError, KernelMemory, MemoryError};
 pub use paging::{PageTables, PagingError, PagingLevels, Translation};

@@ -322,7 +322,18 @@ fn global_variables_are_read_and_found_by_path() {
         section.field("stop", &Budget::default()).unwrap().kind,
         FieldKind::Bool
     );
+}
 
+#[test]
+fn a_path_that_leads_to_no_number_is_refused() {
+    let (bpf, _) = with_bss();
+    let kernel = bpf.fake.attach();
+    let globals = Globals::new(&kernel, &PerCpu::read(&kernel, MAX_CPUS).unwrap()).unwrap();
+    let maps = maps(&kernel);
+    let section = globals
+        .section(&maps[0], &ObjectBtfCache::default(), &Budget::default())
+        .unwrap()
+        .unwrap();
     for path in [
         "cuont",
         "both[2].word",

@@ -168,9 +168,13 @@ impl FakeBpf {
 
 /// The types that maps and programs are read by.
 pub(crate) fn add_types(btf: &mut BtfBuilder) {
+    add_map_types(btf);
+    add_program_types(btf);
+}
+
+fn add_map_types(btf: &mut BtfBuilder) {
     let byte = btf.int("unsigned char", 1, 0);
     let u32_ = btf.int("unsigned int", 4, 0);
-    let u64_ = btf.int("unsigned long", 8, 0);
     let char_ = btf.int("char", 1, 0);
     let name = btf.array(char_, 16);
     let pointer = btf.pointer(0);
@@ -229,6 +233,14 @@ pub(crate) fn add_types(btf: &mut BtfBuilder) {
             ("base_btf", pointer, 16),
         ],
     );
+}
+
+fn add_program_types(btf: &mut BtfBuilder) {
+    let u32_ = btf.int("unsigned int", 4, 0);
+    let u64_ = btf.int("unsigned long", 8, 0);
+    let char_ = btf.int("char", 1, 0);
+    let name = btf.array(char_, 16);
+    let pointer = btf.pointer(0);
     btf.structure(
         "bpf_prog",
         24,

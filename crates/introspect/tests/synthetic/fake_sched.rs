@@ -235,59 +235,84 @@ impl FakeKernel {
     }
 }
 
+/// The types that are members of others.
+struct Parts {
+    u32_: u32,
+    i32_: u32,
+    u64_: u32,
+    pointer: u32,
+    pointers: u32,
+    counters: u32,
+    name: u32,
+    ops_name: u32,
+    list: u32,
+    sched_info: u32,
+}
+
+impl Parts {
+    fn add(btf: &mut BtfBuilder) -> Self {
+        let u32_ = btf.int("unsigned int", 4, 0);
+        let i32_ = btf.int("int", 4, INT_SIGNED);
+        let u64_ = btf.int("unsigned long", 8, 0);
+        let char_ = btf.int("char", 1, INT_SIGNED);
+        let pointer = btf.pointer(0);
+        let links = [("next", pointer, 0), ("prev", pointer, 8)];
+        let delays = [("pcount", u64_, 0), ("run_delay", u64_, 8)];
+        Self {
+            u32_,
+            i32_,
+            u64_,
+            pointer,
+            pointers: btf.array(pointer, 0),
+            counters: btf.array(u32_, 3),
+            name: btf.array(char_, 16),
+            ops_name: btf.array(char_, 128),
+            list: btf.structure("list_head", 16, &links),
+            sched_info: btf.structure("sched_info", 16, &delays),
+        }
+    }
+}
+
 /// The types that readers ask for.
 fn types(era: Era) -> BtfBuilder {
     let mut btf = BtfBuilder::new();
-    let u32_ = btf.int("unsigned int", 4, 0);
-    let i32_ = btf.int("int", 4, INT_SIGNED);
-    let u64_ = btf.int("unsigned long", 8, 0);
-    let char_ = btf.int("char", 1, INT_SIGNED);
-    let pointer = btf.pointer(0);
-    let pointers = btf.array(pointer, 0);
-    let counters = btf.array(u32_, 3);
-    let name = btf.array(char_, 16);
-    let ops_name = btf.array(char_, 128);
-    let list = btf.structure(
-        "list_head",
-        16,
-        &[("next", pointer, 0), ("prev", pointer, 8)],
+    let parts = Parts::add(&mut btf);
+    let (list, pointer) = (parts.list, parts.pointer);
+    let scx = (era != Era::Bare).then(|| add_scx_types(&mut btf, &parts, era));
+    add_task(&mut btf, &parts, scx.map(|(entity, _)| entity));
+    add_rq(&mut btf, &parts, scx.map(|(_, rq)| rq));
+    btf.structure("signal_struct", 32, &[("thread_head", list, 16)]);
+    btf.structure(
+        "sched_domain",
+        48,
+        &[
+            ("parent", pointer, 0),
+            ("level", parts.i32_, 8),
+            ("flags", parts.i32_, 12),
+            ("name", pointer, 16),
+            ("balance_interval", parts.u32_, 24),
+            ("nr_balance_failed", parts.u32_, 28),
+            ("lb_count", parts.counters, 32),
+            ("ttwu_wake_remote", parts.u32_, 44),
+        ],
     );
+    btf
+}
+
+/// `task_struct`, with what it has for sched_ext.
+fn add_task(btf: &mut BtfBuilder, parts: &Parts, scx: Option<u32>) {
+    let &Parts {
+        u32_,
+        i32_,
+        u64_,
+        pointer,
+        name,
+        list,
+        ..
+    } = parts;
     let mask = btf.structure("cpumask", 16, &[("bits", u64_, 0)]);
     let info = btf.structure("thread_info", 8, &[("cpu", u32_, 0)]);
     let entity = btf.structure("sched_entity", 8, &[("sum_exec_runtime", u64_, 0)]);
-    let sched_info = btf.structure(
-        "sched_info",
-        16,
-        &[("pcount", u64_, 0), ("run_delay", u64_, 8)],
-    );
-    let link = btf.structure(
-        "scx_dsq_list_node",
-        24,
-        &[("node", list, 0), ("flags", u32_, 16)],
-    );
-    let dsq = btf.structure(
-        "scx_dispatch_q",
-        40,
-        &[
-            ("list", list, 0),
-            ("nr", u32_, 16),
-            ("id", u64_, 24),
-            ("hash_node", pointer, 32),
-        ],
-    );
-    let scx = btf.structure(
-        "sched_ext_entity",
-        64,
-        &[
-            ("dsq", pointer, 0),
-            ("slice", u64_, 8),
-            ("dsq_vtime", u64_, 16),
-            ("weight", u32_, 24),
-            ("flags", u32_, 28),
-            ("runnable_at", u64_, 32),
-            ("dsq_list", link, 40),
-        ],
-    );
     let mut members = vec![
         ("thread_info", info, 0),
         ("__state", u32_, 8),
@@ -310,6 +335,23 @@ fn types(era: Era) -> BtfBuilder {
         ("sched_class", pointer, 136),
         ("se", entity, 144),
     ];
+    if let Some(scx) = scx {
+        members.extend([
+            ("sched_info", parts.sched_info, 152),
+            ("scx", scx, SCX_OFFSET),
+        ]);
+    }
+    btf.structure("task_struct", 256, &members);
+}
+
+/// `rq`, with what it has for sched_ext and the counters of the same kernels.
+fn add_rq(btf: &mut BtfBuilder, parts: &Parts, scx: Option<u32>) {
+    let &Parts {
+        u32_,
+        u64_,
+        pointer,
+        ..
+    } = parts;
     let cfs = btf.structure("cfs_rq", 4, &[("h_nr_running", u32_, 0)]);
     let rt = btf.structure("rt_rq", 4, &[("rt_nr_running", u32_, 0)]);
     let mut rq = vec![
@@ -322,70 +364,92 @@ fn types(era: Era) -> BtfBuilder {
         ("cfs", cfs, 48),
         ("rt", rt, 52),
     ];
-    if era != Era::Bare {
-        members.extend([("sched_info", sched_info, 152), ("scx", scx, SCX_OFFSET)]);
-        let scx_rq = btf.structure(
-            "scx_rq",
-            80,
-            &[
-                ("nr_running", u32_, 0),
-                ("flags", u32_, 4),
-                ("local_dsq", dsq, 8),
-            ],
-        );
+    if let Some(scx) = scx {
         rq.extend([
-            ("scx", scx_rq, 64),
+            ("scx", scx, 64),
             ("yld_count", u32_, 160),
             ("sched_count", u32_, 164),
             ("sched_goidle", u32_, 168),
             ("ttwu_count", u32_, 172),
             ("ttwu_local", u32_, 176),
-            ("rq_sched_info", sched_info, 184),
+            ("rq_sched_info", parts.sched_info, 184),
         ]);
-        let stats = btf.structure(
-            "scx_event_stats",
-            16,
-            &[("SCX_EV_A", u64_, 0), ("SCX_EV_B", u64_, 8)],
-        );
-        sched_ext_types(&mut btf, era, [pointer, dsq, ops_name, stats]);
-        btf.structure("rhashtable", 8, &[("tbl", pointer, 0)]);
-        let buckets = [
-            ("size", u32_, 0),
-            ("nest", u32_, 4),
-            ("buckets", pointers, 8),
-        ];
-        btf.structure("bucket_table", 8, &buckets);
-        btf.structure(
-            "scx_exit_info",
-            40,
-            &[
-                ("kind", u32_, 0),
-                ("exit_code", u64_, 8),
-                ("reason", pointer, 16),
-                ("msg", pointer, 24),
-                ("dump", pointer, 32),
-            ],
-        );
-        btf.enumeration("scx_exit_kind", &[("SCX_EXIT_ERROR_STALL", 1026)]);
     }
-    btf.structure("task_struct", 256, &members);
     btf.structure("rq", 256, &rq);
-    btf.structure("signal_struct", 32, &[("thread_head", list, 16)]);
-    btf.structure(
-        "sched_domain",
-        48,
+}
+
+/// What sched_ext has of its own; gives the entity of a task and the part of a runqueue.
+fn add_scx_types(btf: &mut BtfBuilder, parts: &Parts, era: Era) -> (u32, u32) {
+    let &Parts {
+        u32_,
+        u64_,
+        pointer,
+        list,
+        ..
+    } = parts;
+    let link = btf.structure(
+        "scx_dsq_list_node",
+        24,
+        &[("node", list, 0), ("flags", u32_, 16)],
+    );
+    let dsq = btf.structure(
+        "scx_dispatch_q",
+        40,
         &[
-            ("parent", pointer, 0),
-            ("level", i32_, 8),
-            ("flags", i32_, 12),
-            ("name", pointer, 16),
-            ("balance_interval", u32_, 24),
-            ("nr_balance_failed", u32_, 28),
-            ("lb_count", counters, 32),
-            ("ttwu_wake_remote", u32_, 44),
+            ("list", list, 0),
+            ("nr", u32_, 16),
+            ("id", u64_, 24),
+            ("hash_node", pointer, 32),
         ],
     );
-    btf
+    let entity = btf.structure(
+        "sched_ext_entity",
+        64,
+        &[
+            ("dsq", pointer, 0),
+            ("slice", u64_, 8),
+            ("dsq_vtime", u64_, 16),
+            ("weight", u32_, 24),
+            ("flags", u32_, 28),
+            ("runnable_at", u64_, 32),
+            ("dsq_list", link, 40),
+        ],
+    );
+    let scx_rq = btf.structure(
+        "scx_rq",
+        80,
+        &[
+            ("nr_running", u32_, 0),
+            ("flags", u32_, 4),
+            ("local_dsq", dsq, 8),
+        ],
+    );
+    let stats = btf.structure(
+        "scx_event_stats",
+        16,
+        &[("SCX_EV_A", u64_, 0), ("SCX_EV_B", u64_, 8)],
+    );
+    sched_ext_types(btf, era, [pointer, dsq, parts.ops_name, stats]);
+    btf.structure("rhashtable", 8, &[("tbl", pointer, 0)]);
+    let buckets = [
+        ("size", u32_, 0),
+        ("nest", u32_, 4),
+        ("buckets", parts.pointers, 8),
+    ];
+    btf.structure("bucket_table", 8, &buckets);
+    btf.structure(
+        "scx_exit_info",
+        40,
+        &[
+            ("kind", u32_, 0),
+            ("exit_code", u64_, 8),
+            ("reason", pointer, 16),
+            ("msg", pointer, 24),
+            ("dump", pointer, 32),
+        ],
+    );
+    btf.enumeration("scx_exit_kind", &[("SCX_EXIT_ERROR_STALL", 1026)]);
+    (entity, scx_rq)
 }
 
 const SCX_OFFSET: u32 = 176;

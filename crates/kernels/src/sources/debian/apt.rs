@@ -13,8 +13,8 @@ use super::DebianError;
 use super::mirror::Mirror;
 use super::packages::{Index, Package};
 use crate::cache::{CacheError, FileLock};
+use crate::options::MIRROR_PATIENCE;
 use crate::progress::{Event, Progress};
-use crate::resolve::MIRROR_PATIENCE;
 
 /// Settings that a command line can't make: lists are cleared, not set.
 const CONFIG: &str = r#"// Written anew for each run.

@@ -21,8 +21,8 @@ use super::deb::{self, DebError, Unpacked};
 use super::import::{ImageFile, ImportError, Provenance, import};
 use crate::cache::{Begin, Cache, CacheError, Entry, Origin, Partial};
 use crate::kernel::Kernel;
+use crate::options::ResolveOptions;
 use crate::progress::{Event, Progress};
-use crate::resolve::ResolveOptions;
 use crate::spec::DebianSpec;
 
 /// The role of the suite that `debian` means.

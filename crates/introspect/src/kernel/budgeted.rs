@@ -1,8 +1,8 @@
 //! Reading within a budget.
 
-use super::{KernelMemory, MemoryError};
+use super::ReadError;
 use crate::budget::Budget;
-use crate::kernel::ReadError;
+use crate::memory::{KernelMemory, MemoryError};
 
 /// A kernel's memory, of which each read is charged to a budget.
 #[derive(Clone, Copy, Debug)]
