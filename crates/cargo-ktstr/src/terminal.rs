@@ -1,10 +1,5 @@
 //! The user's terminal, joined to that of a machine.
 
-#![expect(
-    unsafe_code,
-    reason = "the size of a terminal is asked for with ioctl(2)"
-)]
-
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -13,10 +8,9 @@ use std::panic;
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd;
+use rustix::termios::{OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::signals;
 
@@ -39,16 +33,9 @@ pub(crate) fn is_there() -> bool {
 
 /// The size of the terminal on standard output, if it says.
 pub(crate) fn window_size() -> Option<WindowSize> {
-    let mut size = libc::winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    // SAFETY: TIOCGWINSZ writes one `winsize` (ioctl_tty(2)), which `size` is.
-    let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    let size = tcgetwinsize(io::stdout()).ok()?;
     let (rows, columns) = (size.ws_row, size.ws_col);
-    (answer == 0 && rows > 0 && columns > 0).then_some(WindowSize { rows, columns })
+    (rows > 0 && columns > 0).then_some(WindowSize { rows, columns })
 }
 
 /// The terminal on standard input in raw mode: every key is passed on as it is. Dropping it restores the
@@ -67,8 +54,8 @@ impl RawMode {
             previous(info);
         }));
         let mut raw = before;
-        cfmakeraw(&mut raw);
-        tcsetattr(io::stdin(), SetArg::TCSANOW, &raw)?;
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         Ok(Self)
     }
 }

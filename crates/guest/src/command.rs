@@ -1,13 +1,8 @@
 //! Running a command, or a shell for a person.
 
-#![expect(
-    unsafe_code,
-    reason = "a shell needs its own session and terminal before it starts"
-)]
-
 use std::fs::File;
 use std::io;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -57,17 +52,7 @@ fn on_terminal(argv: &[String]) -> io::Result<ExitStatus> {
         .stdin(terminal.try_clone()?)
         .stdout(terminal.try_clone()?)
         .stderr(terminal);
-    // SAFETY: setsid(2) and ioctl(2) are async-signal-safe and touch no memory of this process.
-    unsafe {
-        command.pre_exec(|| {
-            nix::unistd::setsid()?;
-            // Makes the terminal on descriptor 0 the session's own, so that ^C and job control work.
-            if libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    ktstr_sys::give_session_and_terminal(&mut command);
     command.status()
 }
 

@@ -2,21 +2,24 @@
 //!
 //! A vCPU's thread has `SCHED_FIFO` priority 1 and one host CPU. What serves the machine (its console, its
 //! watchdog, who waits for its end) has priority 2, so that a vCPU that spins on the only CPU can't starve it.
-#![expect(
-    unsafe_code,
-    reason = "the scheduling policy of a thread has no safe wrapper"
-)]
 
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
 
-use nix::libc::{SCHED_FIFO, SCHED_RESET_ON_FORK, pid_t, sched_param};
+use ktstr_sys::ThreadPolicy;
+use nix::libc::{SCHED_FIFO, pid_t};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 
-const VCPU_PRIORITY: i32 = 1;
-const SERVICE_PRIORITY: i32 = 2;
+const VCPU: ThreadPolicy = ThreadPolicy {
+    policy: SCHED_FIFO,
+    priority: 1,
+};
+const SERVICE: ThreadPolicy = ThreadPolicy {
+    policy: SCHED_FIFO,
+    priority: 2,
+};
 
 /// Where a vCPU's thread runs, as the host's kernel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,28 +34,20 @@ pub struct VcpuPlacement {
 /// start inherit it.
 #[derive(Debug)]
 pub struct ServicePriority {
-    /// What each thread had before.
-    before: Vec<Policy>,
+    /// What each thread had before; 0 for the calling one.
+    before: Vec<(pid_t, ThreadPolicy)>,
     // The policy of the calling thread is among them.
     _thread: PhantomData<*const ()>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Policy {
-    /// 0 for the calling thread.
-    tid: pid_t,
-    policy: i32,
-    priority: i32,
 }
 
 impl ServicePriority {
     /// For the calling thread. Fails where the process may not do that: see `RLIMIT_RTPRIO` and `CAP_SYS_NICE` in
     /// sched(7).
     pub fn take() -> io::Result<Self> {
-        let before = Policy::of(0)?;
-        set_policy(0, SCHED_FIFO, SERVICE_PRIORITY)?;
+        let before = ThreadPolicy::of(0)?;
+        SERVICE.apply(0)?;
         Ok(Self {
-            before: vec![before],
+            before: vec![(0, before)],
             _thread: PhantomData,
         })
     }
@@ -62,8 +57,7 @@ impl ServicePriority {
     /// holds then (the lock of the process's memory map, one of the allocator's) is waited for by all others.
     pub fn take_for_process() -> io::Result<Self> {
         let mut taken = Self::take()?;
-        // SAFETY: gettid(2) takes no arguments.
-        let own = unsafe { nix::libc::gettid() };
+        let own = gettid().as_raw();
         for thread in fs::read_dir("/proc/self/task")? {
             let name = thread?.file_name();
             let tid = name.to_str().and_then(|name| name.parse().ok());
@@ -71,40 +65,22 @@ impl ServicePriority {
                 continue;
             };
             // A thread may end meanwhile.
-            if let Ok(before) = Policy::of(tid)
+            if let Ok(before) = ThreadPolicy::of(tid)
                 && before.policy != SCHED_FIFO
-                && set_policy(tid, SCHED_FIFO, SERVICE_PRIORITY).is_ok()
+                && SERVICE.apply(tid).is_ok()
             {
-                taken.before.push(before);
+                taken.before.push((tid, before));
             }
         }
         Ok(taken)
     }
 }
 
-impl Policy {
-    fn of(tid: pid_t) -> io::Result<Self> {
-        let mut before = sched_param { sched_priority: 0 };
-        // SAFETY: a number is no pointer; the kernel refuses one that is no thread's.
-        let policy = unsafe { nix::libc::sched_getscheduler(tid) };
-        // SAFETY: as above, and the pointer is to a local of the right type.
-        let got = unsafe { nix::libc::sched_getparam(tid, &raw mut before) };
-        if policy < 0 || got < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self {
-            tid,
-            policy: policy & !SCHED_RESET_ON_FORK,
-            priority: before.sched_priority,
-        })
-    }
-}
-
 impl Drop for ServicePriority {
     fn drop(&mut self) {
-        for before in &self.before {
-            // To give up a priority needs no right. A thread that has ended needs none.
-            let _ = set_policy(before.tid, before.policy, before.priority);
+        for (tid, before) in &self.before {
+            // Lowering priority needs no privilege. A thread that has ended needs none.
+            let _ = before.apply(*tid);
         }
     }
 }
@@ -114,7 +90,7 @@ pub(crate) fn place_vcpu(host_cpu: u32) -> io::Result<VcpuPlacement> {
     let mut cpus = CpuSet::new();
     cpus.set(host_cpu as usize)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
-    set_policy(0, SCHED_FIFO, VCPU_PRIORITY)?;
+    VCPU.apply(0)?;
     let unreadable = || io::Error::other("/proc/thread-self has an unknown form");
     let status = fs::read_to_string("/proc/thread-self/status")?;
     let allowed = status
@@ -137,20 +113,6 @@ fn fifo_priority(stat: &str) -> Option<u32> {
     Some(if policy == SCHED_FIFO { priority } else { 0 })
 }
 
-/// Of the thread `tid`; 0 is the calling one.
-fn set_policy(tid: pid_t, policy: i32, priority: i32) -> io::Result<()> {
-    let param = sched_param {
-        sched_priority: priority,
-    };
-    // SAFETY: a number is no pointer; the kernel refuses one that is no thread's. The pointer is to a local of the
-    // right type.
-    let result = unsafe { nix::libc::sched_setscheduler(tid, policy, &raw const param) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +128,7 @@ mod tests {
         let (tell, told) = std::sync::mpsc::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let other = std::thread::spawn(move || {
-            tell.send(nix::unistd::gettid()).unwrap();
+            tell.send(gettid()).unwrap();
             let _ = ended.recv();
         });
         let tid = told.recv().unwrap();

@@ -9,16 +9,18 @@ use crate::{Package, SourceFile};
 pub const ARROWS: &[(&str, &[&str])] = &[
     // Both sides of a test.
     ("ktstr-topology", &[]),
+    ("ktstr-sys", &[]),
     ("ktstr-declaration", &["ktstr-topology"]),
     ("ktstr-report", &["ktstr-topology"]),
     ("ktstr-wire", &["ktstr-topology", "ktstr-report"]),
     // The host's side. machine and introspect never meet: host joins them.
-    ("ktstr-vmm", &["ktstr-topology"]),
+    ("ktstr-vmm", &["ktstr-sys", "ktstr-topology"]),
     (
         "ktstr-machine",
         &[
             "ktstr-declaration",
             "ktstr-report",
+            "ktstr-sys",
             "ktstr-topology",
             "ktstr-vmm",
         ],
@@ -47,6 +49,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
             "ktstr-declaration",
             "ktstr-wire",
             "ktstr-scenario",
+            "ktstr-sys",
             "ktstr-topology",
             "ktstr-report",
         ],

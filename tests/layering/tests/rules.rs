@@ -11,21 +11,15 @@ use layering::{
 
 /// Files that may hold unsafe code.
 const UNSAFE_FILES: &[&str] = &[
-    "crates/cargo-ktstr/src/signals.rs",
-    "crates/cargo-ktstr/src/terminal.rs",
-    "crates/guest/src/command.rs",
     "crates/guest/src/crash.rs",
     "crates/guest/src/init.rs",
     "crates/guest/src/pit.rs",
     "crates/guest/src/scheduler/held_maps.rs",
-    "crates/guest/src/scheduler/watchdog.rs",
-    "crates/machine/src/tcg/process.rs",
-    "crates/machine/src/tcg/tsc.rs",
     "crates/scenario/src/workload/shared.rs",
     "crates/scenario/src/workload/syscalls.rs",
+    "crates/sys/src/lib.rs",
     "crates/vmm/src/kvm_run.rs",
     "crates/vmm/src/memory.rs",
-    "crates/vmm/src/realtime.rs",
     "schedulers/scx-ktstr/src/skeleton.rs",
     "tests/e2e/tests/declared/raw_syscalls.rs",
     "tests/e2e/tests/faults/raw_syscalls.rs",
@@ -53,7 +47,7 @@ const STILL_CIRCULAR: &[&str] = &[
 
 /// What users depend on, and how many crates that may cost them.
 const LIBRARY: &str = "ktstr";
-const MAX_LIBRARY_CRATES: usize = 150;
+const MAX_LIBRARY_CRATES: usize = 100;
 
 fn assert_none(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
@@ -138,8 +132,8 @@ fn every_crate_takes_its_policy_from_the_workspace() {
 fn the_library_is_light() {
     let crates = library_crates(LIBRARY).unwrap();
     assert!(
-        crates.len() > 1 && crates.len() < MAX_LIBRARY_CRATES,
-        "{LIBRARY} brings {} crates, fewer than {MAX_LIBRARY_CRATES} are allowed:\n{}",
+        crates.len() > 1 && crates.len() <= MAX_LIBRARY_CRATES,
+        "{LIBRARY} brings {} crates, at most {MAX_LIBRARY_CRATES} are allowed:\n{}",
         crates.len(),
         crates.join("\n")
     );

@@ -4,22 +4,16 @@
 //! program is traced until it hands its ops to the kernel, as the value of a BPF map, and the number in them is
 //! replaced just before the kernel reads it. From then on it is traced no more, and runs as it would have by itself.
 
-#![expect(
-    unsafe_code,
-    reason = "a process asks to be traced between fork and exec, where std calls nothing that it calls safe"
-)]
-
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::panic;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ktstr_report::{CheckResult, Outcome, Subject};
+use ktstr_sys::trace_from_exec;
 use ktstr_wire::{OpsField, WatchdogJob};
 use nix::errno::Errno;
 use nix::sys::ptrace;
@@ -85,7 +79,7 @@ pub(super) fn spawn_limited(
         // A process is traced by the thread that started it, and by nobody once that has ended.
         let tracer = thread::Builder::new().name("ktstr-tracer".to_owned());
         let tracer = tracer.spawn_scoped(scope, || {
-            let process = Process::spawn_prepared(argv, link, trace_me)?;
+            let process = Process::spawn_prepared(argv, link, trace_from_exec)?;
             let pid = process.pid()?;
             let set = set_in(pid, timeout_ms, field, deadline);
             Ok((process, set))
@@ -118,11 +112,6 @@ pub(super) fn check(job: &WatchdogJob, set: &Result<(), NotSet>) -> CheckResult 
         subject: Subject::default(),
         detail,
     }
-}
-
-fn trace_me(command: &mut Command) {
-    // SAFETY: between fork and exec only ptrace(2) is called, which takes no lock and no memory.
-    unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
 }
 
 /// Lets a process run that has just been started, from system call to system call, until it has loaded its ops.
@@ -236,6 +225,8 @@ fn holds_ops(fdinfo: &str, value_bytes: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     const FIELD: OpsField = OpsField {
@@ -258,7 +249,7 @@ mod tests {
         let tracer = thread::spawn(move || {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", script]);
-            trace_me(&mut command);
+            trace_from_exec(&mut command);
             let child = command.spawn().unwrap();
             let pid = Pid::from_raw(child.id().cast_signed());
             let deadline = Instant::now() + Duration::from_secs(60);
@@ -290,7 +281,7 @@ mod tests {
             command
                 .args(["-c", "read line; exit $line"])
                 .stdin(std::process::Stdio::piped());
-            trace_me(&mut command);
+            trace_from_exec(&mut command);
             let child = command.spawn().unwrap();
             let pid = Pid::from_raw(child.id().cast_signed());
             let deadline = Instant::now() + Duration::from_millis(50);

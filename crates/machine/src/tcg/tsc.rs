@@ -5,11 +5,11 @@
 //! a few milliseconds. On a busy host it is off the CPU meanwhile, and settles on a rate that is several
 //! times too low: its clock then runs several times too fast, and every deadline in it comes too early.
 
-#![expect(unsafe_code, reason = "the counter is read by an instruction")]
-
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use ktstr_sys::time_stamp_counter as ticks;
 
 /// Long enough for an error below one in ten thousand.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -63,11 +63,6 @@ fn read() -> Option<Reading> {
     (0..TRIES)
         .filter_map(once)
         .min_by_key(|reading| reading.width)
-}
-
-fn ticks() -> u64 {
-    // SAFETY: every x86-64 CPU has the instruction, and Linux lets processes use it.
-    unsafe { std::arch::x86_64::_rdtsc() }
 }
 
 #[cfg(test)]
