@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::super::deb::{self, Unpacked};
 use super::super::import::{ImageFile, Provenance, import};
 use super::super::regular;
-use super::{Parts, PathError, read_error};
+use super::parts::Parts;
+use super::{PathError, read_error};
 use crate::cache::{Begin, Cache, Entry, MODULES_DIR, Origin, Partial};
 use crate::progress::{Event, Progress};
 
@@ -113,7 +114,10 @@ fn module_files(root: &Path) -> Result<Vec<ModuleSource>, PathError> {
                 .metadata()
                 .map_err(|source| read_error(&path, source))?;
             if metadata.is_dir() {
-                folders.push(path);
+                // `.git` of a tree is larger than all else, and holds no modules.
+                if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    folders.push(path);
+                }
                 continue;
             }
             let relative = path
