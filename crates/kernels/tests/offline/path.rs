@@ -1,7 +1,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
 
-use ktstr_kernels::{Cache, Kernel, Quiet, ResolveError, ResolveOptions, resolve};
+use ktstr_kernels::{Cache, Event, Kernel, Progress, Quiet, ResolveError, ResolveOptions, resolve};
 
 use crate::synthetic::{CONFIG, RELEASE, bzimage, deb, gzip, module, vmlinux};
 
@@ -163,6 +165,66 @@ fn a_package_and_a_folder_of_packages() {
 }
 
 #[test]
+fn a_tree_that_is_built_gives_image_config_and_modules_and_says_so() {
+    let scratch = Scratch::new();
+    scratch.write("tree/Kbuild", b"");
+    scratch.write("tree/kernel/sched/core.c", b"");
+    scratch.write("tree/.git/objects/pack/x.ko", &module(""));
+    let image = scratch.write("tree/arch/x86/boot/bzImage", &image());
+    let config = scratch.write("tree/.config", b"CONFIG_PSI=y\n");
+    scratch.write("tree/modules.order", b"drivers/a.o\n");
+    scratch.write("tree/drivers/a.ko", &module(""));
+    let older = fs::metadata(&image).unwrap().modified().unwrap() - Duration::from_secs(60);
+    fs::File::open(&config)
+        .unwrap()
+        .set_modified(older)
+        .unwrap();
+
+    let told = || {
+        let notes = Mutex::new(Vec::new());
+        let progress = Told(&notes);
+        let tree = scratch.dir.path().join("tree");
+        let spec = tree.to_str().unwrap().parse().unwrap();
+        let kernel = resolve(
+            Some(&spec),
+            &scratch.cache,
+            &ResolveOptions::default(),
+            &progress,
+        );
+        let notes = notes.into_inner().unwrap().join("\n");
+        let notes = notes.replace(scratch.dir.path().to_str().unwrap(), "DIR");
+        (kernel.unwrap(), notes)
+    };
+    let (kernel, notes) = told();
+    insta::assert_snapshot!(notes, @"DIR/tree is a kernel tree that is built: taking its image, config and modules (9.9.9-synthetic)");
+    assert_eq!(kernel.release(), RELEASE);
+    assert_eq!(
+        kernel.config_text().unwrap().as_deref(),
+        Some("CONFIG_PSI=y\n")
+    );
+    assert_eq!(kernel.modules_for(&["a"]).unwrap().len(), 1);
+    assert!(!kernel.dir().join("modules/.git").exists());
+
+    fs::File::open(&image).unwrap().set_modified(older).unwrap();
+    scratch.write("tree/.config", b"CONFIG_PSI=y\n");
+    insta::assert_snapshot!(told().1, @"DIR/tree is a kernel tree that is built: taking its image, config and modules (9.9.9-synthetic); its .config is newer than its image, so `make` would build another kernel");
+
+    fs::remove_file(scratch.dir.path().join("tree/modules.order")).unwrap();
+    insta::assert_snapshot!(told().1, @"DIR/tree is a kernel tree that is built: taking its image and config, no modules (9.9.9-synthetic); its .config is newer than its image, so `make` would build another kernel");
+}
+
+/// The notes that a person hears.
+struct Told<'a>(&'a Mutex<Vec<String>>);
+
+impl Progress for Told<'_> {
+    fn event(&self, event: &Event) {
+        if let Event::Note(text) | Event::Warning(text) = event {
+            self.0.lock().unwrap().push(text.clone());
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_named() {
     let scratch = Scratch::new();
     let refusal = |path: &str| scratch.refusal(&scratch.dir.path().join(path));
@@ -173,9 +235,7 @@ fn what_cannot_be_used_is_named() {
 
     scratch.write("tree/Kbuild", b"");
     fs::create_dir_all(scratch.dir.path().join("tree/kernel/sched")).unwrap();
-    insta::assert_snapshot!(refusal("tree"), @"DIR/tree is a kernel source tree, which would have to be built; building kernels is not supported yet. Build it (make bzImage modules), then give the path of its arch/x86/boot/bzImage");
-    scratch.write("tree/arch/x86/boot/bzImage", &image());
-    insta::assert_snapshot!(refusal("tree"), @"DIR/tree is a kernel source tree, which would have to be built; building kernels is not supported yet. It has been built already: give DIR/tree/arch/x86/boot/bzImage to use that");
+    insta::assert_snapshot!(refusal("tree"), @"DIR/tree is a kernel source tree that is not built, and building kernels is not supported yet: build it there (make bzImage modules)");
 
     fs::create_dir(scratch.dir.path().join("empty")).unwrap();
     insta::assert_snapshot!(refusal("empty"), @"DIR/empty has no kernel in it: no vmlinuz, vmlinuz-RELEASE, bzImage, vmlinux or linux-*.deb");

@@ -4,6 +4,7 @@ mod folder;
 mod image;
 mod parts;
 mod store;
+mod tree;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,20 +30,15 @@ pub enum PathError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is a kernel's source tree.
+    /// It is a kernel's source tree without an image.
     #[error(
-        "{} is a kernel source tree, which would have to be built; building kernels is not supported yet{}",
-        path.display(),
-        built.as_deref().map_or_else(
-            || ". Build it (make bzImage modules), then give the path of its arch/x86/boot/bzImage".to_owned(),
-            |built| format!(". It has been built already: give {} to use that", built.display())
-        )
+        "{} is a kernel source tree that is not built, and building kernels is not supported yet: build it there \
+         (make bzImage modules)",
+        path.display()
     )]
-    SourceTree {
+    NotBuilt {
         /// The tree.
         path: PathBuf,
-        /// The image in it, when there is one.
-        built: Option<PathBuf>,
     },
     /// The folder has no kernel.
     #[error("{} has no kernel in it: no vmlinuz, vmlinuz-RELEASE, bzImage, vmlinux or linux-*.deb", path.display())]
@@ -96,7 +92,7 @@ pub enum PathError {
 type Kind = fn(&Path) -> Result<Option<Found>, PathError>;
 
 /// Every kind, the first that fits is taken. Each has a file of its own.
-const KINDS: [Kind; 4] = [source_tree, package, folder::look, image::look];
+const KINDS: [Kind; 4] = [tree::look, package, folder::look, image::look];
 
 /// Imports the kernel at `path`, or finds it in the cache when it was imported before.
 pub(crate) fn fetch(
@@ -144,15 +140,4 @@ fn look(path: &Path) -> Result<Found, PathError> {
 fn package(path: &Path) -> Result<Option<Found>, PathError> {
     let is_package = !path.is_dir() && path.extension() == Some(OsStr::new("deb"));
     Ok(is_package.then(|| Found::Packages(vec![path.to_owned()])))
-}
-
-fn source_tree(folder: &Path) -> Result<Option<Found>, PathError> {
-    if folder.join("Kbuild").is_file() && folder.join("kernel/sched").is_dir() {
-        let built = Some(folder.join("arch/x86/boot/bzImage")).filter(|path| path.is_file());
-        return Err(PathError::SourceTree {
-            path: folder.to_owned(),
-            built,
-        });
-    }
-    Ok(None)
 }
