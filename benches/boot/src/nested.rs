@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ktstr_host::initramfs::Include;
-use ktstr_host::{MemoryPlan, Session, Settings, ShellPlan};
+use ktstr_host::{MemoryPlan, RunEvent, RunObserver, Session, Settings, ShellPlan};
 use ktstr_kernels::{Cache, Kernel, Quiet};
 use ktstr_machine::EngineKind;
 use ktstr_topology::Topology;
@@ -61,16 +61,24 @@ pub(crate) fn boot_outer(pairs: u32) -> Result<()> {
             own_kvm: true,
             timeout: Some(TIMEOUT),
         };
-        let mut print = |_, bytes: &[u8], _| {
-            // The reader may have gone; the status still says how it went.
-            let _ = std::io::stdout().write_all(bytes);
-            let _ = std::io::stdout().flush();
-        };
-        let end = session.run_shell(&plan, &mut print, &mut |_| {}, &mut |_| {})?;
+        let end = session.run_shell(&plan, &mut Print)?;
         ensure!(end.status == 0, "{argv:?} ended with status {}", end.status);
         Ok(())
     };
     run(["/init", "inside", &pairs.to_string(), SET_UPS])
+}
+
+/// Prints what the machine prints.
+struct Print;
+
+impl RunObserver for Print {
+    fn event(&mut self, event: &RunEvent<'_>) {
+        if let RunEvent::Output { bytes, .. } = event {
+            // The reader may have gone; the status still says how it went.
+            let _ = std::io::stdout().write_all(bytes);
+            let _ = std::io::stdout().flush();
+        }
+    }
 }
 
 fn include(host: &Path, guest: &str) -> Include {

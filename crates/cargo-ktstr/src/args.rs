@@ -30,7 +30,7 @@ Exit codes:
 const KERNELS: &str = "\
 Kernels (SPEC):
   debian              the newest Debian kernel for the current stable release
-  debian/7.3          the newest Debian kernel whose version starts so
+  debian/7.3          the newest Debian kernel matching 7.3.*
   debian/trixie       the kernel of a Debian suite
   ./bzImage           a file: bzImage, vmlinux, .deb; or a folder with vmlinuz and modules
   debian-7.3.4-1…     a key, as `cargo ktstr kernel list` prints it
@@ -68,11 +68,11 @@ The exit status of `--exec` is that of the command, 128 + N when signal N ended 
 machine does not get as far as that, it is one of those of `cargo ktstr --help`, with an error
 message.";
 
-const LOCKS_HELP: &str = "\
-Machines keep no more host CPUs busy together than this host has, or KTSTR_CPU_CAP says; `off`
-starts them without a line. Nor do they have more memory together than the host has available.
-The line is first come, first served. Its files are in /tmp/ktstr-<uid>,
-or in KTSTR_LOCK_DIR; what a process held is free when it has died, so nothing needs cleaning.";
+const QUEUE_HELP: &str = "\
+The machines that run use at most this host's CPUs together, or KTSTR_CPU_CAP; `off` disables the
+limit. They also have no more memory together than the host has available. The queue is first come,
+first served. Its files are in /tmp/ktstr-<uid>, or in KTSTR_LOCK_DIR. What a process held is free
+once it has died, so nothing needs cleaning.";
 
 const SETUP_HELP: &str = "\
 It installs, removes and exchanges no package of this machine, and needs no root: apt, with a folder of
@@ -125,8 +125,8 @@ pub(crate) enum Command {
     #[command(after_help = SHELL_EXAMPLES)]
     Shell(ShellArgs),
     /// List the machines that run and the tests that wait for host CPUs or memory
-    #[command(after_help = LOCKS_HELP)]
-    Locks {
+    #[command(after_help = QUEUE_HELP, visible_alias = "locks")]
+    Queue {
         /// Print JSON for programs
         #[arg(long)]
         json: bool,

@@ -9,20 +9,22 @@ mod environment;
 mod files;
 mod format;
 mod kernel;
-mod locks;
 mod metadata;
 mod nextest_args;
 mod output;
 mod packages;
 mod pass_on;
 mod progress;
+mod queue;
 mod record;
+mod running_tests;
 mod runs;
 mod session;
 mod setup;
 mod shell;
 mod shell_plan;
 mod signals;
+mod status_area;
 mod terminal;
 mod test;
 mod verdict;
@@ -49,7 +51,7 @@ fn run(command: Command) -> Result<ExitCode, Refusal> {
         Command::Kernel(args) => kernel::run(&args),
         Command::Runs(args) => runs::run(&args.command),
         Command::Shell(args) => shell::run(&args),
-        Command::Locks { json } => locks::run(json),
+        Command::Queue { json } => queue::run(json),
         Command::Doctor(args) => doctor::run(&args),
         Command::Setup { dry_run } => setup::run(dry_run),
         Command::Completions { shell } => {

@@ -30,7 +30,7 @@ pub(crate) fn say(line: &str) {
 
 /// How many columns the terminal on standard output has: what `COLUMNS` says, else what the terminal does. Nothing where the output goes to a file or a program, which gets lines of any length.
 pub(crate) fn columns() -> Option<usize> {
-    let said = terminal::window_size()?.columns.into();
+    let said = terminal::window_size(io::stdout())?.columns.into();
     Some(environment::columns().unwrap_or(said))
 }
 

@@ -1,10 +1,12 @@
-//! What a person sees while a kernel is being fetched.
+//! What a person sees while a kernel is fetched and while a machine boots.
 
-use std::sync::Mutex;
-use std::time::Duration;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-use ktstr_kernels::{Event, Lines, Progress};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use ktstr_host::{Progress, RunEvent};
+use ktstr_kernels::{Event, Lines};
 
 use crate::output;
 
@@ -21,7 +23,7 @@ pub(crate) enum Talk {
 }
 
 /// A bar on a terminal, plain lines elsewhere.
-pub(crate) fn for_stderr(talk: Talk) -> Box<dyn Progress> {
+pub(crate) fn for_stderr(talk: Talk) -> Box<dyn ktstr_kernels::Progress> {
     match (output::is_watched(), talk) {
         (true, _) => Box::new(Bar::new()),
         (false, Talk::All) => Box::new(AllLines::default()),
@@ -33,7 +35,7 @@ pub(crate) fn for_stderr(talk: Talk) -> Box<dyn Progress> {
 #[derive(Debug, Default)]
 struct AllLines(Lines);
 
-impl Progress for AllLines {
+impl ktstr_kernels::Progress for AllLines {
     fn event(&self, event: &Event) {
         if !matches!(event, Event::Done { .. }) {
             self.0.event(event);
@@ -48,7 +50,7 @@ struct SlowLines {
     held_back: Mutex<Vec<Event>>,
 }
 
-impl Progress for SlowLines {
+impl ktstr_kernels::Progress for SlowLines {
     fn event(&self, event: &Event) {
         let Ok(mut held_back) = self.held_back.lock() else {
             return;
@@ -67,6 +69,51 @@ impl Progress for SlowLines {
                 self.lines.event(event);
             }
         }
+    }
+}
+
+/// One line at the bottom of the terminal that says how long a machine boots or waits, once that takes two seconds. It
+/// goes away when this is dropped.
+#[derive(Debug)]
+pub(crate) struct BootLine {
+    bar: ProgressBar,
+    stage: Arc<Mutex<Option<(Progress, Instant)>>>,
+}
+
+impl BootLine {
+    const SHOWN_AFTER: Duration = Duration::from_secs(2);
+
+    /// Shows nothing yet.
+    pub(crate) fn show() -> Self {
+        let stage: Arc<Mutex<Option<(Progress, Instant)>>> = Arc::default();
+        let told = Arc::clone(&stage);
+        let words = move |state: &ProgressState, text: &mut dyn fmt::Write| {
+            if state.elapsed() >= Self::SHOWN_AFTER
+                && let Ok(told) = told.lock()
+                && let Some((progress, at)) = &*told
+            {
+                // A line that can't be written is a line less.
+                let _ = text.write_str(&progress.words(at.elapsed()));
+            }
+        };
+        let bar = ProgressBar::new_spinner().with_style(style("{words}").with_key("words", words));
+        bar.enable_steady_tick(TICK);
+        Self { bar, stage }
+    }
+
+    /// Says what happens now.
+    pub(crate) fn event(&self, event: &RunEvent<'_>) {
+        if let Some(progress) = Progress::after(event, Duration::ZERO)
+            && let Ok(mut stage) = self.stage.lock()
+        {
+            *stage = Some((progress, Instant::now()));
+        }
+    }
+}
+
+impl Drop for BootLine {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 
@@ -131,7 +178,7 @@ impl Bar {
     }
 }
 
-impl Progress for Bar {
+impl ktstr_kernels::Progress for Bar {
     fn event(&self, event: &Event) {
         match event {
             Event::Resolving(what) => self.spin(format!("looking for {what}")),

@@ -60,6 +60,11 @@ impl Scratch {
         Ok(format!("--tool-config-file=ktstr:{}", config.display()))
     }
 
+    /// Where tests tell how far they are.
+    pub(crate) fn progress_socket(&self) -> PathBuf {
+        self.folder.path().join("progress")
+    }
+
     fn record(&self) -> PathBuf {
         self.folder.path().join("junit.xml")
     }
@@ -74,7 +79,7 @@ impl Scratch {
     /// Leaves the folder where it is, without what only this command needs.
     pub(crate) fn keep(mut self) {
         self.folder.disable_cleanup(true);
-        for name in ["nextest.toml", "junit.xml"] {
+        for name in ["nextest.toml", "junit.xml", "progress"] {
             // What stays does no harm.
             let _ = fs::remove_file(self.folder.path().join(name));
         }

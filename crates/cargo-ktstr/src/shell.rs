@@ -1,17 +1,16 @@
 //! `cargo ktstr shell`.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use ktstr_host::{ShellEnd, ShellError};
+use ktstr_host::{RunEvent, RunObserver, ShellEnd, ShellError};
 use ktstr_kernels::{Cache, CacheError};
 use ktstr_report::{ExitCode as Code, Failure, FailureKind};
 
 use crate::args::ShellArgs;
 use crate::edge::{OrExit as _, Refusal};
 use crate::pass_on::PassOn;
-use crate::progress::Talk;
+use crate::progress::{BootLine, Talk};
 use crate::terminal::{self, Bridge};
 use crate::{environment, output, session, shell_plan, signals};
 
@@ -40,7 +39,7 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
     let busybox =
         shell_plan::busybox(&cache, settings.search_path.as_deref()).or_exit(Code::HostUnfit)?;
     let window = if interactive {
-        terminal::window_size()
+        terminal::window_size(io::stdout())
     } else {
         None
     };
@@ -59,14 +58,11 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
             plan.topology
         ));
     }
-    let mut bridge = None;
-    let mut pass_on = PassOn::default();
-    let ended = session.run_shell(
-        &plan,
-        &mut |stream, bytes, until| pass_on.write(stream, bytes, until),
-        &mut |stream| bridge = Some(join_terminal(stream)),
-        &mut |waiting| output::say(&waiting.to_string()),
-    );
+    let mut screen = Screen::new(interactive);
+    let ended = session.run_shell(&plan, &mut screen);
+    let Screen {
+        bridge, pass_on, ..
+    } = screen;
     // The machine is gone, so the screen has shown all it will: give the terminal back before saying more.
     let joined = bridge.transpose().map(drop);
     if pass_on.lost_bytes > 0 {
@@ -82,8 +78,51 @@ pub(crate) fn run(args: &ShellArgs) -> Result<ExitCode, Refusal> {
     conclude(&end, interactive)
 }
 
-fn join_terminal(stream: UnixStream) -> io::Result<Bridge> {
-    Bridge::start(stream, end_at_once)
+/// Shows what the machine does.
+struct Screen {
+    bridge: Option<io::Result<Bridge>>,
+    pass_on: PassOn,
+    boot: Option<BootLine>,
+}
+
+impl Screen {
+    fn new(interactive: bool) -> Self {
+        Self {
+            bridge: None,
+            pass_on: PassOn::default(),
+            // An interactive shell shows the machine's own console.
+            boot: (!interactive && output::is_watched()).then(BootLine::show),
+        }
+    }
+}
+
+impl RunObserver for Screen {
+    fn event(&mut self, event: &RunEvent<'_>) {
+        match event {
+            RunEvent::Queued(waiting) if self.boot.is_none() && waiting.is_long() => {
+                output::say(&waiting.to_string());
+            }
+            RunEvent::Queued(_) | RunEvent::Booting { .. } => {
+                if let Some(boot) = &self.boot {
+                    boot.event(event);
+                }
+            }
+            RunEvent::Terminal(stream) => {
+                let stream = stream.try_clone();
+                self.bridge = Some(stream.and_then(|stream| Bridge::start(stream, end_at_once)));
+            }
+            RunEvent::Output {
+                stream,
+                bytes,
+                until,
+            } => {
+                self.boot = None;
+                self.pass_on.write(*stream, bytes, *until);
+            }
+            RunEvent::Booted { .. } | RunEvent::Ended(_) => self.boot = None,
+            _ => {}
+        }
+    }
 }
 
 /// Ends this process, and with it the machine, whatever state either is in.

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic;
 use std::thread::{self, JoinHandle};
@@ -31,9 +31,9 @@ pub(crate) fn is_there() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// The size of the terminal on standard output, if it says.
-pub(crate) fn window_size() -> Option<WindowSize> {
-    let size = tcgetwinsize(io::stdout()).ok()?;
+/// The size of the terminal that `stream` is, if it says.
+pub(crate) fn window_size(stream: impl AsFd) -> Option<WindowSize> {
+    let size = tcgetwinsize(stream).ok()?;
     let (rows, columns) = (size.ws_row, size.ws_col);
     (rows > 0 && columns > 0).then_some(WindowSize { rows, columns })
 }

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use ktstr_host::Session;
+use ktstr_host::{PROGRESS_ENV, Session};
 use ktstr_report::{
     ExitCode as Code, RUN_ID_ENV, RUNS_DIR_ENV, Renderer, Run as StoredRun, RunId, RunStore,
     RunSummary, StoreError, UNSTORED_DIR_ENV,
@@ -20,6 +20,7 @@ use crate::metadata::Metadata;
 use crate::nextest_args::NextestArgs;
 use crate::progress::Talk;
 use crate::record::{self, Scratch};
+use crate::running_tests::RunningTests;
 use crate::verdict::{Run, Verdict, verdict};
 use crate::{environment, output, packages, runs, session, signals};
 
@@ -58,7 +59,12 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
     if let Some(scratch) = &scratch {
         nextest.env(UNSTORED_DIR_ENV, scratch.unstored());
     }
+    let running = scratch.as_ref().and_then(show_running_tests);
+    if let Some(running) = &running {
+        nextest.env(PROGRESS_ENV, running.socket());
+    }
     let status = run_and_wait(&mut nextest)?;
+    drop(running);
 
     let ran = scratch.as_ref().and_then(|scratch| scratch.read(target));
     let run = Run {
@@ -93,6 +99,13 @@ fn scratch() -> Option<Scratch> {
         ));
     }
     made.ok()
+}
+
+/// On a terminal that can show them. Without, the run goes on as well.
+fn show_running_tests(scratch: &Scratch) -> Option<RunningTests> {
+    let is_dumb = environment::terminal_kind().is_none_or(|kind| kind == "dumb");
+    let is_shown = output::is_watched() && !is_dumb;
+    is_shown.then(|| RunningTests::show(scratch.progress_socket()).ok())?
 }
 
 fn record_option(scratch: &Scratch) -> Option<String> {

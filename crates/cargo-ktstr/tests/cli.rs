@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use insta::assert_snapshot;
-use ktstr_host::{Claim, CpuCap, CpuQueue};
+use ktstr_host::{Admission, Claim, CpuCap, CpuQueue, Ticket};
 use tempfile::TempDir;
 
 /// The command with an empty cache and nothing of the caller's own settings.
@@ -339,14 +339,14 @@ fn a_shell_for_a_person_needs_a_terminal() {
 }
 
 #[test]
-fn fault_a2_locks_show_who_holds_host_cpus_and_memory() {
+fn fault_a2_the_queue_shows_who_holds_host_cpus_and_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let locks = |args: &[&str]| -> Ran {
-        let mut command = Cli::new().command(&[&["locks"], args].concat());
+    let shown = |args: &[&str]| -> Ran {
+        let mut command = Cli::new().command(args);
         let command = command.env("KTSTR_LOCK_DIR", folder.path().join("line"));
         command.output().unwrap().into()
     };
-    let none = locks(&[]);
+    let none = shown(&["queue"]);
     assert_eq!((none.code, none.stdout.as_str()), (Some(0), ""));
     assert_eq!(
         none.stderr,
@@ -355,21 +355,24 @@ fn fault_a2_locks_show_who_holds_host_cpus_and_memory() {
 
     let queue = CpuQueue::open(Some(&folder.path().join("line")), CpuCap::Count(4));
     let claim = Claim::new("suite::test", "kvm", 3).with_memory(64, false);
-    let share = queue
-        .unwrap()
-        .unwrap()
-        .take(&claim, false, &mut |_| {})
-        .unwrap();
-    let rows = locks(&[]).stdout;
+    let queue = queue.unwrap().unwrap();
+    let mut ticket = Ticket::take(&queue, claim, false).unwrap();
+    let Admission::Granted(permit) = ticket.wait().unwrap() else {
+        panic!("nobody else is in the queue");
+    };
+    drop(ticket);
+    let rows = shown(&["queue"]).stdout;
     let row: Vec<&str> = rows.lines().nth(1).unwrap().split_whitespace().collect();
     let pid = std::process::id().to_string();
     assert_eq!(row[..4], [&pid, "running", "3", "64"]);
     assert_eq!(row[row.len() - 2..], ["kvm", "suite::test"]);
-    let json: serde_json::Value = serde_json::from_str(&locks(&["--json"]).stdout).unwrap();
-    assert_eq!(json["line"][0]["pid"], std::process::id());
-    assert_eq!(json["line"][0]["memory_mib"], 64);
-    drop(share);
-    assert_eq!(locks(&[]).stdout, "");
+    let json: serde_json::Value =
+        serde_json::from_str(&shown(&["queue", "--json"]).stdout).unwrap();
+    assert_eq!(json["queue"][0]["pid"], std::process::id());
+    assert_eq!(json["queue"][0]["memory_mib"], 64);
+    drop(permit);
+    // The name that it had before.
+    assert_eq!(shown(&["locks"]).stdout, "");
 }
 
 #[test]

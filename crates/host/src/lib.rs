@@ -8,6 +8,7 @@
 mod causes;
 mod cpu_queue;
 mod diagnosis;
+mod events;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod initramfs;
@@ -15,6 +16,7 @@ mod memory;
 mod millis;
 mod observe;
 mod plan;
+mod progress;
 mod run;
 mod runner;
 mod scheduler;
@@ -22,12 +24,14 @@ mod session;
 mod verdict;
 
 pub use cpu_queue::{
-    Claim, CpuCap, CpuCapError, CpuQueue, Entry, Lack, Place, QueueError, Share, Waiting,
+    Admission, Claim, CpuCap, CpuCapError, CpuQueue, Entry, Lack, Permit, Place, QueueError,
+    Ticket, Waiting,
 };
+pub use events::{RunEvent, RunObserver};
 pub use memory::MemoryPlan;
 pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;
-pub use run::OnOutput;
+pub use progress::{PROGRESS_ENV, Progress, ProgressLines, ProgressSender};
 pub use runner::{
     Body, OuterMachine, RunsIn, ShellEnd, ShellError, ShellPlan, TestsOnly, UnknownEngine,
     run_host_only,

@@ -12,18 +12,17 @@ use ktstr_kernels::{
 use ktstr_machine::{Chosen, Engine, EngineKind, EngineOptions};
 use ktstr_report::{EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Sidecar};
 
-use crate::cpu_queue::{CpuCap, CpuQueue, QueueError, Waiting};
+use crate::cpu_queue::{CpuCap, CpuQueue, QueueError};
+use crate::events::RunObserver;
 use crate::initramfs::BaseCache;
 use crate::millis::millis;
 use crate::observe::{LazyImage, MonitorRate, Observation};
 use crate::plan::TestPlan;
-use crate::run::OnOutput;
 use crate::runner::{
-    OnTerminal, OuterMachine, Resources, Runner, RunsIn, SetUpError, ShellEnd, ShellError,
-    ShellPlan, run_shell,
+    OuterMachine, Resources, Runner, RunsIn, SetUpError, ShellEnd, ShellError, ShellPlan, run_shell,
 };
 use crate::scheduler::CargoSettings;
-use crate::verdict::{VmResult, apply_expectation, blank_sidecar, failure_of};
+use crate::verdict::{SidecarWriter, VmResult, apply_expectation, blank_sidecar, failure_of};
 
 /// What a person or a command chose for all tests.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +37,7 @@ pub struct Settings {
     pub cache: Option<PathBuf>,
     /// How many host CPUs all running machines may keep busy together.
     pub cpu_cap: CpuCap,
-    /// Folder of the line for host CPUs, or the default one.
+    /// Folder of the CPU queue, or the default one.
     pub lock_folder: Option<PathBuf>,
     /// How often the monitor samples.
     pub monitor: MonitorRate,
@@ -84,7 +83,7 @@ pub enum SessionError {
     /// No engine.
     #[error(transparent)]
     Engine(#[from] ktstr_machine::EngineError),
-    /// There is no line for host CPUs.
+    /// The CPU queue can't be used.
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
@@ -170,9 +169,8 @@ impl Session {
         self.runs_in.runner(&self.resources, self.engine())
     }
 
-    /// Runs one test in a machine of its own. Whatever happens ends up in the result. While the test waits
-    /// for host CPUs, `on_wait` is told now and then.
-    pub fn run_test(&self, plan: &TestPlan, on_wait: &mut dyn FnMut(&Waiting)) -> VmResult {
+    /// Runs one test in a machine of its own. Whatever happens ends up in the result, and is told as it happens.
+    pub fn run_test(&self, plan: &TestPlan, on: &mut dyn RunObserver) -> VmResult {
         let started = Instant::now();
         let runner = self.runner();
         let kernel = self.kernel();
@@ -190,15 +188,22 @@ impl Session {
             Some(why) => {
                 sidecar.outcome = Outcome::Skip;
                 sidecar.result.skipped = Some(why);
-                Ok(Observation::default())
+                Ok(None)
             }
-            None => runner.run(plan, started, &mut sidecar, on_wait),
+            None => {
+                let on = &mut SidecarWriter::new(&mut sidecar, started, on);
+                runner.run(plan, on).map(Some)
+            }
         };
         let is_host_short = ran.as_ref().is_err_and(SetUpError::is_for_now);
-        let observation = ran.unwrap_or_else(|error| {
-            not_set_up(&mut sidecar, &error);
-            Observation::default()
-        });
+        let observation = match ran {
+            Ok(Some(ran)) => runner.conclude(&mut sidecar, ran, &plan.thresholds),
+            Ok(None) => Observation::default(),
+            Err(error) => {
+                not_set_up(&mut sidecar, &error);
+                Observation::default()
+            }
+        };
         // An inner host has applied it already.
         if let Some(what) = &plan.expect
             && sidecar.expected.is_none()
@@ -213,18 +218,15 @@ impl Session {
         }
     }
 
-    /// Runs the command, once there are host CPUs for it: `on_wait` is told about waiting. What it prints goes to
-    /// `on_output` as it arrives, with the time by which that must return: the command's time is over then. For an
-    /// interactive shell, `on_terminal` gets the stream that it talks on.
+    /// Runs a command or a shell in a machine of its own. What it prints is among the events; so is the terminal of an
+    /// interactive shell.
     pub fn run_shell(
         &self,
         plan: &ShellPlan,
-        on_output: OnOutput<'_>,
-        on_terminal: OnTerminal<'_>,
-        on_wait: &mut dyn FnMut(&Waiting),
+        on: &mut dyn RunObserver,
     ) -> Result<ShellEnd, ShellError> {
         let here = self.runs_in.here(&self.resources, self.engine())?;
-        run_shell(here, plan, on_output, on_terminal, on_wait)
+        run_shell(here, plan, on)
     }
 }
 

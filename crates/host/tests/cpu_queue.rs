@@ -1,4 +1,4 @@
-//! The line for host CPUs, with processes that are killed.
+//! The queue for host CPUs, with processes that are killed.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_host::{Claim, CpuCap, CpuQueue, Entry, Place};
+use ktstr_host::{Admission, Claim, CpuCap, CpuQueue, Entry, Permit, Place, Ticket, Waiting};
 use tempfile::TempDir;
 
 /// How long anything here may take on a busy host.
@@ -22,10 +22,21 @@ const HOLD_MS: &str = "QUEUE_TEST_HOLD_MS";
 fn queue(folder: &Path, bound: u32) -> CpuQueue {
     CpuQueue::open(Some(folder), CpuCap::Count(bound))
         .expect("a usable folder")
-        .expect("a line")
+        .expect("a queue")
 }
 
-/// One process in the line, as its own process: says when it has its share, and keeps it until it is told
+/// Waits until the machine may start.
+fn permit(queue: &CpuQueue, claim: &Claim, on_wait: &mut dyn FnMut(&Waiting)) -> Permit {
+    let mut ticket = Ticket::take(queue, claim.clone(), false).expect("a place in the queue");
+    loop {
+        match ticket.wait().expect("a usable queue") {
+            Admission::Granted(permit) => return permit,
+            Admission::Waiting(waiting) => on_wait(&waiting),
+        }
+    }
+}
+
+/// One process in the queue, as its own process: says when it has its share, and keeps it until it is told
 /// to leave, or for a time.
 #[test]
 #[ignore = "started by the tests of this file"]
@@ -34,9 +45,8 @@ fn one_process() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let host_cpus = number(HOST_CPUS);
     let claim = Claim::new("one_process", "none", host_cpus);
-    let share = queue(&folder.join("line"), number(BOUND))
-        .take(&claim, false, &mut |_| {})
-        .unwrap();
+    let queue = queue(&folder.join("line"), number(BOUND));
+    let share = permit(&queue, &claim, &mut |_| {});
     let mut log = File::options()
         .append(true)
         .create(true)
@@ -56,7 +66,7 @@ fn one_process() {
     drop(share);
 }
 
-/// A process in the line, killed unless it has left before.
+/// A process in the queue, killed unless it has left before.
 struct Member {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -252,14 +262,18 @@ fn a_killed_waiter_does_not_hold_up_the_line() {
 fn who_waits_long_is_told_for_whom() {
     let folder = tempfile::tempdir().unwrap();
     let queue = queue(folder.path(), 1);
-    let share = queue.take(&Claim::new("the_first", "tcg", 1), false, &mut |_| {});
-    let mut share = Some(share.unwrap());
+    let first = Claim::new("the_first", "tcg", 1);
+    let mut share = Some(permit(&queue, &first, &mut |_| {}));
     let mut words = Vec::new();
-    let second = queue.take(&Claim::new("the_second", "tcg", 1), false, &mut |waiting| {
-        words.push(waiting.to_string());
-        share.take();
-    });
-    assert!(second.unwrap().waited >= Duration::from_secs(5));
+    let second = permit(
+        &queue,
+        &Claim::new("the_second", "tcg", 1),
+        &mut |waiting| {
+            words.push(waiting.to_string());
+            share.take();
+        },
+    );
+    assert!(second.waited >= Duration::from_secs(1));
     let pid = std::process::id();
     assert_eq!(words.len(), 1, "{words:?}");
     assert!(

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fs;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -9,7 +10,8 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use ktstr_guest::NestedOutcome;
 use ktstr_host::{
-    OuterMachine, Session, Settings, TestPlan, VmResult, Waiting, blank_sidecar, run_host_only,
+    OuterMachine, ProgressLines, ProgressSender, RunObserver, Session, Settings, TestPlan,
+    VmResult, blank_sidecar, run_host_only,
 };
 use ktstr_report::{
     EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Renderer, RunId, Sidecar, TimingSlack,
@@ -107,7 +109,7 @@ fn run_entry(entry: &'static TestEntry) -> (VmResult, Vec<String>) {
         return (result, trouble.into_iter().collect());
     }
     let result = match session() {
-        Ok(session) => run_plan(session, entry, &plan, &mut |waiting| eprintln!("{waiting}")),
+        Ok(session) => run_plan(session, entry, &plan, &mut observers(&plan)),
         Err(failure) => unfit(&plan, failure),
     };
     (result, trouble.into_iter().collect())
@@ -138,14 +140,28 @@ fn host_failure(error: &SettingsError) -> Failure {
     }
 }
 
+/// Who is told how far the test is: the command that started this process, or who reads its standard error.
+fn observers(plan: &TestPlan) -> Vec<Box<dyn RunObserver>> {
+    let socket = environment::progress_socket();
+    let stages = socket.is_none() && std::io::stderr().is_terminal();
+    vec![
+        Box::new(ProgressLines::new(&plan.name, plan.run.duration(), stages)),
+        Box::new(ProgressSender::new(
+            socket.as_deref(),
+            &plan.name,
+            plan.run.duration(),
+        )),
+    ]
+}
+
 /// Runs a test, and what it wants run when its machine has ended.
 fn run_plan(
     session: &Session,
     entry: &TestEntry,
     plan: &TestPlan,
-    on_wait: &mut dyn FnMut(&Waiting),
+    on: &mut dyn RunObserver,
 ) -> VmResult {
-    let mut result = session.run_test(plan, on_wait);
+    let mut result = session.run_test(plan, on);
     // An inner host has done the rest.
     if result.is_of_this_host() {
         if let Some(post_vm) = entry.post_vm
@@ -219,7 +235,7 @@ fn run_on_inner_host(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
     if let (Some(scheduler), Some(program)) = (&mut plan.scheduler, &test.scheduler) {
         scheduler.use_program(program);
     }
-    let result = run_plan(&session, entry, &plan, &mut |_| {});
+    let result = run_plan(&session, entry, &plan, &mut ());
     Ok(NestedOutcome {
         sidecar: result.sidecar.to_json()?,
         dump: result.dump_json().transpose()?,

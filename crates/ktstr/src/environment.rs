@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use ktstr_host::{CargoSettings, Settings};
+use ktstr_host::{CargoSettings, PROGRESS_ENV, Settings};
 use ktstr_kernels::{Cache, KernelSpec};
 use ktstr_machine::EngineOptions;
 use ktstr_report::{
@@ -138,6 +138,11 @@ pub(crate) fn palette() -> Palette {
 /// Where a test leaves its result if there is no room where it belongs.
 pub(crate) fn unstored() -> Option<RunStore> {
     path(UNSTORED_DIR_ENV).map(RunStore::new)
+}
+
+/// Where the command that started this test wants to be told how far it is.
+pub(crate) fn progress_socket() -> Option<PathBuf> {
+    path(PROGRESS_ENV)
 }
 
 /// The value of a variable, if it has one.

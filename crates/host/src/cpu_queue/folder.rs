@@ -1,4 +1,4 @@
-//! Where the line's files are, and whether they can be there.
+//! Where the queue's files are, and whether they can be there.
 
 use std::fs::{DirBuilder, symlink_metadata};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::geteuid;
 
-use super::QueueError;
+use super::waiting::QueueError;
 
 /// The folder as chosen, or the default one: the same for all processes of a user, so not in a place that a
 /// variable of a login session names.

@@ -8,19 +8,19 @@ use std::fmt;
 
 use ktstr_machine::{HostMemory, TouchedRam};
 
-use super::Claim;
+use super::ticket_file::Claim;
 
 /// What keeps a machine from starting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// Those before it in the line.
+    /// Those before it in the queue.
     Turn,
-    /// Host CPUs: those that machines keep busy together are bounded.
+    /// Host CPUs: those that machines keep busy together are limited.
     HostCpus {
         /// Those that its machine keeps busy.
         needed: u32,
-        /// The bound.
-        bound: u32,
+        /// The limit.
+        limit: u32,
     },
     /// Memory for guest RAM.
     Memory {
@@ -42,7 +42,7 @@ impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Turn => write!(f, "its turn"),
-            Self::HostCpus { needed, bound } => write!(f, "{needed} of {bound} host CPUs"),
+            Self::HostCpus { needed, limit } => write!(f, "{needed} of {limit} host CPUs"),
             Self::Memory {
                 needed_mib,
                 left_mib,

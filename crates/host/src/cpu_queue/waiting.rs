@@ -5,17 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::entry::Entry;
 use super::memory::Lack;
-use super::{Claim, Entry};
+use super::ticket_file::Claim;
 
 /// Why a machine may not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The line can't be kept there.
+    /// The queue can't be kept there.
     #[error(
-        "can't use {} for the line for host CPUs: {source}; set KTSTR_LOCK_DIR to a folder of your own on a \
-         local file system, or KTSTR_CPU_CAP=off to start machines without a line",
+        "can't use {} for the CPU queue: {source}; set KTSTR_LOCK_DIR to a folder of your own on a local file \
+         system, or KTSTR_CPU_CAP=off to disable CPU queueing",
         path.display()
     )]
     Unusable {
@@ -49,10 +50,10 @@ fn way_out(waiting: &Waiting) -> &'static str {
              /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
         }
         (Lack::Memory { .. } | Lack::HugePages { .. }, false) => {
-            "end those that hang; `cargo ktstr locks` shows the line"
+            "end those that hang; `cargo ktstr queue` shows all"
         }
         (Lack::Turn | Lack::HostCpus { .. }, _) => {
-            "end those that hang, or raise KTSTR_CPU_CAP; `cargo ktstr locks` shows the line"
+            "end those that hang, or raise KTSTR_CPU_CAP; `cargo ktstr queue` shows all"
         }
     }
 }
@@ -66,6 +67,13 @@ pub struct Waiting {
     pub waited: Duration,
     /// Those before it: whose machines run, then who waits in front of it.
     pub before: Vec<Entry>,
+}
+
+impl Waiting {
+    /// Whether it takes long enough to be worth a line for people.
+    pub fn is_long(&self) -> bool {
+        self.waited >= Duration::from_secs(5)
+    }
 }
 
 impl fmt::Display for Waiting {
@@ -117,7 +125,7 @@ mod tests {
         let mut waiting = Waiting {
             lack: Lack::HostCpus {
                 needed: 4,
-                bound: 8,
+                limit: 8,
             },
             waited: Duration::from_millis(5_400),
             before: vec![entry(6, Place::Running), entry(7, Place::Waiting)],
@@ -146,7 +154,7 @@ mod tests {
             left_mib: 900,
         };
         insta::assert_snapshot!(gave_up(memory, Vec::new()), @"gave up waiting for 4096 MiB of memory, while the host has 900 MiB left after 120 s: no machine of ours has it: end other programs, or lower memory_mib");
-        insta::assert_snapshot!(gave_up(memory, vec![entry(1, Place::Running)]), @"gave up waiting for 4096 MiB of memory, while the host has 900 MiB left after 120 s, for process 101 (suite::test_1, 1 CPUs, 512 MiB, running): end those that hang; `cargo ktstr locks` shows the line");
+        insta::assert_snapshot!(gave_up(memory, vec![entry(1, Place::Running)]), @"gave up waiting for 4096 MiB of memory, while the host has 900 MiB left after 120 s, for process 101 (suite::test_1, 1 CPUs, 512 MiB, running): end those that hang; `cargo ktstr queue` shows all");
         let pages = Lack::HugePages {
             needed: 256,
             left: 0,

@@ -4,12 +4,15 @@
 //! try. So it is tried again only where CPUs are emulated, only before PID 1 spoke, and only for faults that are known to
 //! be the emulator's, by their signs. The report and the summary of the run name each test that needed it.
 
+use std::time::Duration;
+
 use ktstr_machine::{End, KillReason};
 use ktstr_report::BootAttempt;
 
 use super::console::console_end;
 use super::drive::DriveError;
 use super::record::Record;
+use crate::events::{RunEvent, RunObserver};
 
 /// How a kernel's first complaint about itself begins, wherever it stands in a line of its console.
 const COMPLAINTS: [&str; 8] = [
@@ -23,38 +26,30 @@ const COMPLAINTS: [&str; 8] = [
     "Kernel panic - not syncing",
 ];
 
-/// A machine that was driven to its end, and the boots before it.
-#[derive(Debug)]
-pub(crate) struct Booted {
-    pub(crate) record: Record,
-    pub(crate) retries: Vec<BootAttempt>,
-    /// Remarks of the boots before it.
-    pub(crate) remarks: Vec<String>,
-}
-
 /// Drives a machine, and a second one if the first boot met a fault of the emulator.
 pub(crate) fn boot(
     is_emulated: bool,
-    mut drive: impl FnMut() -> Result<Record, DriveError>,
-) -> Result<Booted, DriveError> {
-    let first = drive()?;
-    let Some(fault) = emulators_fault(&first, is_emulated) else {
-        return Ok(Booted {
-            record: first,
-            retries: Vec::new(),
-            remarks: Vec::new(),
-        });
+    queued: Duration,
+    on: &mut dyn RunObserver,
+    mut drive: impl FnMut(&mut dyn RunObserver) -> Result<Record, DriveError>,
+) -> Result<Record, DriveError> {
+    let mut attempt = |attempt, on: &mut dyn RunObserver| {
+        on.event(&RunEvent::Booting { attempt, queued });
+        drive(on)
     };
-    let attempt = BootAttempt {
+    let first = attempt(1, on)?;
+    let Some(fault) = emulators_fault(&first, is_emulated) else {
+        return Ok(first);
+    };
+    for remark in first.performance.iter().chain(&first.remarks) {
+        on.event(&RunEvent::Remark(remark));
+    }
+    on.event(&RunEvent::Retry(&BootAttempt {
         end: first.end.to_string(),
         console_tail: console_end(&first.console),
         fault: fault.to_owned(),
-    };
-    Ok(Booted {
-        record: drive()?,
-        retries: vec![attempt],
-        remarks: first.remarks,
-    })
+    }));
+    attempt(2, on)
 }
 
 /// The emulator's fault by which a boot failed, if it is known to be one.
@@ -99,14 +94,29 @@ mod tests {
 
     const INT3: &str = "[ 0.1] Linux\n[ 0.9] Oops: int3: 0000 [#1] SMP NOPTI\n[ 0.9] Kernel panic - not syncing: x\n";
 
-    /// How often it is booted, if each boot ends as the first.
-    fn boots(is_emulated: bool, record: impl Fn() -> Record) -> (usize, Booted) {
-        let mut boots = 0;
-        let booted = boot(is_emulated, || {
-            boots += 1;
-            Ok(record())
-        });
-        (boots, booted.expect("driven"))
+    /// What an observer is told.
+    #[derive(Default)]
+    struct Told {
+        boots: Vec<u32>,
+        retries: Vec<BootAttempt>,
+    }
+
+    impl RunObserver for Told {
+        fn event(&mut self, event: &RunEvent<'_>) {
+            match event {
+                RunEvent::Booting { attempt, .. } => self.boots.push(*attempt),
+                RunEvent::Retry(attempt) => self.retries.push((*attempt).clone()),
+                _ => {}
+            }
+        }
+    }
+
+    /// What is told of it, if each boot ends as the first.
+    fn boots(is_emulated: bool, record: impl Fn() -> Record) -> Told {
+        let mut told = Told::default();
+        let booted = boot(is_emulated, Duration::ZERO, &mut told, |_| Ok(record()));
+        booted.expect("driven");
+        told
     }
 
     #[test]
@@ -117,15 +127,15 @@ mod tests {
             (&hung as &dyn Fn() -> Record, "as when an interrupt is lost"),
             (&int3, "(Oops: int3)"),
         ] {
-            let (count, booted) = boots(true, boot);
-            assert_eq!(count, 2);
-            let [attempt] = &booted.retries[..] else {
-                panic!("{booted:?}");
+            let told = boots(true, boot);
+            assert_eq!(told.boots, [1, 2]);
+            let [attempt] = &told.retries[..] else {
+                panic!("{:?}", told.retries);
             };
             assert!(attempt.fault.contains(words), "{attempt:?}");
             // A real CPU has none of these faults.
-            let (count, booted) = boots(false, boot);
-            assert_eq!((count, booted.retries.len()), (1, 0));
+            let told = boots(false, boot);
+            assert_eq!((told.boots.len(), told.retries.len()), (1, 0));
         }
     }
 
@@ -155,8 +165,8 @@ mod tests {
                 ..record(watchdog(), "")
             },
         ] {
-            let (count, booted) = boots(true, again);
-            assert_eq!(count, 1, "{:?}", booted.record.end);
+            let told = boots(true, again);
+            assert_eq!(told.boots, [1], "{:?}", again().end);
         }
     }
 }

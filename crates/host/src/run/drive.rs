@@ -12,6 +12,7 @@ use super::deadline::Deadline;
 use super::link::{self, Event, Events, Next};
 use super::record::{Record, empty_record};
 use crate::causes::chain;
+use crate::events::{RunEvent, RunObserver};
 use crate::observe::{Observer, ObserverSettings};
 use crate::plan::Limits;
 
@@ -44,24 +45,23 @@ pub(crate) enum DriveError {
     NoPort,
 }
 
-/// Receives output as it arrives, and must return by the time that it is given: what nobody takes by then is lost.
-pub type OnOutput<'a> = &'a mut dyn FnMut(ktstr_wire::Stream, &[u8], Option<Instant>);
-
-/// Launches the machine and stays with it to its end, and watches its kernel if told how. `on_launch` gets the machine once, before anything
-/// is read from it.
+/// Launches the machine and stays with it to its end, and watches its kernel if told how.
 pub(crate) fn drive(
     engine: &dyn Engine,
     spec: &MachineSpec,
     limits: Limits,
     observe: Option<ObserverSettings>,
-    on_launch: &mut dyn FnMut(&mut dyn Machine),
-    on_output: OnOutput<'_>,
+    on: &mut dyn RunObserver,
 ) -> Result<Record, DriveError> {
     let events = Events::default();
     let ended = events.clone();
     let started = Instant::now();
     let mut machine = engine.launch(spec, Box::new(move |end| ended.ended(end)))?;
-    on_launch(machine.as_mut());
+    if spec.interactive_console
+        && let Some(terminal) = machine.take_port(Port::Shell)
+    {
+        on.event(&RunEvent::Terminal(&terminal));
+    }
     let port = machine.take_port(Port::Frames).ok_or(DriveError::NoPort)?;
     let hang_up = port.try_clone().map_err(DriveError::Thread)?;
     let answers = port.try_clone().map_err(DriveError::Thread)?;
@@ -78,6 +78,7 @@ pub(crate) fn drive(
     let mut driver = Driver {
         observer,
         answers: Some(answers),
+        on,
         machine: machine.as_mut(),
         events: events.clone(),
         deadline,
@@ -90,8 +91,8 @@ pub(crate) fn drive(
         more_remarks: 0,
         record: empty_record(),
     };
-    driver.watch(on_output);
-    let record = driver.into_record(on_output);
+    driver.watch();
+    let record = driver.into_record();
     drop(machine);
     // Whoever still holds the guest's end of the stream: the thread reads no more.
     events.close();
@@ -101,6 +102,7 @@ pub(crate) fn drive(
 }
 
 struct Driver<'a> {
+    on: &'a mut dyn RunObserver,
     machine: &'a mut dyn Machine,
     observer: Option<Observer>,
     /// Our end of the frames' port, to answer on; `None` once the guest has left answers unread.
@@ -120,7 +122,7 @@ struct Driver<'a> {
 impl Driver<'_> {
     /// Until the guest is done, gone, or out of time. Whatever is queued, and whatever this waits for, a guest that is
     /// out of time is ended by the deadline's own thread.
-    fn watch(&mut self, on_output: OnOutput<'_>) {
+    fn watch(&mut self) {
         while !self.record.said_bye && !self.deadline.has_come() {
             if self.look() {
                 continue;
@@ -130,11 +132,11 @@ impl Driver<'_> {
             let look = observer.and_then(Observer::next_look);
             let until = self.deadline.at().into_iter().chain(snapshot).chain(look);
             match self.events.next(until.min()) {
-                Next::Event(event) => self.take(event, on_output),
+                Next::Event(event) => self.take(event),
                 Next::Nothing => {}
                 Next::Ended => {
                     // What it sent before may not have been read yet.
-                    self.drain(on_output);
+                    self.drain();
                     break;
                 }
             }
@@ -200,9 +202,9 @@ impl Driver<'_> {
         self.record.observation = Some(observer.finish());
     }
 
-    fn take(&mut self, event: Event, on_output: OnOutput<'_>) {
+    fn take(&mut self, event: Event) {
         match event {
-            Event::Frame(Ok(message)) => self.take_message(message, on_output),
+            Event::Frame(Ok(message)) => self.take_message(message),
             Event::Frame(Err(error)) if self.record.frame_errors.len() < FRAME_ERRORS_KEPT => {
                 self.record.frame_errors.push(error);
             }
@@ -211,7 +213,7 @@ impl Driver<'_> {
         }
     }
 
-    fn take_message(&mut self, message: Message, on_output: OnOutput<'_>) {
+    fn take_message(&mut self, message: Message) {
         let record = &mut self.record;
         record.order.take(&message);
         match message {
@@ -221,6 +223,7 @@ impl Driver<'_> {
                     self.first_message = Some(now);
                     self.deadline.set(self.limits.run.map(|run| now + run));
                 }
+                self.on.event(&RunEvent::Booted { release: &release });
                 record.release = Some(release);
                 if let Some(observer) = &mut self.observer {
                     observer.booted(self.machine);
@@ -228,6 +231,7 @@ impl Driver<'_> {
             }
             Message::Stage(stage) => {
                 record.stage = Some(stage);
+                self.on.event(&RunEvent::Stage(stage));
                 if let Some(observer) = &mut self.observer {
                     observer.entered(stage);
                 }
@@ -237,11 +241,20 @@ impl Driver<'_> {
             }
             Message::Remark(_) => self.more_remarks += 1,
             Message::Output(stream, bytes) => {
-                on_output(stream, &bytes, self.deadline.at());
+                self.on.event(&RunEvent::Output {
+                    stream,
+                    bytes: &bytes,
+                    until: self.deadline.at(),
+                });
                 record.output.push(&bytes);
             }
             Message::Request(what) => self.answer(what),
-            message => record.keep(message),
+            message => {
+                if let Message::SchedulerAttached(ops) = &message {
+                    self.on.event(&RunEvent::Attached { ops });
+                }
+                record.keep(message);
+            }
         }
     }
 
@@ -287,12 +300,12 @@ impl Driver<'_> {
 
     /// Takes what is left of the channel. A machine that has ended left a finite amount, which is waited for as long as
     /// [`DRAIN`]; of one that the watchdog ended nothing is taken after that.
-    fn drain(&mut self, on_output: OnOutput<'_>) {
+    fn drain(&mut self) {
         let until = Instant::now() + DRAIN;
         let is_finite = self.machine.end().is_some() && !self.deadline.has_come();
         while self.link_open && (is_finite || Instant::now() < until) {
             match self.events.next_left(until) {
-                Some(event) => self.take(event, on_output),
+                Some(event) => self.take(event),
                 None => break,
             }
         }
@@ -316,18 +329,21 @@ impl Driver<'_> {
         }
     }
 
-    fn into_record(mut self, on_output: OnOutput<'_>) -> Record {
-        self.drain(on_output);
+    fn into_record(mut self) -> Record {
+        self.drain();
         let unread = self.events.close();
         self.note_what_is_left_out(unread);
         let gone = Instant::now();
         let first = self.first_message.unwrap_or(gone);
         let last = self.last_message.unwrap_or(gone);
         let end = self.machine.end();
+        let end = end.unwrap_or_else(|| End::Broken {
+            message: "the engine did not say how the machine ended".to_owned(),
+        });
+        self.on.event(&RunEvent::Ended(&end));
         Record {
-            end: end.unwrap_or_else(|| End::Broken {
-                message: "the engine did not say how the machine ended".to_owned(),
-            }),
+            end,
+            performance: self.machine.performance().map(str::to_owned),
             console: self.machine.com1().contents(),
             crash: self.machine.com2().contents(),
             boot: first.saturating_duration_since(self.started),

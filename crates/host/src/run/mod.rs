@@ -9,9 +9,8 @@ mod order;
 mod record;
 mod text;
 
-pub(crate) use attempt::{Booted, boot};
+pub(crate) use attempt::boot;
 pub(crate) use console::console_end;
-pub use drive::OnOutput;
 pub(crate) use drive::{DriveError, drive};
 pub(crate) use record::Record;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -47,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) console: String,
     /// COM2.
     pub(crate) crash: String,
+    /// Where its vCPUs and memory lay, of a machine in performance mode.
+    pub(crate) performance: Option<String>,
     /// How the machine ended.
     pub(crate) end: End,
     /// From launch to the first message.
@@ -124,6 +126,7 @@ pub(crate) fn empty_record() -> Record {
         output: BoundedText::default(),
         console: String::new(),
         crash: String::new(),
+        performance: None,
         end: End::PoweredOff,
         boot: Duration::ZERO,
         run: Duration::ZERO,

@@ -8,33 +8,40 @@ mod resources;
 mod set_up;
 mod shell;
 
-use std::time::Instant;
-
-use ktstr_report::Sidecar;
+use ktstr_report::{Sidecar, Thresholds};
 
 pub use choice::{RunsIn, TestsOnly, UnknownEngine};
 pub use host_only::{Body, run_host_only};
 pub use resources::OuterMachine;
 pub(crate) use resources::Resources;
 pub(crate) use set_up::SetUpError;
-pub(crate) use shell::{OnTerminal, run as run_shell};
+pub(crate) use shell::run as run_shell;
 pub use shell::{ShellEnd, ShellError, ShellPlan};
 
-use crate::cpu_queue::Waiting;
+use crate::events::RunObserver;
 use crate::observe::Observation;
-use crate::plan::TestPlan;
+use crate::plan::{Limits, TestPlan};
+use crate::run::Record;
+use crate::verdict::conclude;
 
 /// Runs tests in one place.
 pub(crate) trait Runner {
     /// The word for it in reports and in the queue.
     fn name(&self) -> &'static str;
 
-    /// Runs one test, and fills in what it came to.
-    fn run(
-        &self,
-        plan: &TestPlan,
-        started: Instant,
-        sidecar: &mut Sidecar,
-        on_wait: &mut dyn FnMut(&Waiting),
-    ) -> Result<Observation, SetUpError>;
+    /// Runs a test in a machine to its end.
+    fn run(&self, plan: &TestPlan, on: &mut dyn RunObserver) -> Result<Ran, SetUpError>;
+
+    /// Fills in what the test came to. What the host saw is given back.
+    fn conclude(&self, sidecar: &mut Sidecar, ran: Ran, thresholds: &Thresholds) -> Observation {
+        conclude(sidecar, ran.record, ran.limits, thresholds)
+    }
+}
+
+/// A machine that ran to its end.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) record: Record,
+    /// How long it was allowed to take.
+    pub(crate) limits: Limits,
 }

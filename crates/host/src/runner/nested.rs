@@ -5,20 +5,19 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ktstr_machine::{Engine, EngineKind};
-use ktstr_report::{EngineInfo, FailureKind, Outcome, Sidecar, Timings};
+use ktstr_report::{EngineInfo, FailureKind, Outcome, Sidecar, Thresholds, Timings};
 use ktstr_topology::Topology;
 use ktstr_wire::{NestedTest, Task};
 
-use super::Runner;
 use super::resources::{KVM_MODULES, Resources, give_kvm};
 use super::set_up::SetUpError;
-use crate::cpu_queue::Waiting;
+use super::{Ran, Runner};
+use crate::events::{RunEvent, RunObserver};
 use crate::initramfs::Include;
 use crate::memory::MemoryPlan;
-use crate::millis::millis;
 use crate::observe::Observation;
 use crate::plan::{INNER_BOOT, Limits, TestPlan, boot_limit};
 use crate::run::drive;
@@ -47,13 +46,7 @@ impl Runner for Nested<'_> {
         Self::NAME
     }
 
-    fn run(
-        &self,
-        plan: &TestPlan,
-        _: Instant,
-        sidecar: &mut Sidecar,
-        on_wait: &mut dyn FnMut(&Waiting),
-    ) -> Result<Observation, SetUpError> {
+    fn run(&self, plan: &TestPlan, on: &mut dyn RunObserver) -> Result<Ran, SetUpError> {
         let resources = self.resources;
         // A shape that can't be is refused before the outer machine boots.
         let inner = plan.memory().resolve(&plan.shape.topology)?;
@@ -73,8 +66,7 @@ impl Runner for Nested<'_> {
             ..MemoryPlan::default()
         };
         // The inner host says what its machine has.
-        let mut remarks = Vec::new();
-        let mut spec = resources.machine_spec(topology, &memory, &contents, task, &mut remarks)?;
+        let mut spec = resources.machine_spec(topology, &memory, &contents, task, &mut ())?;
         give_kvm(&mut spec);
         if plan.boot.performance_mode {
             // All of the inner machine's memory, in pages of 2 MiB.
@@ -82,23 +74,23 @@ impl Runner for Nested<'_> {
             spec.cmdline.push(format!("hugepages={pages}"));
         }
         self.engine.check(&spec)?;
-        let share = resources.share(self.engine, self.name(), &plan.name, &spec, on_wait)?;
-        sidecar.timings.queued_ms = millis(share.waited);
+        let permit = resources.permit(self.engine, self.name(), &plan.name, &spec, on)?;
         let limits = Limits {
             boot: boot_limit(&topology),
             run: Some(plan.limits().boot + plan.limits().run.unwrap_or_default() + OUTER_LIMIT),
         };
-        let record = drive(
-            self.engine,
-            &spec,
-            limits,
-            None,
-            &mut |_| {},
-            &mut |_, _, _| {},
-        )?;
-        drop(share);
+        on.event(&RunEvent::Booting {
+            attempt: 1,
+            queued: permit.waited,
+        });
+        let record = drive(self.engine, &spec, limits, None, on)?;
+        Ok(Ran { record, limits })
+    }
+
+    fn conclude(&self, sidecar: &mut Sidecar, ran: Ran, thresholds: &Thresholds) -> Observation {
+        let Ran { record, limits } = ran;
         let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));
-        let observation = match inner {
+        match inner {
             Some(Ok(inner)) => {
                 let against = against_outer_machine(&record);
                 let printed = record.output.into_text();
@@ -110,13 +102,12 @@ impl Runner for Nested<'_> {
             }
             Some(Err(error)) => {
                 let remark = format!("the inner host's sidecar can't be read: {error}");
-                let observation = conclude(sidecar, record, limits, &plan.thresholds);
+                let observation = conclude(sidecar, record, limits, thresholds);
                 sidecar.remarks.push(remark);
                 observation
             }
-            None => conclude(sidecar, record, limits, &plan.thresholds),
-        };
-        Ok(observation)
+            None => conclude(sidecar, record, limits, thresholds),
+        }
     }
 }
 

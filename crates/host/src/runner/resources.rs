@@ -11,7 +11,8 @@ use ktstr_topology::Topology;
 use ktstr_wire::{Job, Task};
 
 use super::set_up::SetUpError;
-use crate::cpu_queue::{self, Claim, CpuQueue, QueueError, Share, Waiting};
+use crate::cpu_queue::{Admission, Claim, CpuQueue, Permit, QueueError, Ticket};
+use crate::events::{RunEvent, RunObserver};
 use crate::initramfs::{self, BaseCache, BaseContents};
 use crate::memory::{MemoryPlan, Sized};
 use crate::observe::{self, LazyImage, MonitorRate, ObserverSettings};
@@ -70,27 +71,33 @@ impl Resources {
 
     /// Waits until the machine may start: until the host has CPUs and memory for it. One in performance mode has
     /// the CPUs for itself. `runner` is the word for where it runs.
-    pub(super) fn share(
+    pub(super) fn permit(
         &self,
         engine: &dyn Engine,
         runner: &str,
         what: &str,
         spec: &MachineSpec,
-        on_wait: &mut dyn FnMut(&Waiting),
-    ) -> Result<Share, QueueError> {
+        on: &mut dyn RunObserver,
+    ) -> Result<Permit, QueueError> {
         let host_cpus = engine.host_cpus(&spec.topology);
         let own_cpus = spec.boot.performance_mode;
         let claim = Claim::new(what, runner, host_cpus)
             .with_memory(spec.numa.total_mib(), spec.boot.performance_mode);
-        let Some(queue) = &self.queue else {
-            let mut share = cpu_queue::wait_for_memory(&claim, on_wait)?;
-            if own_cpus {
-                share.own_cpus = usable_host_cpus();
-                share.own_cpus.truncate(host_cpus as usize);
-            }
-            return Ok(share);
+        let mut ticket = match &self.queue {
+            Some(queue) => Ticket::take(queue, claim, own_cpus)?,
+            None => Ticket::without_queue(claim),
         };
-        queue.take(&claim, own_cpus, on_wait)
+        let mut permit = loop {
+            match ticket.wait()? {
+                Admission::Granted(permit) => break permit,
+                Admission::Waiting(waiting) => on.event(&RunEvent::Queued(&waiting)),
+            }
+        };
+        if own_cpus && self.queue.is_none() {
+            permit.own_cpus = usable_host_cpus();
+            permit.own_cpus.truncate(host_cpus as usize);
+        }
+        Ok(permit)
     }
 
     /// The plan's limits, and within a machine around this host what that costs a boot.
@@ -175,7 +182,7 @@ impl Resources {
         memory: &MemoryPlan,
         contents: &BaseContents,
         task: Task,
-        remarks: &mut Vec<String>,
+        on: &mut dyn RunObserver,
     ) -> Result<MachineSpec, SetUpError> {
         let mut environment = self.environment.clone();
         let mut cmdline = Vec::new();
@@ -186,11 +193,8 @@ impl Resources {
             &topology,
         );
         let Sized { numa, remark } = memory.sized(&topology, needed_mib)?;
-        for remark in base.remark.into_iter().chain(remark) {
-            // A machine that is tried on another engine is made twice.
-            if !remarks.contains(&remark) {
-                remarks.push(remark);
-            }
+        for remark in base.remark.iter().chain(&remark) {
+            on.event(&RunEvent::Remark(remark));
         }
         let archive = match base.kept {
             initramfs::Kept::File { path, file } => InitrdPart::Open { path, file },

@@ -1,10 +1,9 @@
 //! A command or a shell in a machine of its own.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use ktstr_machine::{End, Port};
+use ktstr_machine::End;
 use ktstr_report::{Failure, Thresholds};
 use ktstr_topology::Topology;
 use ktstr_wire::Task;
@@ -13,11 +12,11 @@ use super::choice::TestsOnly;
 use super::here::Here;
 use super::resources::{KVM_MODULES, give_kvm};
 use super::set_up::SetUpError;
-use crate::cpu_queue::Waiting;
+use crate::events::{RunEvent, RunObserver};
 use crate::initramfs::Include;
 use crate::memory::MemoryPlan;
 use crate::plan::{Limits, boot_limit};
-use crate::run::{OnOutput, Record, console_end, drive};
+use crate::run::{Record, console_end, drive};
 use crate::verdict::{Terms, failure_of, judge};
 
 /// What a shell wants.
@@ -80,44 +79,41 @@ fn detail(failure: &Failure) -> String {
     }
 }
 
-/// Connects a person's terminal: gets the stream of the guest's terminal.
-pub(crate) type OnTerminal<'a> = &'a mut dyn FnMut(UnixStream);
-
-/// Who is told what a shell's machine does.
-struct Listeners<'a> {
-    output: OnOutput<'a>,
-    terminal: OnTerminal<'a>,
-    wait: &'a mut dyn FnMut(&Waiting),
+/// Keeps the remarks, and passes all on.
+struct Remarks<'a> {
+    kept: Vec<String>,
+    next: &'a mut dyn RunObserver,
 }
 
-/// Runs the command, once there are host CPUs for it: `on_wait` is told about waiting. What it prints goes to
-/// `on_output` as it arrives, with the time by which that must return: the command's time is over then. For an
-/// interactive shell, `on_terminal` gets the stream that it talks on.
+impl RunObserver for Remarks<'_> {
+    fn event(&mut self, event: &RunEvent<'_>) {
+        if let RunEvent::Remark(remark) | RunEvent::Fallback { remark, .. } = event
+            && !self.kept.iter().any(|known| known == remark)
+        {
+            self.kept.push((*remark).to_owned());
+        }
+        self.next.event(event);
+    }
+}
+
+/// Runs the command to its end. What it prints is in the events; so is the terminal of an interactive shell.
 pub(crate) fn run(
     runner: Here<'_>,
     plan: &ShellPlan,
-    on_output: OnOutput<'_>,
-    on_terminal: OnTerminal<'_>,
-    on_wait: &mut dyn FnMut(&Waiting),
+    on: &mut dyn RunObserver,
 ) -> Result<ShellEnd, ShellError> {
     let limits = Limits {
         boot: boot_limit(&plan.topology),
         run: plan.timeout,
     };
-    let mut remarks = Vec::new();
-    let on = &mut Listeners {
-        output: on_output,
-        terminal: on_terminal,
-        wait: on_wait,
+    let mut on = Remarks {
+        kept: Vec::new(),
+        next: on,
     };
-    let mut driven = drive_shell(runner, plan, limits, &mut remarks, on);
-    if let Some((tcg, remark)) = driven
-        .as_ref()
-        .err()
-        .and_then(|error| runner.fallback(error))
-    {
-        remarks.push(remark);
-        driven = drive_shell(runner.on(tcg.as_ref()), plan, limits, &mut remarks, on);
+    let mut driven = drive_shell(runner, plan, limits, &mut on);
+    let fallback = driven.as_ref().err();
+    if let Some(tcg) = fallback.and_then(|error| runner.fallback(error, &mut on)) {
+        driven = drive_shell(runner.on(tcg.as_ref()), plan, limits, &mut on);
     }
     let record = driven.map_err(|error| ShellError::SetUp(failure_of(error.kind(), &error)))?;
     // A person who turns the machine off has left the shell.
@@ -139,6 +135,7 @@ pub(crate) fn run(
             console: console_end(&record.console),
         });
     };
+    let mut remarks = on.kept;
     remarks.extend(record.remarks);
     Ok(ShellEnd { status, remarks })
 }
@@ -147,8 +144,7 @@ fn drive_shell(
     runner: Here<'_>,
     plan: &ShellPlan,
     limits: Limits,
-    remarks: &mut Vec<String>,
-    on: &mut Listeners<'_>,
+    on: &mut dyn RunObserver,
 ) -> Result<Record, SetUpError> {
     let (resources, engine) = (runner.resources, runner.engine);
     let mut modules: Vec<&str> = plan.modules.iter().map(String::as_str).collect();
@@ -160,26 +156,16 @@ fn drive_shell(
         argv: plan.argv.clone(),
         interactive: plan.interactive,
     };
-    let mut spec = resources.machine_spec(plan.topology, &plan.memory, &contents, task, remarks)?;
+    let mut spec = resources.machine_spec(plan.topology, &plan.memory, &contents, task, on)?;
     spec.interactive_console = plan.interactive;
     if plan.own_kvm {
         give_kvm(&mut spec);
     }
     engine.check(&spec)?;
-    let _share = resources.share(engine, engine.name(), "a shell", &spec, on.wait)?;
-    let mut on_launch = |machine: &mut dyn ktstr_machine::Machine| {
-        if plan.interactive
-            && let Some(stream) = machine.take_port(Port::Shell)
-        {
-            (on.terminal)(stream);
-        }
-    };
-    Ok(drive(
-        engine,
-        &spec,
-        limits,
-        None,
-        &mut on_launch,
-        on.output,
-    )?)
+    let permit = resources.permit(engine, engine.name(), "a shell", &spec, on)?;
+    on.event(&RunEvent::Booting {
+        attempt: 1,
+        queued: permit.waited,
+    });
+    Ok(drive(engine, &spec, limits, None, on)?)
 }

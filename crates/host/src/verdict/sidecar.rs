@@ -81,6 +81,7 @@ pub(crate) fn conclude(
     sidecar.timings.teardown_ms = millis(record.teardown);
     sidecar.engine_memory_bytes = record.footprint_bytes;
     sidecar.console_tail = console_end(&record.console);
+    sidecar.remarks.extend(record.performance);
     sidecar.remarks.extend(record.remarks);
     let observation = record.observation.take().unwrap_or_default();
     sidecar.remarks.extend(observation.remarks.iter().cloned());
@@ -89,7 +90,7 @@ pub(crate) fn conclude(
         .extend(record.frame_errors.iter().map(ToString::to_string));
     if record.more_frame_errors > 0 {
         sidecar.remarks.push(format!(
-            "and {} more damaged stretches on the link",
+            "and {} more corrupted frames",
             record.more_frame_errors
         ));
     }

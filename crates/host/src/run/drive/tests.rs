@@ -196,7 +196,7 @@ fn hello() -> Message {
 }
 
 /// Drives a machine whose guest says hello and all of `messages`, as long as anybody listens.
-fn drive_guest<M>(messages: fn() -> M, on_output: OnOutput<'_>) -> Record
+fn drive_guest<M>(messages: fn() -> M, on: &mut dyn RunObserver) -> Record
 where
     M: Iterator<Item = Message> + 'static,
 {
@@ -212,7 +212,18 @@ where
         }),
         kept: None,
     };
-    drive(&engine, &spec(), LIMITS, None, &mut |_| {}, on_output).unwrap()
+    drive(&engine, &spec(), LIMITS, None, on).unwrap()
+}
+
+/// Takes the output with a function.
+struct OnOutput<F>(F);
+
+impl<F: FnMut(Option<Instant>)> RunObserver for OnOutput<F> {
+    fn event(&mut self, event: &RunEvent<'_>) {
+        if let RunEvent::Output { until, .. } = event {
+            (self.0)(*until);
+        }
+    }
 }
 
 /// The same again and again, for as long as a right host never takes.
@@ -234,7 +245,10 @@ fn fault_d1_the_watchdog_acts_while_messages_come() {
     let began = Instant::now();
     let line = || flood(Message::Output(Stream::Stdout, b"y\n".to_vec()));
     // Slower than the guest, so that there is always another message.
-    let record = drive_guest(line, &mut |_, _, _| thread::sleep(Duration::from_millis(2)));
+    let record = drive_guest(
+        line,
+        &mut OnOutput(|_| thread::sleep(Duration::from_millis(2))),
+    );
     assert_ended_by_the_watchdog(&record, began);
 }
 
@@ -242,7 +256,7 @@ fn fault_d1_the_watchdog_acts_while_messages_come() {
 fn fault_d1_the_watchdog_acts_while_requests_come_and_answers_are_left_unread() {
     let began = Instant::now();
     let request = || flood(Message::Request(Request::Dump(DumpMoment::BodyEnded)));
-    let record = drive_guest(request, &mut |_, _, _| {});
+    let record = drive_guest(request, &mut ());
     assert_ended_by_the_watchdog(&record, began);
 }
 
@@ -251,12 +265,15 @@ fn fault_d1_the_watchdog_acts_while_nobody_takes_the_output() {
     let began = Instant::now();
     let line = || flood(Message::Output(Stream::Stdout, b"y\n".to_vec()));
     let mut given_up_at = Vec::new();
-    let record = drive_guest(line, &mut |_, _, until| {
-        // A pager that shows its first page.
-        let until = until.unwrap_or(began + LONG);
-        thread::sleep(until.saturating_duration_since(Instant::now()));
-        given_up_at.push(until);
-    });
+    let record = drive_guest(
+        line,
+        &mut OnOutput(|until: Option<Instant>| {
+            // A pager that shows its first page.
+            let until = until.unwrap_or(began + LONG);
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+            given_up_at.push(until);
+        }),
+    );
     assert_ended_by_the_watchdog(&record, began);
     assert!(given_up_at.iter().all(|&at| at == given_up_at[0]));
 }
@@ -267,7 +284,7 @@ fn fault_d5_remarks_have_a_bound_and_the_rest_is_counted() {
         let remarks = (0..1000).map(|number| Message::Remark(format!("{number}")));
         remarks.chain([Message::Bye])
     };
-    let record = drive_guest(messages, &mut |_, _, _| {});
+    let record = drive_guest(messages, &mut ());
     assert_eq!(record.end, End::Stopped(KillReason::Done));
     assert_eq!(record.remarks.len(), MAX_REMARKS + 1);
     let last = record.remarks.last().unwrap();
@@ -299,15 +316,7 @@ fn fault_d5_requests_have_a_bound_and_the_rest_is_refused_and_counted() {
         run: Some(LONG),
         ..LIMITS
     };
-    let record = drive(
-        &engine,
-        &spec(),
-        limits,
-        None,
-        &mut |_| {},
-        &mut |_, _, _| {},
-    )
-    .unwrap();
+    let record = drive(&engine, &spec(), limits, None, &mut ()).unwrap();
     assert!(record.said_bye);
     let refused = "7 more requests of the guest were refused, since it had made too many";
     assert_eq!(record.remarks, [refused]);
@@ -329,14 +338,7 @@ fn fault_d6_a_channel_that_somebody_holds_open_does_not_hold_the_driver() {
     };
     let (done, driven) = channel();
     thread::spawn(move || {
-        let record = drive(
-            &engine,
-            &spec(),
-            LIMITS,
-            None,
-            &mut |_| {},
-            &mut |_, _, _| {},
-        );
+        let record = drive(&engine, &spec(), LIMITS, None, &mut ());
         done.send(record.unwrap()).unwrap();
     });
     let guests_end = held.recv().unwrap();

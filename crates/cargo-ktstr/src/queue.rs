@@ -1,4 +1,4 @@
-//! `cargo ktstr locks`.
+//! `cargo ktstr queue`.
 
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,25 +10,25 @@ use serde_json::json;
 use crate::edge::{OrExit as _, Refusal};
 use crate::{format, output};
 
-/// Prints who holds host CPUs and memory, and who waits for some.
+/// Prints which machines run, and who waits for host CPUs or memory.
 pub(crate) fn run(as_json: bool) -> Result<ExitCode, Refusal> {
     let settings = ktstr::settings_from_environment().or_exit(Code::Usage)?;
-    let line = CpuQueue::look(settings.lock_folder.as_deref()).or_exit(Code::HostUnfit)?;
+    let queue = CpuQueue::look(settings.lock_folder.as_deref()).or_exit(Code::HostUnfit)?;
     if as_json {
-        let entries: Vec<_> = line.iter().map(described).collect();
-        output::print(&format!("{:#}\n", json!({ "line": entries })))?;
-    } else if line.is_empty() {
+        let entries: Vec<_> = queue.iter().map(described).collect();
+        output::print(&format!("{:#}\n", json!({ "queue": entries })))?;
+    } else if queue.is_empty() {
         output::say("no machine runs, and no test waits for its turn");
     } else {
-        output::print(&table(&line, SystemTime::now()))?;
+        output::print(&table(&queue, SystemTime::now()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(line: &[Entry], now: SystemTime) -> String {
+fn table(queue: &[Entry], now: SystemTime) -> String {
     let now_ms = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_s = now_ms.as_secs();
-    let rows: Vec<_> = line
+    let rows: Vec<_> = queue
         .iter()
         .map(|Entry { place, claim }| {
             vec![
@@ -78,7 +78,7 @@ mod tests {
                 ..claim
             },
         };
-        let mut line = [
+        let mut queue = [
             entry(
                 Place::Running,
                 1_000,
@@ -91,11 +91,11 @@ mod tests {
             ),
             entry(Place::Waiting, 4_612, Claim::new("a shell", "kvm", 4)),
         ];
-        for (pid, entry) in (4_711..).zip(&mut line) {
+        for (pid, entry) in (4_711..).zip(&mut queue) {
             entry.claim.pid = pid;
         }
         let now = UNIX_EPOCH + Duration::from_secs(4_654);
-        insta::assert_snapshot!(table(&line, now), @r"
+        insta::assert_snapshot!(table(&queue, now), @r"
         PID   STATE    CPUS  MIB   FOR     ENGINE  TEST
         4711  running  16    2048  1 h     kvm     eevdf::steady
         4712  running  1     512   10 min  tcg     eevdf::prey

@@ -1,4 +1,4 @@
-//! The files of the line: each says who its owner is, and is locked as long as that process lives.
+//! The files of the queue: each says who its owner is, and is locked as long as that process lives.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ktstr_machine::HUGE_PAGE_MIB;
 use serde::{Deserialize, Serialize};
 
-use super::QueueError;
+use super::waiting::QueueError;
 use crate::millis::millis;
 
 /// Longest file that is read.
@@ -81,13 +81,13 @@ impl Claim {
 
 /// A file that this process holds. Dropping it removes it.
 #[derive(Debug)]
-pub(super) struct Slip {
+pub(super) struct TicketFile {
     file: File,
     path: PathBuf,
 }
 
-impl Slip {
-    /// Makes the file at `path`, which is no other's: the caller is alone at the door.
+impl TicketFile {
+    /// Makes the file at `path`. The caller holds the queue's lock, so the name is free.
     pub(super) fn make(path: PathBuf, claim: &Claim) -> Result<Self, QueueError> {
         let failed = |source| QueueError::unusable(&path, source);
         let file = File::options()
@@ -95,19 +95,19 @@ impl Slip {
             .create_new(true)
             .open(&path)
             .map_err(failed)?;
-        let mut slip = Self { file, path };
-        let written = slip.file.lock().and_then(|()| {
+        let mut ticket = Self { file, path };
+        let written = ticket.file.lock().and_then(|()| {
             let json = serde_json::to_vec(&claim.starting_now())?;
-            slip.file.write_all(&json)
+            ticket.file.write_all(&json)
         });
         match written {
-            Ok(()) => Ok(slip),
-            Err(source) => Err(QueueError::unusable(&slip.path, source)),
+            Ok(()) => Ok(ticket),
+            Err(source) => Err(QueueError::unusable(&ticket.path, source)),
         }
     }
 }
 
-impl Drop for Slip {
+impl Drop for TicketFile {
     fn drop(&mut self) {
         // A file that stays counts for nothing once it is closed.
         let _ = fs::remove_file(&self.path);
@@ -122,8 +122,8 @@ pub(super) fn is_held(file: &File) -> bool {
     }
 }
 
-/// The file at `path` and what it says, if its owner has it. Else it is removed: the caller is alone at the
-/// door, so nobody is about to lock it.
+/// The file at `path` and what it says, if its owner has it. Else it is removed: the caller holds the
+/// queue's lock, so nobody is about to lock the file.
 pub(super) fn open_held(path: &Path) -> Result<Option<(File, Claim)>, QueueError> {
     let read = || -> io::Result<Option<(File, Claim)>> {
         let file = match File::open(path) {
