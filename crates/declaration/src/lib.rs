@@ -10,10 +10,12 @@ mod checks;
 mod machine;
 mod run;
 mod scheduler;
+mod section;
 
-pub use attribute::{Attribute, Fills, Needs, Section, Takes, attribute, attributes};
+pub use attribute::{Attribute, Fills, Needs, Takes};
 pub use check::{Bound, Cause, CheckSpec, JudgedBy, Preset};
 pub use checks::Check;
 pub use machine::{Boot, MachineShape, NumaEntry, Packed};
 pub use run::{Run, Watch};
 pub use scheduler::SchedulerOptions;
+pub use section::{Section, attribute, attributes};
