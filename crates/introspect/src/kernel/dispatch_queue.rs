@@ -264,7 +264,8 @@ impl Queue {
     }
 }
 
-/// Where the hash table and the nodes' queues are: since v6.16 in the scheduler, before variables.
+/// Where the hash table and the nodes' queues are: in the scheduler since Linux commits cdf5a6faa8cf ("sched_ext: Move
+/// dsq_hash into scx_sched") and 8409b800a0b1 ("sched_ext: Move global_dsqs into scx_sched") (v6.16), before variables.
 fn places(kernel: &Kernel) -> Result<(Hash, Global), ReadError> {
     let btf = &kernel.image.btf;
     let table = btf.structure("rhashtable")?;
@@ -295,6 +296,7 @@ fn places(kernel: &Kernel) -> Result<(Hash, Global), ReadError> {
             offset: sched.offset(path)?,
         })
     };
+    // "sched_ext: Wrap global DSQs in per-node structure" (after v6.18).
     let global = if sched.optional("pnode")?.is_some() {
         Global {
             place: member("pnode")?,

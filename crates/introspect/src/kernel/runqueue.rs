@@ -117,6 +117,8 @@ impl Runqueues {
             idle: rq.need("idle")?,
             nr_switches: rq.need("nr_switches")?,
             sched_domain: rq.want("sd")?,
+            // Renamed by Linux commit 7b8a702d9438 ("sched/fair: Rename h_nr_running into h_nr_queued") (v6.14, and in
+            // v6.12's stable releases).
             fair_nr_queued: rq.want_one_of(&["cfs.h_nr_queued", "cfs.h_nr_running"])?,
             rt_nr_running: rq.want("rt.rt_nr_running")?,
             irq_util: rq.want("avg_irq.util_avg")?,

@@ -1,6 +1,7 @@
 //! sched_ext: whether it is enabled, whose ops, why they ended, and what it counts (`kernel/sched/ext.c`).
 //!
-//! Since v6.16 most of it is in the `struct scx_sched` that `scx_root` points to; before, in variables.
+//! Since Linux commit 48e126777386 ("sched_ext: Introduce scx_sched") (v6.16) most of it is in the `struct scx_sched`
+//! that `scx_root` points to; before, in variables.
 
 use super::{Kernel, PerCpu, ReadError};
 use crate::btf::{Btf, Field, Kind, LayoutError, Struct, Type};
@@ -98,6 +99,7 @@ struct ExitFields {
 impl SchedExt {
     /// Looks up where everything is; nothing if the kernel has no sched_ext.
     pub fn new(kernel: &Kernel, percpu: &PerCpu) -> Result<Option<Self>, ReadError> {
+        // Renamed by Linux commit 1a7ff7216c8b ("sched_ext: Drop "ops" from scx_ops_enable_state and friends") (v6.16).
         let names = ["scx_enable_state_var", "scx_ops_enable_state_var"];
         let Some(state) = names.iter().find_map(|name| kernel.optional_symbol(name)) else {
             return Ok(None);
@@ -229,6 +231,7 @@ impl SchedExt {
 impl Root {
     fn new(kernel: &Kernel) -> Result<Self, ReadError> {
         let btf = &kernel.image.btf;
+        // Linux commit 48e126777386 ("sched_ext: Introduce scx_sched") (v6.16).
         if let Some(pointer) = kernel.optional_symbol("scx_root") {
             let sched = btf.structure("scx_sched")?;
             return Ok(Self::Pointer {
@@ -249,6 +252,7 @@ impl Root {
 impl Events {
     fn new(kernel: &Kernel, root: &Root) -> Result<Option<Self>, ReadError> {
         let btf = &kernel.image.btf;
+        // Linux commit 17103b8504de ("sched_ext: Implement event counter infrastructure") (v6.15).
         let Ok(stats) = btf.structure("scx_event_stats") else {
             return Ok(None);
         };
@@ -283,7 +287,7 @@ impl EventsPlace {
             member: member.offset,
             at,
         };
-        // Since v6.18 with other things of a CPU, before by itself.
+        // "sched_ext: Put event_stats_cpu in struct scx_sched_pcpu" (v6.18): with other things of a CPU.
         if let Some(member) = sched.optional("pcpu")? {
             let pcpu = sched.inner("pcpu")?;
             let at = pcpu.optional("event_stats")?;
@@ -291,12 +295,14 @@ impl EventsPlace {
                 .filter(|at| at.type_id == stats.as_type().id())
                 .map(|at| place(member, at.offset)));
         }
+        // Linux commit c201ea1578d3 ("sched_ext: Move event_stats_cpu into scx_sched") (v6.16): by itself.
         let member = sched.optional("event_stats_cpu")?;
         Ok(member.map(|member| place(member, 0)))
     }
 }
 
-/// The values of `enum scx_enable_state`, which was `scx_ops_enable_state` until v6.15.
+/// The values of `enum scx_enable_state`, which was `scx_ops_enable_state` until Linux commit 1a7ff7216c8b
+/// ("sched_ext: Drop "ops" from scx_ops_enable_state and friends") (v6.16).
 fn states(btf: &Btf) -> Vec<(u32, SchedExtState)> {
     let known = btf
         .find(Kind::Enum, "scx_enable_state")

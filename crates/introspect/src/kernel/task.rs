@@ -284,6 +284,7 @@ impl Tasks {
 
 impl Fields {
     fn new(task: &mut RecordBuilder<'_>, cpus: u32) -> Result<Self, LayoutError> {
+        // Linux commit bcf9033e5449 ("sched: move CPU field back into thread_info if THREAD_INFO_IN_TASK=y") (v5.16).
         let cpu = task.want_one_of(&["thread_info.cpu", "cpu"])?;
         Ok(Self {
             tasks: task.need("tasks")?,
@@ -292,6 +293,7 @@ impl Fields {
             pid: task.need("pid")?,
             tgid: task.need("tgid")?,
             comm: task.need("comm")?,
+            // `state` before Linux commit 2f064a59a11f ("sched: Change task_struct::state") (v5.14): not read.
             state: task.need("__state")?,
             exit_state: task.need("exit_state")?,
             cpu: cpu.map_or_else(|| task.need("thread_info.cpu"), Ok)?,
