@@ -154,6 +154,8 @@ pub struct Boot {
     /// Whether each vCPU has a host CPU for itself, RAM is huge pages, and the guest knows it. An engine whose
     /// check of the machine passes gives all of it.
     pub performance_mode: bool,
+    /// Size of a disk in MiB, if it has one.
+    pub disk_mib: Option<u64>,
 }
 
 impl Boot {
@@ -161,6 +163,7 @@ impl Boot {
     pub const DEFAULT: Self = Self {
         kaslr: false,
         performance_mode: false,
+        disk_mib: None,
     };
 }
 
@@ -180,6 +183,14 @@ pub(crate) const BOOT: &[Attribute] = &[
         needs: Needs::Machine,
         default: "`false`",
         text: "whether the kernel chooses its own addresses; it then unpacks itself, which takes time",
+    },
+    Attribute {
+        name: "disk_mib",
+        takes: Takes::Whole(1..=64 << 10),
+        fills: Fills::Optional("disk_mib"),
+        needs: Needs::Machine,
+        default: "none",
+        text: "a virtio disk of this size, `/dev/vda`: empty and sparse, in memory of the host, gone with the machine",
     },
 ];
 

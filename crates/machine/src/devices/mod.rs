@@ -1,6 +1,6 @@
 //! Devices that a machine has only when it is asked for them, on either engine.
 //!
-//! To add one: a file here with a type that implements [`Device`], and its two lines below.
+//! To add one: a file here with a type that implements [`Device`], and its lines below.
 
 mod disk;
 
@@ -29,8 +29,9 @@ pub trait Device: fmt::Debug + Send + Sync {
 }
 
 /// The devices that a test asks for.
-pub fn devices(_boot: &Boot) -> Vec<Arc<dyn Device>> {
-    Vec::new()
+pub fn devices(boot: &Boot) -> Vec<Arc<dyn Device>> {
+    let disk = boot.disk_mib.map(|len_mib| Arc::new(Disk { len_mib }) as _);
+    disk.into_iter().collect()
 }
 
 /// What makes QEMU have a device.
