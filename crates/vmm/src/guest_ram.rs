@@ -23,9 +23,11 @@ pub struct GuestRam {
     memory: GuestMemoryMmap,
 }
 
-/// The bytes to store are no number of 1, 2, 4 or 8 bytes at its natural alignment in guest RAM.
+/// The bytes to store are not 1, 2, 4 or 8 at their natural alignment in guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{len} bytes at guest-physical {gpa:#x} are no aligned number in the guest's RAM")]
+#[error(
+    "{len} bytes at guest-physical {gpa:#x} can't be stored at once: they must be 1, 2, 4 or 8, aligned, in RAM"
+)]
 pub struct NotStored {
     /// Where they were to be stored.
     pub gpa: u64,

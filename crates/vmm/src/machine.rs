@@ -194,7 +194,7 @@ impl MicroVm {
         registers
     }
 
-    /// The threads that run the vCPUs, by CPU number. A thread that has not come to run yet is 0.
+    /// The threads that run the vCPUs, by CPU number. A thread that hasn't run yet is 0.
     pub fn vcpu_tids(&self) -> Vec<i32> {
         self.threads.tids()
     }

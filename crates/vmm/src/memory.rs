@@ -95,7 +95,7 @@ pub struct RamRegion {
     pub offset_bytes: u64,
 }
 
-/// Why guest RAM can't be had.
+/// Why guest RAM can't be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -205,7 +205,7 @@ fn advise(start: NonNull<u8>, len: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Pages of a file that guest RAM shall hold.
+/// Pages of a file to hold in guest RAM.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pages<'a> {
     /// The file. It must not be changed or shortened while the machine lives.

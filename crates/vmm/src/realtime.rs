@@ -64,7 +64,7 @@ impl ServicePriority {
             let Some(tid) = tid.filter(|&tid| tid != own) else {
                 continue;
             };
-            // A thread may end meanwhile.
+            // A thread may end while this looks.
             if let Ok(before) = ThreadPolicy::of(tid)
                 && before.policy != SCHED_FIFO
                 && SERVICE.apply(tid).is_ok()

@@ -68,7 +68,7 @@ pub enum StartError {
         #[source]
         source: kvm_ioctls::Error,
     },
-    /// Guest RAM can't be had.
+    /// Guest RAM can't be made.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The kernel can't be entered.

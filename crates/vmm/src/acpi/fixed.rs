@@ -1,5 +1,5 @@
 //! The tables that are the same for every machine: RSDP, DSDT, FADT and MCFG, with room for the XSDT. A start
-//! copies them; this crate's tests make them anew and compare.
+//! copies them; this crate's tests make them and compare.
 
 use super::{ALIGN_BYTES, HEADER_BYTES};
 use crate::arch::layout::ACPI;
@@ -35,7 +35,7 @@ mod tests {
     use super::super::{dsdt, fadt, mcfg, rsdp};
     use super::*;
 
-    /// Writes the file anew.
+    /// Writes the file.
     const RENEW: &str = "KTSTR_RENEW_ACPI";
 
     #[test]

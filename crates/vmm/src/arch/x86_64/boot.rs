@@ -86,7 +86,7 @@ pub enum BootError {
     #[error("can't map the kernel image into guest RAM")]
     MapKernel(#[source] io::Error),
     /// The file was shorter than before.
-    #[error("can't copy the kernel image into guest RAM: was its file changed meanwhile?")]
+    #[error("can't copy the kernel image into guest RAM: did its file change?")]
     CopyKernel(#[source] GuestMemoryError),
     /// No 64-bit entry.
     #[error(
@@ -137,9 +137,7 @@ pub enum BootError {
         source: io::Error,
     },
     /// A part was shorter than its file said.
-    #[error(
-        "can't copy part {index} of the initramfs into guest RAM: was its file changed meanwhile?"
-    )]
+    #[error("can't copy part {index} of the initramfs into guest RAM: did its file change?")]
     CopyInitrd {
         /// Which part, from 0 on.
         index: usize,

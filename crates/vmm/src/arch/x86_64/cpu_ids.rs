@@ -11,7 +11,7 @@ const HIGHEST_NARROW: u32 = 254;
 /// The APIC ids of a topology.
 ///
 /// An id holds the LLC, the core in it and the thread in that, each in a field wide enough for its count
-/// (Intel SDM volume 3, section 9.9.1). Where a count is no power of two, ids are left out. An LLC is also
+/// (Intel SDM volume 3, section 9.9.1). Where a count isn't a power of two, ids are left out. An LLC is also
 /// a package: so its CPUs are found by kernels that take the LLC from the package (AMD CPUs before family
 /// 17h) and by those that take it from the cache leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

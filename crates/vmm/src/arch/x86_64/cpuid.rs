@@ -1,4 +1,4 @@
-//! What the CPUs say of themselves: what KVM supports, with the declared topology in it.
+//! CPUID: what KVM supports, with the declared topology in it.
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 

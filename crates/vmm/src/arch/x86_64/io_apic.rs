@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(lines.0.lock().unwrap().last(), Some(&vec![(4, message)]));
         set(&mut io_apic, 0x18, 0x1_0031);
         assert_eq!(lines.0.lock().unwrap().last(), Some(&vec![]));
-        // The same again is no change.
+        // The same value changes nothing.
         set(&mut io_apic, 0x18, 0x1_0031);
         assert_eq!(lines.0.lock().unwrap().len(), 2);
     }

@@ -1,5 +1,5 @@
-//! x86-64: where things lie in guest-physical memory, what the CPUs say of themselves, how a kernel is entered,
-//! and what KVM has for this architecture alone.
+//! x86-64: the layout of guest-physical memory, CPUID, how a kernel is entered, and what KVM has for this
+//! architecture alone.
 
 pub(crate) mod boot;
 pub(crate) mod cpu_ids;

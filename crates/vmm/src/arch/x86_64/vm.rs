@@ -119,7 +119,7 @@ impl MsiSink for KvmMsi {
             data,
             ..kvm_msi::default()
         };
-        // Fails for an address that is no CPU's; then the guest has asked for nothing.
+        // Fails for an address that no CPU has: such a message is lost.
         let _ = self.vm.signal_msi(msi);
     }
 }

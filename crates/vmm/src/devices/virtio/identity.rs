@@ -1,4 +1,4 @@
-//! What a virtio device's PCI function says of itself: identity, BAR, capabilities (Virtio 1.2, section 4.1).
+//! The configuration space of a virtio device: identity, BAR, capabilities (Virtio 1.2, section 4.1).
 
 use super::device::MAX_QUEUES;
 use super::msix::ENTRY_BYTES;
