@@ -20,7 +20,7 @@ use nix::unistd::{ForkResult, Pid, fork, getpid};
 use crate::link::Link;
 use crate::nested::NestedRun;
 use crate::test::TestLookup;
-use crate::{command, crash, modules, mounts, nested, pit, test};
+use crate::{command, crash, modules, mounts, nested, test};
 
 /// Whether this process is PID 1 of a machine that the host side set up.
 pub fn is_guest() -> bool {
@@ -47,8 +47,9 @@ fn set_up_and_fork(tests: TestLookup, nested: NestedRun) -> anyhow::Result<Infal
     link.send(&hello()?)?;
     let prepared = mounted.map_err(anyhow::Error::from).and_then(|remarks| {
         loaded?;
+        #[cfg(target_arch = "x86_64")]
         if may_host_machines(&job.task) {
-            pit::interrupt_steadily().context("starting the interval timer")?;
+            crate::pit::interrupt_steadily().context("starting the interval timer")?;
         }
         Ok(remarks)
     });
