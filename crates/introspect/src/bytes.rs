@@ -24,7 +24,7 @@ pub(crate) fn uint(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(wide))
 }
 
-/// The text before the first NUL. What is no UTF-8 is replaced.
+/// The text before the first NUL. Invalid UTF-8 is replaced.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0);
     String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()

@@ -154,7 +154,7 @@ impl Lines {
 impl Progress for Lines {
     fn event(&self, event: &Event) {
         if let Some(line) = self.line(event) {
-            // A closed stderr is no reason to fail a fetch.
+            // A closed stderr must not fail a fetch.
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         }
     }

@@ -32,7 +32,7 @@ pub enum DebianSpec {
     Version(String),
 }
 
-/// Why a text is not a kernel that can be had.
+/// Why a text does not name a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {

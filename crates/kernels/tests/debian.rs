@@ -362,7 +362,7 @@ fn the_machines_own_apt_state_is_not_touched() {
     assert_eq!(state(), before);
 }
 
-/// Set in the processes that [`two_processes_fetch_one_kernel_once`] starts of itself.
+/// Set in the processes that [`two_processes_fetch_one_kernel_once`] starts of its own program.
 const CHILD: &str = "KTSTR_TEST_FETCH_CHILD";
 
 #[test]

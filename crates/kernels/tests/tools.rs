@@ -107,7 +107,7 @@ fn a_library_that_is_gone_is_named() {
     );
 }
 
-/// Set in the processes that [`two_processes_fetch_one_tool_once`] starts of itself.
+/// Set in the processes that [`two_processes_fetch_one_tool_once`] starts of its own program.
 const CHILD: &str = "KTSTR_TEST_FETCH_CHILD";
 
 #[test]

@@ -24,9 +24,9 @@ impl Llcs {
     fn read_below(cpus: &Path) -> io::Result<Self> {
         let possible = fs::read_to_string(cpus.join("possible"))?;
         let last = possible.trim().rsplit([',', '-']).next();
-        let last: usize = last
-            .and_then(|last| last.parse().ok())
-            .ok_or_else(|| io::Error::other(format!("`{}` is no list of CPUs", possible.trim())))?;
+        let last: usize = last.and_then(|last| last.parse().ok()).ok_or_else(|| {
+            io::Error::other(format!("`{}` is not a list of CPUs", possible.trim()))
+        })?;
         let mut known: Vec<String> = Vec::new();
         let mut of_cpu = Vec::with_capacity(last + 1);
         for cpu in 0..=last {

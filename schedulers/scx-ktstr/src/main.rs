@@ -174,7 +174,7 @@ fn workers_seen(skeleton: &MainSkel<'_>) -> Result<bool> {
     Ok(seen.is_some_and(|&byte| byte != 0))
 }
 
-/// Prints a line at once, since the reader may wait for it. A reader that has gone is no reason to end.
+/// Prints a line at once, since the reader may wait for it. A reader that has gone does not end this.
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());

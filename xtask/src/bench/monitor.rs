@@ -14,9 +14,9 @@ use super::{Profile, built, output};
 use crate::setup::{self, Tool};
 
 /// The longest that a sample of 16 CPUs at rest may take.
-const MOST_SAMPLE_US: f64 = 200.0;
+const MAX_SAMPLE_US: f64 = 200.0;
 /// The most of one host CPU, at the default rate.
-const MOST_CPU_SHARE_PCT: f64 = 1.0;
+const MAX_CPU_SHARE_PCT: f64 = 1.0;
 /// How far a sample of four times as many CPUs may go beyond four times as long: noise.
 const LINEAR_TOLERANCE: f64 = 1.25;
 
@@ -114,8 +114,8 @@ impl Report {
         let judged = judged.with_context(|| format!("no machine had {JUDGED_CPUS} CPUs"))?;
         let sample_us = judged.sample_us();
         ensure!(
-            sample_us <= MOST_SAMPLE_US,
-            "a sample of {JUDGED_CPUS} CPUs takes {sample_us:.0} us, more than {MOST_SAMPLE_US}"
+            sample_us <= MAX_SAMPLE_US,
+            "a sample of {JUDGED_CPUS} CPUs takes {sample_us:.0} us, more than {MAX_SAMPLE_US}"
         );
         for pair in self.at_rest.windows(2) {
             let [fewer, more] = pair else { continue };
@@ -130,8 +130,8 @@ impl Report {
         }
         let share_pct = judged.cpu_share_pct();
         ensure!(
-            share_pct <= MOST_CPU_SHARE_PCT,
-            "the monitor takes {share_pct:.2} % of a CPU, more than {MOST_CPU_SHARE_PCT}"
+            share_pct <= MAX_CPU_SHARE_PCT,
+            "the monitor takes {share_pct:.2} % of a CPU, more than {MAX_CPU_SHARE_PCT}"
         );
         let (least, most) = self.at_work.ratio_range();
         ensure!(

@@ -14,11 +14,11 @@ use super::{Profile, built};
 use crate::setup::{self, Tool};
 
 /// The most that ours may take of QEMU's time.
-const MOST_OF_QEMU: f64 = 0.8;
+const MAX_RATIO_TO_QEMU: f64 = 0.8;
 /// The most CPU time of a set-up.
-const MOST_SETUP_MS: f64 = 10.0;
+const MAX_SETUP_MS: f64 = 10.0;
 /// The most memory beyond guest RAM, at four CPUs.
-const MOST_MEMORY_MIB: f64 = 20.0;
+const MAX_MEMORY_MIB: f64 = 20.0;
 
 /// Name of our boots.
 const OURS: &str = "microVM, vmlinux";
@@ -135,19 +135,19 @@ impl Report {
         let ratios = self.pairs().iter().map(Paired::ratio).collect::<Vec<_>>();
         let worst = ratios.iter().copied().fold(f64::NAN, f64::max);
         ensure!(
-            worst <= MOST_OF_QEMU,
-            "ours takes {worst:.3} of the faster QEMU's time, more than {MOST_OF_QEMU}"
+            worst <= MAX_RATIO_TO_QEMU,
+            "ours takes {worst:.3} of the faster QEMU's time, more than {MAX_RATIO_TO_QEMU}"
         );
         let set_up = self.steps.iter().find(|(name, ..)| name == "set-up");
         let set_up_ms = set_up.map_or(f64::NAN, |(_, _, cpus)| median(cpus.clone()));
         ensure!(
-            set_up_ms <= MOST_SETUP_MS,
-            "the set-up takes {set_up_ms:.3} ms of CPU time, more than {MOST_SETUP_MS}"
+            set_up_ms <= MAX_SETUP_MS,
+            "the set-up takes {set_up_ms:.3} ms of CPU time, more than {MAX_SETUP_MS}"
         );
         let mib = self.memory_mib().unwrap_or(f64::NAN);
         ensure!(
-            mib <= MOST_MEMORY_MIB,
-            "{mib:.1} MiB beyond guest RAM are more than {MOST_MEMORY_MIB}"
+            mib <= MAX_MEMORY_MIB,
+            "{mib:.1} MiB beyond guest RAM are more than {MAX_MEMORY_MIB}"
         );
         Ok(())
     }

@@ -247,7 +247,7 @@ mod tests {
         for folder in folders.filter(|entry| entry.path().is_dir()) {
             let name = folder.file_name().to_string_lossy().into_owned();
             let target = TARGETS.iter().find(|target| target.name == name);
-            let target = target.unwrap_or_else(|| panic!("{name} is no target"));
+            let target = target.unwrap_or_else(|| panic!("{name} is not a target"));
             for input in fs::read_dir(folder.path()).unwrap() {
                 let input = input.unwrap();
                 let len = input.metadata().unwrap().len();

@@ -46,7 +46,7 @@ pub enum GlobalError {
         /// What there is.
         variables: String,
     },
-    /// It is there, but it is no number.
+    /// It is there, but it is not a number.
     #[error(
         "`{path}` in section `{section}` is not an integer, a bool or an enumeration of whole bytes"
     )]

@@ -49,12 +49,12 @@ impl ObjectBtf {
         if let Some(read) = cache.read.borrow().get(&address) {
             return read.clone();
         }
-        let read = self.read_anew(address, budget);
+        let read = self.read_again(address, budget);
         cache.read.borrow_mut().insert(address, read.clone());
         read
     }
 
-    fn read_anew(&self, address: u64, budget: &Budget) -> Result<Btf, ReadError> {
+    fn read_again(&self, address: u64, budget: &Budget) -> Result<Btf, ReadError> {
         let memory = self.kernel.memory().within(budget);
         let data = memory.u64(address.wrapping_add(self.data.offset))?;
         let size = memory.u32(address.wrapping_add(self.data_size.offset))?;

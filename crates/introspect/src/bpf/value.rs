@@ -302,7 +302,7 @@ impl<'a> Renderer<'a> {
         let signed = (value << unused).cast_signed() >> unused;
         if let Some(encoding) = of.int() {
             return match encoding {
-                // Anything else than 0 and 1 is worth to be seen.
+                // Show any other value as it is.
                 encoding if encoding.boolean && value <= 1 => Value::Bool(value == 1),
                 encoding if encoding.signed => Value::Int(signed),
                 _ => Value::Uint(value),
@@ -471,7 +471,7 @@ pub(super) enum Step<'a> {
     Index(u32),
 }
 
-/// The steps of `stats.per_cpu[3]`; nothing if it is no path.
+/// The steps of `stats.per_cpu[3]`; nothing if it is not a path.
 pub(super) fn steps(path: &str) -> Option<Vec<Step<'_>>> {
     let mut steps = Vec::new();
     for part in path.split('.') {

@@ -25,7 +25,7 @@ struct Prepared {
 
 static KERNEL: LazyLock<Prepared> = LazyLock::new(|| {
     let mut bpf = busy();
-    // The nodes of the table are made anew, so that they are in one piece.
+    // The nodes of the table are made again, so that they are in one piece.
     let nodes = fill_again(&mut bpf);
     let kernel = bpf.fake.kernel;
     Prepared {

@@ -40,7 +40,7 @@ pub enum ReadError {
     /// This kernel has no such type or member.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// Type information that was read from memory is none.
+    /// What was read from memory is not type information.
     #[error("type information in the kernel's memory can't be used")]
     Btf(#[from] BtfError),
     /// Type information that was read from memory contradicts itself.
@@ -60,7 +60,7 @@ pub enum ReadError {
         /// What was read.
         what: &'static str,
     },
-    /// There is more of it than a kernel can have. Either it changed while it was read, or it is no kernel's.
+    /// There is more of it than a kernel can have. Either it changed while it was read, or it is not a kernel's.
     #[error("{what} has more than {limit} entries")]
     TooMany {
         /// What was read.

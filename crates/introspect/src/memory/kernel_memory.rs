@@ -239,7 +239,7 @@ impl KernelMemory {
         self.array(address).map(u32::from_le_bytes)
     }
 
-    /// The text at `address`, at most `max_bytes` of it. What is no UTF-8 is replaced.
+    /// The text at `address`, at most `max_bytes` of it. Invalid UTF-8 is replaced.
     pub fn text(&self, address: u64, max_bytes: usize) -> Result<String, MemoryError> {
         const PAGE_BYTES: u64 = 4096;
         let mut text = Vec::new();

@@ -44,7 +44,7 @@ impl PagingLevels {
 #[non_exhaustive]
 pub enum PagingError {
     /// In the hole between the two halves.
-    #[error("{address:#x} is no canonical address")]
+    #[error("{address:#x} is not a canonical address")]
     NonCanonical {
         /// The virtual address.
         address: u64,
@@ -57,7 +57,7 @@ pub enum PagingError {
         /// The level of the table whose entry says so; the one with 4 KiB pages is 1.
         level: u8,
     },
-    /// An entry that the processor would refuse: what was read is no page table, or was just being written.
+    /// An entry that the processor would refuse: what was read is not a page table, or was just being written.
     #[error(
         "the page table entry {entry:#x} of {address:#x} at level {level} has reserved bits set"
     )]

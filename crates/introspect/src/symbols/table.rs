@@ -18,7 +18,7 @@ struct Entry {
     name: String,
 }
 
-/// Why a text is no list of symbols.
+/// Why a text is not a list of symbols.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {

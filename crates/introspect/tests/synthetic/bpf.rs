@@ -215,7 +215,7 @@ fn values_are_rendered_field_by_field() {
     let value = Value::render(&btf, TypeId(bss), &bss_bytes(), &Budget::default()).unwrap();
     let first = "{ word: 5, half: 5, shorts: [1 × 3, 2], bits: { low: -2, high: 15 }, \
                  next: 0xffff888000001000, name: \"cpu0\" }";
-    // What is no text is not shown as one.
+    // What is not a text is not shown as one.
     let second = "{ word: 0, half: 0, shorts: [0 × 4], bits: { low: 0, high: 0 }, next: 0x0, \
                   name: [-1, 0 × 7] }";
     assert_eq!(

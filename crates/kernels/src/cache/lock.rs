@@ -119,7 +119,7 @@ impl FileLock {
             .map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                // Only for the message of whoever waits; a full disk is no reason not to hold the lock.
+                // Only for the message of whoever waits; a full disk does not keep the lock from being held.
                 let _ = leave_pid(&mut file);
                 Ok(Some(Self {
                     file,

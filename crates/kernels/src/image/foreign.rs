@@ -1,4 +1,4 @@
-//! What is no kernel for an x86 machine, and is often given as one: the message says what it is.
+//! Files that are often given as an x86 kernel and are not one: the message says what they are.
 
 use super::Format;
 

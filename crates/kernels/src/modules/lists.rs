@@ -1,4 +1,4 @@
-//! What modules say of themselves: `.modinfo` in a module's file, and the lists that depmod(8) and the kernel's
+//! What modules say about themselves: `.modinfo` in a module's file, and the lists that depmod(8) and the kernel's
 //! build write.
 
 use std::collections::{HashMap, HashSet};

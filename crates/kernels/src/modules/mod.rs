@@ -17,7 +17,7 @@ pub(crate) use order::{OrderError, load_order};
 /// well below.
 const MAX_MODULE_BYTES: usize = 512 << 20;
 
-/// Why modules can't be had.
+/// Why modules are not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModuleError {

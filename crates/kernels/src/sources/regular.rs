@@ -86,7 +86,7 @@ pub(super) fn open(
     File::open(path).map_err(|source| failed(path, source))
 }
 
-/// All of it. A file that grows meanwhile is read to the bound at most.
+/// All of it. Of a file that grows, no more than the bound is read.
 pub(super) fn read(
     path: &Path,
     limit_bytes: u64,

@@ -78,7 +78,7 @@ impl Tool {
     }
 }
 
-/// Why a tool can't be had.
+/// Why a tool is not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolError {
@@ -196,7 +196,7 @@ impl ExactPackage {
     }
 }
 
-/// What an entry says of itself.
+/// What an entry says about itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Metadata {
     version: u32,

@@ -315,7 +315,7 @@ fn leftovers_of_dead_processes_go_and_work_in_progress_stays() {
     assert_eq!(names(&kernels), [".partial-alive", kernel.key()]);
 }
 
-/// Set in the processes that [`many_processes_store_one_kernel_once`] starts of itself.
+/// Set in the processes that [`many_processes_store_one_kernel_once`] starts of its own program.
 const CHILD: &str = "KTSTR_TEST_IMPORT_CHILD";
 
 #[test]
@@ -375,7 +375,7 @@ fn many_processes_store_one_kernel_once() {
     );
 }
 
-/// Set in the process that [`a_process_killed_while_storing_leaves_nothing_that_counts`] starts of itself.
+/// Set in the process that [`a_process_killed_while_storing_leaves_nothing_that_counts`] starts of its own program.
 const VICTIM: &str = "KTSTR_TEST_IMPORT_VICTIM";
 
 #[test]

@@ -31,7 +31,7 @@ fn fault_e1_a_member_of_an_absurd_size_is_an_error() {
     let package = [version.clone(), ar_header("control.tar", "9999999999")].concat();
     insta::assert_snapshot!(refusal(&package), @"DIR/a.deb is not a usable Debian package: it ends in the middle of its control.tar");
     let package = [version, ar_header("x", "-1")].concat();
-    insta::assert_snapshot!(refusal(&package), @"DIR/a.deb is not a usable Debian package: its member `x` has a size that is no number");
+    insta::assert_snapshot!(refusal(&package), @"DIR/a.deb is not a usable Debian package: its member `x` has a size that is not a number");
 }
 
 /// A tar entry of this kind: a header, then what `body` says, padded.

@@ -201,7 +201,7 @@ static __always_inline void set_vtime(struct task_struct *p, u64 vtime)
 }
 
 /*
- * The format is no constant: the kernel's prototype wants memory that may be written. The array has an
+ * The format is not constant: the kernel's prototype wants memory that may be written. The array has an
  * element even without arguments, since one of none can't be passed.
  */
 #define scx_bpf_text(function, fmt, args...)						\

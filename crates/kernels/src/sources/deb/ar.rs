@@ -57,7 +57,7 @@ impl<R: Read> Archive<R> {
             _ => name,
         };
         self.left = parse_decimal(&header[SIZE])
-            .ok_or_else(|| format!("its member `{}` has a size that is no number", self.name))?;
+            .ok_or_else(|| format!("its member `{}` has a size that is not a number", self.name))?;
         self.padded = self.left % 2 == 1;
         Ok(Some(&self.name))
     }

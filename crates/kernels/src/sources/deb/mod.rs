@@ -335,7 +335,7 @@ fn check_architecture<E>(control: impl Read, limits: Limits) -> Result<(), Stop<
     })
 }
 
-/// Debian's names have letters, digits and `-`. What else stands there is no name to repeat.
+/// Debian's names have letters, digits and `-`. Anything else is not repeated.
 fn architecture(control: &str) -> Option<String> {
     let value = control
         .lines()

@@ -17,7 +17,7 @@ use crate::options::MIRROR_PATIENCE;
 use crate::progress::{Event, Progress};
 
 /// Settings that a command line can't make: lists are cleared, not set.
-const CONFIG: &str = r#"// Written anew for each run.
+const CONFIG: &str = r#"// Written for each run.
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -59,7 +59,7 @@ pub(crate) struct Apt<'a> {
     progress: &'a dyn Progress,
 }
 
-/// What a suite's Release file says of itself.
+/// What a suite's Release file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Release {
     pub(crate) codename: String,
@@ -97,7 +97,7 @@ impl<'a> Apt<'a> {
         progress: &'a dyn Progress,
     ) -> io::Result<Self> {
         let root = base.join(format!("{:08x}", crc32fast::hash(mirror.uri.as_bytes())));
-        // What is installed on the machine is no matter here.
+        // What is installed on the machine does not matter here.
         let apt = Self::prepare_at(root, mirror, "", lock, progress)?;
         Ok(Self { patience, ..apt })
     }

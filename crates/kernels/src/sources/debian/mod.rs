@@ -28,7 +28,7 @@ use crate::spec::DebianSpec;
 /// The role of the suite that `debian` means.
 const NEWEST_ROLE: &str = "stable-backports";
 
-/// Why a Debian kernel can't be had.
+/// Why a Debian kernel is not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DebianError {
