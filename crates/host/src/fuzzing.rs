@@ -8,8 +8,8 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use ktstr_machine::{End, KillReason};
 use ktstr_report::{
-    AssertResult, CheckResult, Expectation, FailedLoad, KernelExit, Outcome, RefusedCall,
-    SchedulerEnd, SchedulerReport, Sidecar, Thresholds,
+    Assert, AssertResult, CheckResult, Expectation, FailedLoad, KernelExit, Outcome, RefusedCall,
+    SchedulerEnd, SchedulerReport, Sidecar,
 };
 use ktstr_wire::{CRASH_MARK, Decoder, GuestStage, Message, Stream, TestEnd};
 
@@ -128,7 +128,7 @@ impl Run {
             boot: Duration::from_secs(1),
             run: None,
         };
-        conclude(&mut sidecar, self.record, limits, &Thresholds::default());
+        conclude(&mut sidecar, self.record, limits, &Assert::default());
         if let Some(what) = expect {
             apply_expectation(&mut sidecar, what);
         }

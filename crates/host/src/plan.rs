@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ktstr_declaration::{Boot, MachineShape, Packed, Run, Watch};
-use ktstr_report::{Expectation, Thresholds};
+use ktstr_report::{Assert, Expectation};
 use ktstr_topology::Topology;
 
 use crate::initramfs;
@@ -36,8 +36,8 @@ pub struct TestPlan {
     pub run: Run,
     /// What the host captures.
     pub watch: Watch,
-    /// What it asks of the scheduler as the monitor sees it.
-    pub thresholds: Thresholds,
+    /// Its checks: the host judges those of the monitor.
+    pub assert: Assert,
     /// The scheduler to run under, if not the kernel's own.
     pub scheduler: Option<SchedulerPlan>,
     /// What is expected to go wrong, if anything.
@@ -57,7 +57,7 @@ impl TestPlan {
             packed: Packed::DEFAULT,
             run: Run::DEFAULT,
             watch: Watch::DEFAULT,
-            thresholds: Thresholds::DEFAULT,
+            assert: Assert::DEFAULT,
             scheduler: None,
             expect: None,
             includes: Vec::new(),

@@ -197,7 +197,7 @@ impl Session {
         };
         let is_host_short = ran.as_ref().is_err_and(SetUpError::is_for_now);
         let observation = match ran {
-            Ok(Some(ran)) => runner.conclude(&mut sidecar, ran, &plan.thresholds),
+            Ok(Some(ran)) => runner.conclude(&mut sidecar, ran, &plan.assert),
             Ok(None) => Observation::default(),
             Err(error) => {
                 not_set_up(&mut sidecar, &error);

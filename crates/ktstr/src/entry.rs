@@ -201,7 +201,7 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
         packed: entry.packed,
         run: entry.run,
         watch: entry.watch,
-        thresholds: *entry.assert.monitor(),
+        assert: entry.assert,
         includes: Vec::new(),
         scheduler: entry.scheduler.map(|scheduler| {
             // One that is not there is refused by `run_entry`.

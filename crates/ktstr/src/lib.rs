@@ -74,7 +74,7 @@ mod settings_error;
 ///
 /// ```compile_fail
 /// # use ktstr::prelude::*;
-/// #[ktstr_test(host_only, cores = 2)] // `cores` is of the machine, and a `host_only` test has none
+/// #[ktstr_test(host_only, cores = 2)] // `cores` needs a machine; `host_only` tests have none
 /// fn contradictory(ctx: &Ctx) -> Result<AssertResult> {
 ///     Ok(scenarios::steady(ctx)?)
 /// }

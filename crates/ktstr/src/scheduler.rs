@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ktstr_declaration::SchedulerOptions;
 use ktstr_host::{SchedulerPlan, SchedulerSource};
-use ktstr_scenario::{Assert, PropertyCheck};
+use ktstr_scenario::{Assert, Check};
 use ktstr_topology::Topology;
 
 /// A scheduler to run tests under. Declare it with [`declare_scheduler!`](crate::declare_scheduler), or build it:
@@ -25,7 +25,7 @@ pub struct Scheduler {
     sched_args: &'static [&'static str],
     ops: Option<&'static str>,
     kernels: &'static [&'static str],
-    checks_off: &'static [PropertyCheck],
+    checks_off: &'static [Check],
     manifest_dir: Option<&'static str>,
 }
 
@@ -152,7 +152,7 @@ impl Scheduler {
     /// Checks of declared properties that it ignores by design. They are off in its tests, and the report says by
     /// whom; a test can turn them on.
     #[must_use]
-    pub const fn checks_off(mut self, checks: &'static [PropertyCheck]) -> Self {
+    pub const fn checks_off(mut self, checks: &'static [Check]) -> Self {
         self.checks_off = checks;
         self
     }
@@ -282,11 +282,11 @@ mod tests {
 
     #[test]
     fn checks_that_a_scheduler_turns_off_can_be_turned_on_by_a_test() {
-        const PLAIN: Scheduler = Scheduler::named("plain").checks_off(&[PropertyCheck::CpuShare]);
+        const PLAIN: Scheduler = Scheduler::named("plain").checks_off(&[Check::CpuShare]);
         let assert = assert_under(&PLAIN);
-        let off = Assert::DEFAULT.off_by_scheduler(PropertyCheck::CpuShare, "plain");
+        let off = Assert::DEFAULT.off_by_scheduler(Check::CpuShare, "plain");
         assert_eq!(assert, off);
-        assert_eq!(assert.cpu_share(true), Assert::DEFAULT);
+        assert!(assert.cpu_share(true).of(Check::CpuShare).is_by_test());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The checks, by their rows: method calls on `Assert`.
 
-use ktstr_declaration::{Bound, Check, Preset, attribute};
+use ktstr_declaration::{Bound, Check, attribute};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{Path, Result};
@@ -30,12 +30,6 @@ fn call(check: Check, argument: &Argument) -> Result<TokenStream> {
     Ok(match (takes, value) {
         (Bound::Switch, Value::Bool(on)) => quote!(.#method(#on)),
         (Bound::Switch, Value::Off) => quote!(.#method(false)),
-        // These are off unless they are set.
-        (Bound::Whole | Bound::Number, Value::Off | Value::Bool(false))
-            if matches!(check.spec().preset, Preset::Off(_)) =>
-        {
-            TokenStream::new()
-        }
         (Bound::Whole | Bound::Number, Value::Off | Value::Bool(false)) => {
             let method = format_ident!("no_{method}");
             quote!(.#method())

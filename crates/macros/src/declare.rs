@@ -169,7 +169,7 @@ pub(crate) fn expand(input: TokenStream) -> Result<TokenStream> {
         ..
     }) = fields.get(CHECKS)
     {
-        calls.extend(quote!(.checks_off(&[#(::ktstr::scenario::PropertyCheck::#off),*])));
+        calls.extend(quote!(.checks_off(&[#(::ktstr::scenario::Check::#off),*])));
     }
     if let Some(ops) = text(fields, "ops")? {
         calls.extend(quote!(.ops(#ops)));
@@ -325,8 +325,8 @@ mod tests {
             ".sched_args(&[\"-v\"])",
             ".kernels(&[\"7.3\"])",
             ".ops(\"m\")",
-            ".checks_off(&[::ktstr::scenario::PropertyCheck::CpuShare,\
-             ::ktstr::scenario::PropertyCheck::CpuQuota])",
+            ".checks_off(&[::ktstr::scenario::Check::CpuShare,\
+             ::ktstr::scenario::Check::CpuQuota])",
             ".declared_in(::core::env!(\"CARGO_MANIFEST_DIR\"))",
         ] {
             assert!(code.contains(part), "no {part} in {code}");

@@ -1,7 +1,7 @@
 //! Watching a running scheduler from outside.
 //!
 //! A [`Sampler`] takes a [`Sample`] of the guest every 100 ms on a thread of its own, from a [`Source`]
-//! that only reads, into a bounded [`Recording`]. [`judge`] holds a recording against [`Thresholds`](ktstr_report::Thresholds) and
+//! that only reads, into a bounded [`Recording`]. [`judge`] holds a recording against the checks of a test ([`Assert`](ktstr_report::Assert)) and
 //! gives the same checks as everything else that is judged; it is a pure function, so that a recording can
 //! be judged again anywhere. A [`Series`] is one value over time, with what can be asserted of it.
 //!

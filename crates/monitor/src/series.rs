@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use ktstr_report::{CheckResult, Outcome, Subject};
+use ktstr_report::{CheckName, CheckResult};
 use serde::{Deserialize, Serialize};
 
 use crate::recording::{Recording, float};
@@ -30,7 +30,7 @@ pub struct Point {
 ///
 /// Each assertion gives a [`CheckResult`] to add to a test's result. A point without a value is evidence of
 /// nothing: what the known points break is broken, but they alone prove nothing kept. Fewer points than an
-/// assertion needs is [`Outcome::Inconclusive`] too.
+/// assertion needs is inconclusive too.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     /// What the value is.
@@ -112,7 +112,7 @@ impl Series {
         self.conclude("rate_within", 2, None, |_| {
             outside.map(|(pair, rate)| {
                 let detail = format!(
-                    "changed by {rate:.2} per second from {} to {}, where {} to {} is asked for",
+                    "changed by {rate:.2} per second from {} to {}, expected {} to {}",
                     self.say(pair[0]),
                     self.say(pair[1]),
                     per_second.start(),
@@ -140,7 +140,7 @@ impl Series {
             let point = farthest.filter(|point| complete && off_pct(point) > tolerance_pct)?;
             let off = off_pct(point);
             let detail = format!(
-                "{} is {off:.1} % from the mean {mean:.2}, where {tolerance_pct} % is asked for",
+                "{} is {off:.1} % from the mean {mean:.2}, expected within {tolerance_pct} %",
                 self.say(*point)
             );
             Some((Some(off), detail))
@@ -201,27 +201,20 @@ impl Series {
     ) -> CheckResult {
         let known = self.known().len();
         let unknown = self.points.len() - known;
-        let (outcome, value, detail) = if self.points.len() < needs {
+        let check = CheckName::new(format!("{}: {pattern}", self.name), &self.unit);
+        let (result, value) = if self.points.len() < needs {
             let detail = format!("{} points, where {needs} are needed", self.points.len());
-            (Outcome::Inconclusive, None, detail)
+            (CheckResult::inconclusive(check, detail), None)
         } else if let Some((value, detail)) = broken(unknown == 0) {
-            (Outcome::Fail, value, detail)
+            (CheckResult::fail(check, detail), value)
         } else if unknown > 0 {
             let detail = format!("{unknown} of {} points have no value", self.points.len());
-            (Outcome::Inconclusive, None, detail)
+            (CheckResult::inconclusive(check, detail), None)
         } else {
             let detail = format!("over {} points", self.points.len());
-            (Outcome::Pass, None, detail)
+            (CheckResult::pass(check, detail), None)
         };
-        CheckResult {
-            check: format!("{}: {pattern}", self.name),
-            outcome,
-            value,
-            bound,
-            unit: self.unit.clone(),
-            subject: Subject::default(),
-            detail,
-        }
+        result.with_value(value).with_bound(bound)
     }
 
     /// `12 tasks at 3.20 s (before the move)`.

@@ -1,5 +1,6 @@
-//! Single checks, and what a test's checks come to together.
+//! The results of single checks, and of a test's checks together.
 
+use ktstr_declaration::Check;
 use serde::{Deserialize, Serialize};
 
 use crate::{CgroupReport, Outcome};
@@ -20,7 +21,7 @@ pub struct Subject {
 pub struct CheckResult {
     /// Name of the check, as the attribute of `#[ktstr_test]` spells it.
     pub check: String,
-    /// What it came to. A single check is never [`Outcome::Skip`]: what is not judged is [`NotChecked`].
+    /// Its outcome. A single check is never [`Outcome::Skip`]: what is not judged is [`NotChecked`].
     pub outcome: Outcome,
     /// The measured value that decides it (the worst one seen), in `unit`.
     pub value: Option<f64>,
@@ -34,7 +35,86 @@ pub struct CheckResult {
     pub detail: String,
 }
 
+/// What a check is called, and the unit of its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckName {
+    name: String,
+    unit: String,
+}
+
+impl CheckName {
+    /// A check of a test's own.
+    pub fn new(name: impl Into<String>, unit: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            unit: unit.into(),
+        }
+    }
+}
+
+impl From<Check> for CheckName {
+    fn from(check: Check) -> Self {
+        Self::new(check.name(), check.spec().unit)
+    }
+}
+
 impl CheckResult {
+    /// The check holds.
+    pub fn pass(check: impl Into<CheckName>, detail: impl Into<String>) -> Self {
+        Self::new(check.into(), Outcome::Pass, detail.into())
+    }
+
+    /// The check does not hold.
+    pub fn fail(check: impl Into<CheckName>, detail: impl Into<String>) -> Self {
+        Self::new(check.into(), Outcome::Fail, detail.into())
+    }
+
+    /// There was no data to judge it by.
+    pub fn inconclusive(check: impl Into<CheckName>, detail: impl Into<String>) -> Self {
+        Self::new(check.into(), Outcome::Inconclusive, detail.into())
+    }
+
+    /// The check holds if `holds`.
+    pub fn judged(check: impl Into<CheckName>, holds: bool, detail: impl Into<String>) -> Self {
+        match holds {
+            true => Self::pass(check, detail),
+            false => Self::fail(check, detail),
+        }
+    }
+
+    fn new(CheckName { name, unit }: CheckName, outcome: Outcome, detail: String) -> Self {
+        Self {
+            check: name,
+            outcome,
+            value: None,
+            bound: None,
+            unit,
+            subject: Subject::default(),
+            detail,
+        }
+    }
+
+    /// With the value that decides it.
+    #[must_use]
+    pub fn with_value(mut self, value: impl Into<Option<f64>>) -> Self {
+        self.value = value.into();
+        self
+    }
+
+    /// With the bound that the value is held against.
+    #[must_use]
+    pub fn with_bound(mut self, bound: impl Into<Option<f64>>) -> Self {
+        self.bound = bound.into();
+        self
+    }
+
+    /// With the worst offender.
+    #[must_use]
+    pub fn about(mut self, subject: Subject) -> Self {
+        self.subject = subject;
+        self
+    }
+
     /// Judges a test's own measurement: it holds if `value` is at most `bound`.
     pub fn at_most(
         check: impl Into<String>,
@@ -42,14 +122,8 @@ impl CheckResult {
         bound: f64,
         unit: impl Into<String>,
     ) -> Self {
-        Self::bounded(
-            check.into(),
-            value,
-            bound,
-            unit.into(),
-            value <= bound,
-            "at most",
-        )
+        let check = CheckName::new(check, unit);
+        Self::bounded(check, value, bound, value <= bound, "at most")
     }
 
     /// Judges a test's own measurement: it holds if `value` is at least `bound`.
@@ -59,59 +133,26 @@ impl CheckResult {
         bound: f64,
         unit: impl Into<String>,
     ) -> Self {
-        Self::bounded(
-            check.into(),
-            value,
-            bound,
-            unit.into(),
-            value >= bound,
-            "at least",
-        )
+        let check = CheckName::new(check, unit);
+        Self::bounded(check, value, bound, value >= bound, "at least")
     }
 
     /// Judges a test's own observation: it holds if what was `seen` of `what` is what was `wanted`.
     pub fn equal(check: impl Into<String>, what: &str, seen: &str, wanted: &str) -> Self {
-        Self {
-            check: check.into(),
-            outcome: if seen == wanted {
-                Outcome::Pass
-            } else {
-                Outcome::Fail
-            },
-            value: None,
-            bound: None,
-            unit: String::new(),
-            subject: Subject::default(),
-            detail: format!("{what} is `{seen}`, wanted is `{wanted}`"),
-        }
+        let detail = format!("expected {what} `{wanted}`, got `{seen}`");
+        Self::judged(CheckName::new(check, ""), seen == wanted, detail)
     }
 
-    fn bounded(
-        check: String,
-        value: f64,
-        bound: f64,
-        unit: String,
-        holds: bool,
-        word: &str,
-    ) -> Self {
+    fn bounded(check: CheckName, value: f64, bound: f64, holds: bool, word: &str) -> Self {
+        let space = if check.unit.is_empty() { "" } else { " " };
+        let unit = &check.unit;
+        let detail = format!("{value:.2}{space}{unit}, expected {word} {bound:.2}{space}{unit}");
         // Without a number on both sides there is nothing to compare.
-        let outcome = match (value.is_finite() && !bound.is_nan(), holds) {
-            (false, _) => Outcome::Inconclusive,
-            (true, true) => Outcome::Pass,
-            (true, false) => Outcome::Fail,
+        let result = match value.is_finite() && !bound.is_nan() {
+            true => Self::judged(check, holds, detail),
+            false => Self::inconclusive(check, detail),
         };
-        let space = if unit.is_empty() { "" } else { " " };
-        Self {
-            detail: format!(
-                "{value:.2}{space}{unit}, where {word} {bound:.2}{space}{unit} is asked for"
-            ),
-            check,
-            outcome,
-            value: Some(value),
-            bound: Some(bound),
-            unit,
-            subject: Subject::default(),
-        }
+        result.with_value(value).with_bound(bound)
     }
 }
 
@@ -242,7 +283,7 @@ mod tests {
         );
         let other = CheckResult::equal("x", "the text", "a", "b");
         assert_eq!(other.outcome, Outcome::Fail);
-        assert_eq!(other.detail, "the text is `a`, wanted is `b`");
+        assert_eq!(other.detail, "expected the text `b`, got `a`");
     }
 
     #[test]

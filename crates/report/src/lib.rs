@@ -6,7 +6,7 @@
 //! [`RunSummary`] says what a run came to.
 
 mod account;
-mod bound;
+mod assert;
 mod check;
 mod exit_code;
 mod file_names;
@@ -18,7 +18,6 @@ mod sidecar;
 mod sidecar_file;
 mod store;
 mod summary;
-mod thresholds;
 mod timing;
 mod unstored;
 mod worker;
@@ -27,8 +26,8 @@ pub use account::{
     BandwidthSpan, CgroupAccount, CgroupLevel, MaskSpan, NodePages, PolicyAccount, PolicyKind,
     Quota,
 };
-pub use bound::{Bound, Switch};
-pub use check::{AssertResult, CheckResult, NotChecked, Subject};
+pub use assert::{Assert, OffBy, Setting};
+pub use check::{AssertResult, CheckName, CheckResult, NotChecked, Subject};
 pub use exit_code::ExitCode;
 pub use outcome::Outcome;
 pub use render::{Palette, Renderer};
@@ -43,7 +42,6 @@ pub use sidecar::{
 pub use sidecar_file::SidecarError;
 pub use store::{HeldRun, RUNS_DIR_ENV, Run, RunStore, StoreError, StoredSidecar};
 pub use summary::{OtherTest, Others, RunSummary, TestSummary, Totals};
-pub use thresholds::Thresholds;
 pub use timing::TimingSlack;
 pub use unstored::UNSTORED_DIR_ENV;
 pub use worker::{CgroupReport, CpuDemand, WakeLatency, WorkerExit, WorkerReport};

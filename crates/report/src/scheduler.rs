@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use ktstr_declaration::Check;
 use serde::{Deserialize, Serialize};
 
 /// How a scheduler's run ended.
@@ -182,9 +183,9 @@ pub struct SchedulerReport {
 
 impl SchedulerReport {
     /// Name of the check that it was attached.
-    pub const ATTACHED: &str = "scheduler_attached";
+    pub const ATTACHED: &str = Check::SchedulerAttached.name();
     /// Name of the check that it stayed so to the end of the test.
-    pub const ALIVE: &str = "scheduler_alive";
+    pub const ALIVE: &str = Check::SchedulerAlive.name();
 
     /// Whether the kernel had it attached at any time.
     pub fn was_attached(&self) -> bool {

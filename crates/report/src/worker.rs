@@ -11,13 +11,13 @@ use crate::{CgroupAccount, MaskSpan, NodePages, PolicyAccount};
 pub enum WorkerExit {
     /// It stopped when told and sent its report.
     Completed,
-    /// Its process exited by itself, with this status, and sent no report.
+    /// Its process exited with this status and sent no report.
     Exited(i32),
     /// Its process was killed by this signal.
     Signaled(i32),
     /// It sent no report within the deadline and was killed.
     TimedOut,
-    /// Its end could not be learned; the text says why.
+    /// Its exit status is unknown; the text says why.
     WaitFailed(String),
     /// Its work panicked with this message.
     Panicked(String),
@@ -75,7 +75,7 @@ pub struct WorkerReport {
     pub run_delay_ns: Option<u64>,
     /// Times it was picked to run in that span: field 3 of /proc/self/schedstat.
     pub run_count: Option<u64>,
-    /// Longest time between two iterations, by `CLOCK_MONOTONIC`: how long it was kept from its work.
+    /// Longest time between two iterations, by `CLOCK_MONOTONIC`.
     pub max_gap_ns: u64,
     /// Where it was after the longest gap.
     pub max_gap_cpu: u32,

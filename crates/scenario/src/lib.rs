@@ -8,7 +8,6 @@
 //! All of it runs inside the machine, as root, in the harness: a process that may have other threads, and
 //! that sits in the root of the cgroup hierarchy.
 
-mod assert;
 pub mod cgroup;
 pub mod checks;
 mod cpuset_spec;
@@ -20,7 +19,6 @@ mod load_stop;
 pub mod scenarios;
 pub mod workload;
 
-pub use assert::{Assert, PropertyCheck};
 pub use cgroup::{
     CgroupError, CgroupGroup, CgroupKind, CgroupManager, CgroupOps, CpuMax, Knob, Limit,
 };
@@ -29,10 +27,11 @@ pub use ctx::Ctx;
 pub use def::CgroupDef;
 pub use execute::{ScenarioError, execute_defs};
 pub use host::{Host, HostError};
+pub use ktstr_declaration::Check;
 pub use ktstr_report::{
-    AssertResult, BandwidthSpan, Bound, CgroupAccount, CgroupLevel, CgroupReport, CheckResult,
-    CpuDemand, MaskSpan, NodePages, NotChecked, Outcome, PolicyAccount, PolicyKind, Quota, Subject,
-    Switch, TimingSlack, WakeLatency, WorkerExit, WorkerReport,
+    Assert, AssertResult, BandwidthSpan, CgroupAccount, CgroupLevel, CgroupReport, CheckName,
+    CheckResult, CpuDemand, MaskSpan, NodePages, NotChecked, Outcome, PolicyAccount, PolicyKind,
+    Quota, Setting, Subject, TimingSlack, WakeLatency, WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use load_stop::{LoadStop, StopReason};

@@ -11,7 +11,7 @@ pub const ARROWS: &[(&str, &[&str])] = &[
     ("ktstr-topology", &[]),
     ("ktstr-sys", &[]),
     ("ktstr-declaration", &["ktstr-topology"]),
-    ("ktstr-report", &["ktstr-topology"]),
+    ("ktstr-report", &["ktstr-declaration", "ktstr-topology"]),
     ("ktstr-wire", &["ktstr-topology", "ktstr-report"]),
     // The host's side. machine and introspect never meet: host joins them.
     ("ktstr-vmm", &["ktstr-sys", "ktstr-topology"]),
@@ -26,7 +26,10 @@ pub const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ktstr-introspect", &[]),
-    ("ktstr-monitor", &["ktstr-introspect", "ktstr-report"]),
+    (
+        "ktstr-monitor",
+        &["ktstr-declaration", "ktstr-introspect", "ktstr-report"],
+    ),
     ("ktstr-kernels", &[]),
     (
         "ktstr-host",
@@ -42,7 +45,10 @@ pub const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // The guest's side. It never meets the host: ktstr joins them.
-    ("ktstr-scenario", &["ktstr-topology", "ktstr-report"]),
+    (
+        "ktstr-scenario",
+        &["ktstr-declaration", "ktstr-topology", "ktstr-report"],
+    ),
     (
         "ktstr-guest",
         &[
@@ -138,8 +144,11 @@ const REEXPORTS: &[(&str, &[&str])] = &[
             "ktstr-topology",
         ],
     ),
-    // A test's body speaks of shapes and results.
-    ("ktstr-scenario", &["ktstr-topology", "ktstr-report"]),
+    // A test's body speaks of checks, shapes and results.
+    (
+        "ktstr-scenario",
+        &["ktstr-declaration", "ktstr-topology", "ktstr-report"],
+    ),
     // Guest memory is the same type for every engine.
     ("ktstr-machine", &["ktstr-vmm"]),
     // A series over time is of values that were read.

@@ -26,9 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ktstr_declaration::Check;
 use ktstr_report::{
-    AssertResult, CheckResult, KernelExit, Outcome, SchedulerEnd, SchedulerReport, Subject,
-    shell_word,
+    AssertResult, CheckResult, KernelExit, SchedulerEnd, SchedulerReport, shell_word,
 };
 use ktstr_scenario::{LoadStop, StopReason, checks};
 use ktstr_wire::{Message, SchedulerJob, SchedulerStart};
@@ -187,11 +187,8 @@ fn remark(link: &Link, what: &str, error: &io::Error) -> Result<(), LinkError> {
 /// What it means for the test that its scheduler never attached. `limit` is the check of the watchdog's limit.
 fn never_attached(report: &SchedulerReport, limit: Option<CheckResult>) -> AssertResult {
     let mut result = AssertResult::default();
-    result.push(check(
-        SchedulerReport::ATTACHED,
-        Outcome::Fail,
-        report.sentence(),
-    ));
+    let attached = CheckResult::fail(Check::SchedulerAttached, report.sentence());
+    result.push(attached);
     limit.into_iter().for_each(|check| result.push(check));
     result
 }
@@ -375,34 +372,19 @@ fn command_line(start: &SchedulerStart) -> String {
 fn judged(report: &SchedulerReport) -> AssertResult {
     let mut result = AssertResult::default();
     if report.end == SchedulerEnd::Unproven {
-        for name in [SchedulerReport::ATTACHED, SchedulerReport::ALIVE] {
-            let no_data = check(name, Outcome::Inconclusive, report.sentence());
-            result.push(no_data);
+        for check in [Check::SchedulerAttached, Check::SchedulerAlive] {
+            result.push(CheckResult::inconclusive(check, report.sentence()));
         }
         return result;
     }
     let name = &report.name;
     let attach_s = Duration::from_millis(report.attach_ms.unwrap_or(0)).as_secs_f64();
     let attached = format!("scheduler `{name}` was attached after {attach_s:.2} s");
-    result.push(check(SchedulerReport::ATTACHED, Outcome::Pass, attached));
-    let alive = match report.end {
-        SchedulerEnd::Attached => Outcome::Pass,
-        _ => Outcome::Fail,
-    };
-    result.push(check(SchedulerReport::ALIVE, alive, report.sentence()));
+    result.push(CheckResult::pass(Check::SchedulerAttached, attached));
+    let alive = report.end == SchedulerEnd::Attached;
+    let alive = CheckResult::judged(Check::SchedulerAlive, alive, report.sentence());
+    result.push(alive);
     result
-}
-
-fn check(name: &str, outcome: Outcome, detail: String) -> CheckResult {
-    CheckResult {
-        check: name.to_owned(),
-        outcome,
-        value: None,
-        bound: None,
-        unit: String::new(),
-        subject: Subject::default(),
-        detail,
-    }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -411,6 +393,8 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use ktstr_report::Outcome;
+
     use super::*;
 
     #[test]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_report::{CheckResult, Outcome, Subject};
+use ktstr_declaration::Check;
+use ktstr_report::CheckResult;
 use ktstr_sys::trace_from_exec;
 use ktstr_wire::{OpsField, WatchdogJob};
 use nix::errno::Errno;
@@ -24,9 +25,6 @@ use nix::unistd::Pid;
 use super::process::Process;
 use super::sysfs;
 use crate::link::Link;
-
-/// Name of the check.
-const TIMEOUT: &str = "watchdog_timeout";
 
 // include/uapi/linux/bpf.h
 const BPF_MAP_UPDATE_ELEM: u64 = 2;
@@ -93,24 +91,16 @@ pub(super) fn spawn_limited(
 /// What the test is told of its limit.
 pub(super) fn check(job: &WatchdogJob, set: &Result<(), NotSet>) -> CheckResult {
     let ms = job.timeout_ms;
-    let (outcome, detail) = match set {
-        Ok(()) => (
-            Outcome::Pass,
-            format!("the scheduler was loaded with a timeout_ms of {ms}"),
-        ),
-        Err(why) => (
-            Outcome::Inconclusive,
-            format!("a timeout_ms of {ms} was not set, the scheduler's own stands: {why}"),
-        ),
-    };
-    CheckResult {
-        check: TIMEOUT.to_owned(),
-        outcome,
-        value: None,
-        bound: None,
-        unit: String::new(),
-        subject: Subject::default(),
-        detail,
+    match set {
+        Ok(()) => {
+            let detail = format!("the scheduler was loaded with a timeout_ms of {ms}");
+            CheckResult::pass(Check::WatchdogTimeout, detail)
+        }
+        Err(why) => {
+            let detail =
+                format!("a timeout_ms of {ms} was not set, the scheduler's own stands: {why}");
+            CheckResult::inconclusive(Check::WatchdogTimeout, detail)
+        }
     }
 }
 
@@ -226,6 +216,8 @@ fn holds_ops(fdinfo: &str, value_bytes: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    use ktstr_report::Outcome;
 
     use super::*;
 

@@ -24,7 +24,7 @@ use ktstr_monitor::state::{KernelState, StateReader};
 use ktstr_monitor::{
     CpuSample, KernelSource, Missing, Recording, Sample, Sampler, Series, Span, VcpuTime, VcpuTimes,
 };
-use ktstr_report::{AssertResult, Thresholds};
+use ktstr_report::{Assert, AssertResult};
 use ktstr_wire::{DumpMoment, GuestStage, Request};
 
 use crate::causes::chain;
@@ -399,16 +399,14 @@ impl Observation {
     }
 
     /// The monitor's checks over the time in which the test's body ran.
-    pub fn judge(&self, thresholds: &Thresholds) -> AssertResult {
+    pub fn judge(&self, assert: &Assert) -> AssertResult {
         match (&self.blind, self.body) {
             (Some(why), _) => {
                 let why = format!("the host could not see into the guest's kernel: {why}");
-                ktstr_monitor::without_samples(thresholds, &why)
+                ktstr_monitor::without_samples(assert, &why)
             }
-            (None, Some(body)) => ktstr_monitor::judge(&self.recording, body, thresholds),
-            (None, None) => {
-                ktstr_monitor::without_samples(thresholds, "the test's body did not run")
-            }
+            (None, Some(body)) => ktstr_monitor::judge(&self.recording, body, assert),
+            (None, None) => ktstr_monitor::without_samples(assert, "the test's body did not run"),
         }
     }
 

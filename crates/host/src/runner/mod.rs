@@ -8,7 +8,7 @@ mod resources;
 mod set_up;
 mod shell;
 
-use ktstr_report::{Sidecar, Thresholds};
+use ktstr_report::{Assert, Sidecar};
 
 pub use choice::{RunsIn, TestsOnly, UnknownEngine};
 pub use host_only::{Body, run_host_only};
@@ -33,8 +33,8 @@ pub(crate) trait Runner {
     fn run(&self, plan: &TestPlan, on: &mut dyn RunObserver) -> Result<Ran, SetUpError>;
 
     /// Fills in what the test came to. What the host saw is given back.
-    fn conclude(&self, sidecar: &mut Sidecar, ran: Ran, thresholds: &Thresholds) -> Observation {
-        conclude(sidecar, ran.record, ran.limits, thresholds)
+    fn conclude(&self, sidecar: &mut Sidecar, ran: Ran, assert: &Assert) -> Observation {
+        conclude(sidecar, ran.record, ran.limits, assert)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ktstr_machine::{Engine, EngineKind};
-use ktstr_report::{EngineInfo, FailureKind, Outcome, Sidecar, Thresholds, Timings};
+use ktstr_report::{Assert, EngineInfo, FailureKind, Outcome, Sidecar, Timings};
 use ktstr_topology::Topology;
 use ktstr_wire::{NestedTest, Task};
 
@@ -87,7 +87,7 @@ impl Runner for Nested<'_> {
         Ok(Ran { record, limits })
     }
 
-    fn conclude(&self, sidecar: &mut Sidecar, ran: Ran, thresholds: &Thresholds) -> Observation {
+    fn conclude(&self, sidecar: &mut Sidecar, ran: Ran, assert: &Assert) -> Observation {
         let Ran { record, limits } = ran;
         let inner = record.sidecar.as_ref().map(|json| Sidecar::from_json(json));
         match inner {
@@ -102,11 +102,11 @@ impl Runner for Nested<'_> {
             }
             Some(Err(error)) => {
                 let remark = format!("the inner host's sidecar can't be read: {error}");
-                let observation = conclude(sidecar, record, limits, thresholds);
+                let observation = conclude(sidecar, record, limits, assert);
                 sidecar.remarks.push(remark);
                 observation
             }
-            None => conclude(sidecar, record, limits, thresholds),
+            None => conclude(sidecar, record, limits, assert),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use ktstr_machine::End;
-use ktstr_report::{Failure, Thresholds};
+use ktstr_report::{Assert, Failure};
 use ktstr_topology::Topology;
 use ktstr_wire::Task;
 
@@ -121,7 +121,7 @@ pub(crate) fn run(
     let Some(status) = record.exit.or(turned_off.then_some(0)) else {
         let terms = Terms {
             limits,
-            thresholds: &Thresholds::DEFAULT,
+            assert: &Assert::DEFAULT,
             has_scheduler: false,
         };
         let (_, failure, _) = judge(&record, terms);

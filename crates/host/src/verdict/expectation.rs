@@ -3,65 +3,13 @@
 //! An expectation excuses the checks that can't hold because of it, and no others: a stall leaves gaps, but no warning in
 //! the kernel's log. What it excuses is in the report.
 
+use ktstr_declaration::{Cause, Check};
 use ktstr_report::{
     Expectation, Expected, Failure, FailureKind, KernelExit, Outcome, SchedulerEnd,
     SchedulerReport, Sidecar,
 };
 
 use crate::diagnosis;
-
-/// What can be expected, as far as it breaks checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The kernel's watchdog disables the scheduler: until then tasks wait, and CPUs idle.
-    Stall,
-    /// The scheduler is gone from some moment on: disabled for an error, or dead. The load is interrupted.
-    Gone,
-    /// It never came, and the body was not run.
-    NotLoaded,
-}
-
-/// A check that follows from a cause.
-struct Follows {
-    check: &'static str,
-    from: &'static [Cause],
-}
-
-/// All that is ever excused. What the kernel says of itself (`kernel_log`), what CPUs it has (`cpus_online`), where tasks
-/// may run (`isolation`, `affinity`), what limits hold whoever schedules (`cpu_quota`, `mem_binding`), what was asked of
-/// the kernel's watchdog (`watchdog_timeout`) and what a body judges by itself follow from nothing here.
-const FOLLOWS: &[Follows] = &[
-    // They say it.
-    Follows::new(SchedulerReport::ALIVE, &[Cause::Stall, Cause::Gone]),
-    Follows::new(SchedulerReport::ATTACHED, &[Cause::NotLoaded]),
-    // A task that waits does nothing, and can't stop when told. An interrupted load may have done nothing yet.
-    Follows::new("progress", &[Cause::Stall, Cause::Gone]),
-    // A stall is a gap. As a scheduler is disabled, tasks wait until each has its new class.
-    Follows::new("max_gap_ms", &[Cause::Stall, Cause::Gone]),
-    Follows::new("max_p99_wake_latency_ns", &[Cause::Stall, Cause::Gone]),
-    // Shares and rates of a time that was cut short, and that passed under two schedulers.
-    Follows::new("max_spread_pct", &[Cause::Stall, Cause::Gone]),
-    Follows::new("cpu_share", &[Cause::Stall, Cause::Gone]),
-    Follows::new("nice_share", &[Cause::Stall, Cause::Gone]),
-    Follows::new("min_iteration_rate", &[Cause::Stall, Cause::Gone]),
-    Follows::new("max_migration_ratio", &[Cause::Stall, Cause::Gone]),
-    Follows::new("max_throughput_cv", &[Cause::Stall, Cause::Gone]),
-    // The class of a task changes with the scheduler.
-    Follows::new("sched_policy", &[Cause::Stall, Cause::Gone]),
-    // What the monitor sees of the scheduler's decisions: a stall or an error is the end of bad ones.
-    Follows::new("max_local_dsq_depth", &[Cause::Stall, Cause::Gone]),
-    Follows::new("max_fallback_rate", &[Cause::Stall, Cause::Gone]),
-    Follows::new("max_imbalance_ratio", &[Cause::Stall, Cause::Gone]),
-    Follows::new("max_keep_last_rate", &[Cause::Stall, Cause::Gone]),
-    // The clock of a CPU stands still that idles while its tasks wait elsewhere.
-    Follows::new("fail_on_rq_clock_stuck", &[Cause::Stall]),
-];
-
-impl Follows {
-    const fn new(check: &'static str, from: &'static [Cause]) -> Self {
-        Self { check, from }
-    }
-}
 
 /// Whether `check` can't be expected to hold, as `what` came.
 fn excuses(what: &Expectation, check: &str) -> bool {
@@ -73,9 +21,10 @@ fn excuses(what: &Expectation, check: &str) -> bool {
         Expectation::Check(name) if name == SchedulerReport::ALIVE => Cause::Gone,
         Expectation::Check(name) => return name == check,
     };
-    FOLLOWS
-        .iter()
-        .any(|follows| follows.check == check && follows.from.contains(&cause))
+    // What the kernel says of itself, what CPUs it has, where tasks may run, what limits hold whoever schedules, what was
+    // asked of the kernel's watchdog, and what a body judges by itself follow from nothing: their rows are empty, or
+    // there is none.
+    Check::by_name(check).is_some_and(|check| check.spec().excused_by.contains(&cause))
 }
 
 /// Turns the outcome of a test that expects something to go wrong: a pass if just that happened, else a
@@ -354,7 +303,7 @@ mod tests {
         assert_eq!(
             words,
             "expected a failure of the check `max_spread_pct`, which came, but `kernel_log` did not hold, which does \
-             not follow from it: 2.00, where at most 1.00 is asked for"
+             not follow from it: 2.00, expected at most 1.00"
         );
         // Of two checks that fail one was expected.
         let failing = ["max_gap_ms", "max_spread_pct"];

@@ -5,7 +5,7 @@
 
 use ktstr_machine::{End, KillReason};
 use ktstr_report::{
-    AssertResult, Failure, FailureKind, Outcome, SchedulerEnd, SchedulerReport, Thresholds,
+    Assert, AssertResult, Failure, FailureKind, Outcome, SchedulerEnd, SchedulerReport,
 };
 use ktstr_wire::{CRASH_MARK, Message, TestEnd};
 
@@ -31,7 +31,7 @@ pub(crate) fn numbered(chain: &[String]) -> String {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms<'a> {
     pub(crate) limits: Limits,
-    pub(crate) thresholds: &'a Thresholds,
+    pub(crate) assert: &'a Assert,
     /// Whether the test runs under a scheduler that it declares.
     pub(crate) has_scheduler: bool,
 }
@@ -49,7 +49,7 @@ pub(crate) fn judge(record: &Record, terms: Terms<'_>) -> (Outcome, Option<Failu
     if let Some(observation) = &record.observation
         && result.skipped.is_none()
     {
-        result.merge(observation.judge(terms.thresholds));
+        result.merge(observation.judge(terms.assert));
         observation.weigh_stalls(&mut result);
     }
     let (outcome, failure) = if let End::Panicked { .. } = &record.end {
@@ -308,7 +308,7 @@ mod tests {
             boot: Duration::from_secs(1),
             run: None,
         },
-        thresholds: &Thresholds::DEFAULT,
+        assert: &Assert::DEFAULT,
         has_scheduler: false,
     };
 

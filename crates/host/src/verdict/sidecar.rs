@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ktstr_declaration::NumaEntry;
 use ktstr_report::{
-    Failure, FailureKind, Outcome, SCHEMA_VERSION, SchedulerReport, Sidecar, Thresholds, Timings,
+    Assert, Failure, FailureKind, Outcome, SCHEMA_VERSION, SchedulerReport, Sidecar, Timings,
 };
 use ktstr_topology::NumaMemory;
 
@@ -57,11 +57,11 @@ pub(crate) fn conclude(
     sidecar: &mut Sidecar,
     mut record: Record,
     limits: Limits,
-    thresholds: &Thresholds,
+    assert: &Assert,
 ) -> Observation {
     let terms = Terms {
         limits,
-        thresholds,
+        assert,
         has_scheduler: sidecar.scheduler.is_some(),
     };
     let (outcome, failure, result) = judge(&record, terms);

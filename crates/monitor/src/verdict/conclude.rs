@@ -1,45 +1,42 @@
-//! From tallies to a check's result.
+//! From a check's findings to its result.
 
-use ktstr_report::{AssertResult, Bound, CheckResult, Outcome, Subject};
+use ktstr_declaration::Check;
+use ktstr_report::{Assert, AssertResult, CheckResult, Setting, Subject};
 
 use super::evidence::{Run, Tally};
 use crate::recording::float;
 
-const OFF: &str = "turned off by the test";
-const NO_BOUND: &str = "the test sets no bound";
+/// Says what was seen on a CPU, as a clause: `CPU 3 had 60 tasks on its local DSQ`.
+type Describe = Box<dyn Fn(Option<usize>, &Run) -> String>;
 
-/// A check of the monitor.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Check {
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
-}
-
-/// What a check has gathered.
-pub(super) struct Case<'a> {
-    pub(super) check: Check,
-    /// How it is on.
-    pub(super) bound: Bound<()>,
-    /// The bound as a number, if it is one.
-    pub(super) limit: Option<f64>,
-    /// Violations in a row that break it.
-    pub(super) window: u32,
+/// What a check has found.
+pub(super) struct Findings {
     /// Evidence by CPU, or about the machine as a whole.
     pub(super) tallies: Vec<(Option<usize>, Tally)>,
     /// Why there is no evidence, if there is none.
     pub(super) why_nothing: String,
-    /// Says what was seen, as a clause: `CPU 3 had 60 tasks on its local DSQ`.
-    pub(super) describe: &'a dyn Fn(Option<usize>, &Run) -> String,
+    pub(super) describe: Describe,
 }
 
-impl Case<'_> {
-    pub(super) fn conclude(self, result: &mut AssertResult) {
-        let window = self.window.max(1);
+impl Findings {
+    /// Puts the result of `check`, which is on, into `result`.
+    pub(super) fn conclude(self, check: Check, assert: &Assert, result: &mut AssertResult) {
+        let setting = assert.of(check);
+        let window = assert.window().max(1);
         let judged = self.tallies.iter().map(|(_, tally)| tally.judged).max();
         let judged = judged.unwrap_or(0);
-        if self.bound == Bound::Off || judged == 0 {
-            return nothing(result, self.check, self.bound, &self.why_nothing);
+        if judged == 0 {
+            return no_data(result, check, setting, &self.why_nothing);
         }
+        let limit = has_bound(check).then(|| setting.get()).flatten();
+        let about = |check_result: CheckResult, value: Option<f64>, cpu: Option<usize>| {
+            let subject = Subject {
+                cpu: cpu.and_then(|cpu| u32::try_from(cpu).ok()),
+                ..Subject::default()
+            };
+            let check_result = check_result.with_value(value).with_bound(limit);
+            check_result.about(subject)
+        };
         if let Some((cpu, run)) = self.worst_run(window) {
             let detail = format!(
                 "{} from {} to {} ({} samples in a row; {window} are too many)",
@@ -48,17 +45,17 @@ impl Case<'_> {
                 seconds(run.to_ns),
                 run.samples
             );
-            let value = self.limit.map(|_| run.peak);
-            return result.push(self.judged(Outcome::Fail, value, cpu, detail));
+            let value = limit.map(|_| run.peak);
+            return result.push(about(CheckResult::fail(check, detail), value, cpu));
         }
         if let Some((cpu, detail)) = self.worst_doubt(window) {
-            return result.push(self.judged(Outcome::Inconclusive, None, cpu, detail));
+            return result.push(about(CheckResult::inconclusive(check, detail), None, cpu));
         }
         if judged < window {
             let why = format!(
-                "{judged} samples that say something, where {window} in a row decide: the test is too short for it"
+                "{judged} samples have data, and {window} in a row decide: the test is too short for it"
             );
-            return nothing(result, self.check, self.bound, &why);
+            return no_data(result, check, setting, &why);
         }
         let worst = self.tallies.iter().max_by(|(_, a), (_, b)| {
             let value = |tally: &Tally| tally.worst.unwrap_or(f64::NEG_INFINITY);
@@ -66,8 +63,8 @@ impl Case<'_> {
         });
         let (cpu, value) = worst.map_or((None, None), |(cpu, tally)| (*cpu, tally.worst));
         let detail = format!("never beyond its bound for {window} samples in a row");
-        let value = self.limit.and(value);
-        result.push(self.judged(Outcome::Pass, value, cpu, detail));
+        let value = limit.and(value);
+        result.push(about(CheckResult::pass(check, detail), value, cpu));
     }
 
     fn worst_run(&self, window: u32) -> Option<(Option<usize>, Run)> {
@@ -96,49 +93,18 @@ impl Case<'_> {
         );
         Some((cpu, detail))
     }
-
-    fn judged(
-        &self,
-        outcome: Outcome,
-        value: Option<f64>,
-        cpu: Option<usize>,
-        detail: String,
-    ) -> CheckResult {
-        CheckResult {
-            check: self.check.name.to_owned(),
-            outcome,
-            value,
-            bound: self.limit,
-            unit: self.check.unit.to_owned(),
-            subject: Subject {
-                cpu: cpu.and_then(|cpu| u32::try_from(cpu).ok()),
-                ..Subject::default()
-            },
-            detail,
-        }
-    }
 }
 
-/// There is no evidence: inconclusive for a bound of the test's own, else not checked.
-pub(super) fn nothing(result: &mut AssertResult, check: Check, bound: Bound<()>, why: &str) {
-    match bound {
-        Bound::Off => result.push_not_checked(check.name, OFF),
-        Bound::Default(()) => result.push_not_checked(check.name, why),
-        Bound::Set(()) => result.push(CheckResult {
-            check: check.name.to_owned(),
-            outcome: Outcome::Inconclusive,
-            value: None,
-            bound: None,
-            unit: check.unit.to_owned(),
-            subject: Subject::default(),
-            detail: why.to_owned(),
-        }),
-    }
+fn has_bound(check: Check) -> bool {
+    !matches!(check.spec().preset, ktstr_declaration::Preset::On)
 }
 
-/// The test sets no bound for a check that has none of itself.
-pub(super) fn unset(result: &mut AssertResult, check: Check) {
-    result.push_not_checked(check.name, NO_BOUND);
+/// There is no data: inconclusive where the test itself asks for the check, else not checked.
+pub(super) fn no_data(result: &mut AssertResult, check: Check, setting: Setting<f64>, why: &str) {
+    match setting.is_by_test() {
+        true => result.push(CheckResult::inconclusive(check, why)),
+        false => result.push_not_checked(check.name(), why),
+    }
 }
 
 /// A moment of the recording: `3.2 s`.

@@ -1,59 +1,35 @@
 //! `max_fallback_rate`, `max_keep_last_rate`: events of sched_ext per CPU time given to the guest, so that
 //! a host that starves the guest can't hide a bad rate.
 
-use ktstr_report::{AssertResult, Bound};
+use ktstr_declaration::Check;
 
-use super::conclude::{Case, Check};
+use super::NO_SCHEDULER;
+use super::conclude::Findings;
 use super::evidence::{Evidence, Kind, Run, Tally};
 use super::timeline::{Look, Timeline};
-use super::{NO_SCHEDULER, without_value};
 use crate::delivered;
 use crate::recording::float;
 use crate::sample::{Missing, Sample};
 
-/// A rate that is judged.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EventRate {
-    pub(super) check: Check,
-    /// The kernel's counter.
-    event: &'static str,
-}
-
-const PER_VCPU_SECOND: &str = "/vCPU-s";
-
-pub(super) const FALLBACK: EventRate = EventRate {
-    check: Check {
-        name: "max_fallback_rate",
-        unit: PER_VCPU_SECOND,
-    },
-    event: "SCX_EV_SELECT_CPU_FALLBACK",
-};
-
-pub(super) const KEEP_LAST: EventRate = EventRate {
-    check: Check {
-        name: "max_keep_last_rate",
-        unit: PER_VCPU_SECOND,
-    },
-    event: "SCX_EV_DISPATCH_KEEP_LAST",
-};
+/// The checks of rates, and the kernel's counter for each.
+const RATES: &[(Check, &str)] = &[
+    (Check::MaxFallbackRate, "SCX_EV_SELECT_CPU_FALLBACK"),
+    (Check::MaxKeepLastRate, "SCX_EV_DISPATCH_KEEP_LAST"),
+];
 
 const NS_PER_S: f64 = 1e9;
 
-pub(super) fn judge(
-    result: &mut AssertResult,
-    rate: EventRate,
-    bound: Bound<f64>,
-    timeline: &Timeline<'_>,
-) {
-    let describe = |_: Option<usize>, run: &Run| {
-        format!(
-            "{} grew by up to {:.0} per second of vCPU time",
-            rate.event, run.peak
-        )
+pub(super) fn judge(check: Check, bound: f64, timeline: &Timeline<'_>) -> Findings {
+    let Some((_, event)) = RATES.iter().find(|(of, _)| *of == check) else {
+        return Findings {
+            tallies: Vec::new(),
+            why_nothing: "the monitor can't judge it".to_owned(),
+            describe: Box::new(|_, _| String::new()),
+        };
     };
     let mut walk = Walk {
-        event: rate.event,
-        bound: bound.get().unwrap_or(f64::INFINITY),
+        event,
+        bound,
         tick_ns: timeline.tick_ns,
         before: None,
         after_gap: false,
@@ -64,16 +40,16 @@ pub(super) fn judge(
         .iter()
         .filter_map(|look| walk.look(look))
         .collect();
-    Case {
-        check: rate.check,
-        bound: without_value(&bound),
-        limit: bound.get(),
-        window: timeline.window,
+    Findings {
         tallies: vec![(None, Tally::of(evidence))],
         why_nothing: walk.why_nothing.unwrap_or_else(|| NO_SCHEDULER.to_owned()),
-        describe: &describe,
+        describe: Box::new(move |_: Option<usize>, run: &Run| {
+            format!(
+                "{event} grew by up to {:.0} per second of vCPU time",
+                run.peak
+            )
+        }),
     }
-    .conclude(result);
 }
 
 struct Walk<'a> {
@@ -82,7 +58,7 @@ struct Walk<'a> {
     tick_ns: u64,
     /// The sample before, if it says what is counted.
     before: Option<&'a Sample>,
-    /// Whether the sample before is missing: so is then what the next would say in view of it.
+    /// Whether the sample before is missing: the difference to it is missing too.
     after_gap: bool,
     /// The first reason for which nothing could be said.
     why_nothing: Option<String>,
@@ -122,7 +98,7 @@ impl<'a> Walk<'a> {
             .event(self.event)
             .and_then(|was| count.checked_sub(was))
         else {
-            // A new scheduler counts anew.
+            // A new scheduler starts its counters at 0.
             return Some(Kind::Exempt);
         };
         let Some(given_ns) = delivered::to_all(before, sample) else {
@@ -133,7 +109,7 @@ impl<'a> Walk<'a> {
             return Some(self.unread(Some(&why)));
         };
         if given_ns < self.tick_ns.max(1) {
-            // A few events over next to no time are no rate.
+            // A few events over next to no time make no rate.
             return None;
         }
         let rate = float(grown) / (float(given_ns) / NS_PER_S);

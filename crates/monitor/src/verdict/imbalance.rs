@@ -1,37 +1,22 @@
 //! `max_imbalance_ratio`: no CPU has many more tasks than another for long.
 
-use ktstr_report::{AssertResult, Bound};
-
-use super::conclude::{Case, Check};
+use super::conclude::Findings;
 use super::evidence::{Kind, Run, Tally};
 use super::timeline::Timeline;
 use crate::sample::Sample;
 
-pub(super) const CHECK: Check = Check {
-    name: "max_imbalance_ratio",
-    unit: "",
-};
-
-pub(super) fn judge(result: &mut AssertResult, bound: f64, timeline: &Timeline<'_>) {
-    let describe = |_: Option<usize>, run: &Run| {
-        format!(
-            "the busiest CPU had up to {:.1} times as many runnable tasks as the least busy,",
-            run.peak
-        )
-    };
-    Case {
-        check: CHECK,
-        bound: Bound::Set(()),
-        limit: Some(bound),
-        window: timeline.window,
-        tallies: vec![(
-            None,
-            Tally::of(timeline.states(|sample| kind(bound, sample))),
-        )],
+pub(super) fn judge(bound: f64, timeline: &Timeline<'_>) -> Findings {
+    let evidence = timeline.states(|sample| kind(bound, sample));
+    Findings {
+        tallies: vec![(None, Tally::of(evidence))],
         why_nothing: "no sample shows the runqueues".to_owned(),
-        describe: &describe,
+        describe: Box::new(|_: Option<usize>, run: &Run| {
+            format!(
+                "the busiest CPU had up to {:.1} times as many runnable tasks as the least busy,",
+                run.peak
+            )
+        }),
     }
-    .conclude(result);
 }
 
 fn kind(bound: f64, sample: &Sample) -> Kind {

@@ -1,42 +1,27 @@
 //! `max_local_dsq_depth`: no CPU's local DSQ grows deep for long.
 
-use ktstr_report::{AssertResult, Bound};
-
-use super::conclude::{Case, Check};
+use super::NO_SCHEDULER;
+use super::conclude::Findings;
 use super::evidence::{Kind, Run, Tally};
 use super::timeline::Timeline;
-use super::{NO_SCHEDULER, without_value};
-use crate::recording::float;
 use crate::sample::Sample;
 
-pub(super) const CHECK: Check = Check {
-    name: "max_local_dsq_depth",
-    unit: "tasks",
-};
-
-pub(super) fn judge(result: &mut AssertResult, bound: Bound<u64>, timeline: &Timeline<'_>) {
-    let describe = |cpu: Option<usize>, run: &Run| {
-        let cpu = cpu.unwrap_or_default();
-        format!("CPU {cpu} had up to {} tasks on its local DSQ", run.peak)
-    };
-    let limit = bound.get().unwrap_or(u64::MAX);
+pub(super) fn judge(bound: f64, timeline: &Timeline<'_>) -> Findings {
     let tally = |cpu| {
-        let evidence = timeline.states(|sample| kind(cpu, limit, sample));
+        let evidence = timeline.states(|sample| kind(cpu, bound, sample));
         (Some(cpu), Tally::of(evidence))
     };
-    Case {
-        check: CHECK,
-        bound: without_value(&bound),
-        limit: bound.get().map(float),
-        window: timeline.window,
+    Findings {
         tallies: (0..timeline.cpu_count).map(tally).collect(),
         why_nothing: why_nothing(timeline),
-        describe: &describe,
+        describe: Box::new(|cpu: Option<usize>, run: &Run| {
+            let cpu = cpu.unwrap_or_default();
+            format!("CPU {cpu} had up to {} tasks on its local DSQ", run.peak)
+        }),
     }
-    .conclude(result);
 }
 
-fn kind(cpu: usize, limit: u64, sample: &Sample) -> Kind {
+fn kind(cpu: usize, bound: f64, sample: &Sample) -> Kind {
     match sample.scx_enabled() {
         None => return Kind::Missing,
         Some(false) => return Kind::Exempt,
@@ -47,7 +32,7 @@ fn kind(cpu: usize, limit: u64, sample: &Sample) -> Kind {
     };
     match &seen.scx {
         _ if !seen.online => Kind::Exempt,
-        Ok(scx) if u64::from(scx.local_dsq_depth) > limit => {
+        Ok(scx) if f64::from(scx.local_dsq_depth) > bound => {
             Kind::Violates(f64::from(scx.local_dsq_depth))
         }
         Ok(scx) => Kind::Holds(f64::from(scx.local_dsq_depth)),

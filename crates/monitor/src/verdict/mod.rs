@@ -1,4 +1,4 @@
-//! Recorded samples held against thresholds. Pure functions.
+//! Recorded samples held against the bounds of checks. Pure functions.
 //!
 //! Each check is in a file of its own and turns the samples into evidence; a bound is broken when enough
 //! samples in a row are beyond it. Where so many may be, because some could not be read, the check is
@@ -13,12 +13,23 @@ mod rq_clock;
 mod timeline;
 mod validity;
 
-use ktstr_report::{AssertResult, Bound, Thresholds};
+use ktstr_declaration::{Check, JudgedBy};
+use ktstr_report::{Assert, AssertResult, CheckResult, Setting};
 
 use crate::recording::Recording;
 use crate::sample::Sample;
-use conclude::{Check, nothing, unset};
+use conclude::{Findings, no_data};
 use timeline::Timeline;
+
+/// Finds what the samples say of a check with this bound.
+type Judge = fn(bound: f64, timeline: &Timeline<'_>) -> Findings;
+
+/// The monitor's checks, but those of event rates: they are in `event_rate`.
+const JUDGES: &[(Check, Judge)] = &[
+    (Check::MaxImbalanceRatio, imbalance::judge),
+    (Check::MaxLocalDsqDepth, local_dsq::judge),
+    (Check::FailOnRqClockStuck, rq_clock::judge),
+];
 
 /// Ticks of CPU time that a vCPU must have had before a standstill of its clock says something.
 const TICKS_TO_JUDGE: u64 = 10;
@@ -46,97 +57,59 @@ impl Span {
     }
 }
 
-/// Judges the samples of `span`. Every check of `thresholds` is in the result: as judged, or as not
-/// checked with the reason.
-pub fn judge(recording: &Recording, span: Span, thresholds: &Thresholds) -> AssertResult {
+/// Judges the samples of `span`. Every check of the monitor is in the result: as judged, or as not checked with the
+/// reason.
+pub fn judge(recording: &Recording, span: Span, assert: &Assert) -> AssertResult {
     let samples: Vec<&Sample> = recording
         .samples
         .iter()
         .filter(|sample| span.holds(sample))
         .collect();
     if samples.is_empty() {
-        return without_samples(thresholds, "no sample was taken while the test ran");
+        return without_samples(assert, "no sample was taken while the test ran");
     }
     if let Err(why) = validity::check(&samples) {
-        return not_ready(thresholds, &why);
+        return not_ready(assert, &why);
     }
-    let timeline = Timeline::new(recording, span, samples, thresholds.sustained_samples);
-    let mut result = AssertResult::default();
-    match thresholds.max_imbalance_ratio {
-        Some(bound) => imbalance::judge(&mut result, bound, &timeline),
-        None => unset(&mut result, imbalance::CHECK),
-    }
-    local_dsq::judge(&mut result, thresholds.max_local_dsq_depth, &timeline);
-    rq_clock::judge(&mut result, thresholds.fail_on_rq_clock_stuck, &timeline);
-    event_rate::judge(
-        &mut result,
-        event_rate::FALLBACK,
-        thresholds.max_fallback_rate,
-        &timeline,
-    );
-    match thresholds.max_keep_last_rate {
-        Some(bound) => event_rate::judge(
-            &mut result,
-            event_rate::KEEP_LAST,
-            Bound::Set(bound),
-            &timeline,
-        ),
-        None => unset(&mut result, event_rate::KEEP_LAST.check),
-    }
-    result
+    let timeline = Timeline::new(recording, span, samples, assert.window());
+    each(assert, |result, check, setting| {
+        let bound = setting.get().unwrap_or_default();
+        let findings = match JUDGES.iter().find(|(of, _)| *of == check) {
+            Some((_, judge)) => judge(bound, &timeline),
+            None => event_rate::judge(check, bound, &timeline),
+        };
+        findings.conclude(check, assert, result);
+    })
 }
 
-/// The checks of a test that nobody watched, and `why`: those with a bound of the test's own are
-/// inconclusive, the others not checked.
-pub fn without_samples(thresholds: &Thresholds, why: &str) -> AssertResult {
+/// The checks of a test that nobody watched, and `why`: those that the test itself asks for are inconclusive, the
+/// others not checked.
+pub fn without_samples(assert: &Assert, why: &str) -> AssertResult {
+    each(assert, |result, check, setting| {
+        no_data(result, check, setting, why);
+    })
+}
+
+/// What was read is not the state of a running kernel, so it is evidence of nothing.
+fn not_ready(assert: &Assert, why: &str) -> AssertResult {
+    each(assert, |result, check, _| {
+        result.push(CheckResult::inconclusive(check, why));
+    })
+}
+
+/// Calls `judge` for each check of the monitor that is on; the others are not checked.
+fn each(
+    assert: &Assert,
+    mut judge: impl FnMut(&mut AssertResult, Check, Setting<f64>),
+) -> AssertResult {
     let mut result = AssertResult::default();
-    for (check, bound) in checks(thresholds) {
-        match bound {
-            None => unset(&mut result, check),
-            Some(bound) => nothing(&mut result, check, bound, why),
+    let is_ours = |check: &&Check| check.spec().judged_by == JudgedBy::Monitor;
+    for &check in Check::ALL.iter().filter(is_ours) {
+        let setting = assert.of(check);
+        match setting.why_not() {
+            Some(why) => result.push_not_checked(check.name(), why),
+            None => judge(&mut result, check, setting),
         }
     }
     result
-}
-
-/// What was read is no state of a running kernel, so it is evidence of nothing.
-fn not_ready(thresholds: &Thresholds, why: &str) -> AssertResult {
-    let mut result = AssertResult::default();
-    for (check, bound) in checks(thresholds) {
-        match bound {
-            None => unset(&mut result, check),
-            Some(Bound::Off) => nothing(&mut result, check, Bound::Off, why),
-            Some(_) => nothing(&mut result, check, Bound::Set(()), why),
-        }
-    }
-    result
-}
-
-/// All checks, and whether and how each is on; `None` for one that the test sets no bound for.
-fn checks(thresholds: &Thresholds) -> [(Check, Option<Bound<()>>); 5] {
-    let set = |bound: Option<f64>| bound.map(|_| Bound::Set(()));
-    [
-        (imbalance::CHECK, set(thresholds.max_imbalance_ratio)),
-        (
-            local_dsq::CHECK,
-            Some(without_value(&thresholds.max_local_dsq_depth)),
-        ),
-        (rq_clock::CHECK, Some(thresholds.fail_on_rq_clock_stuck)),
-        (
-            event_rate::FALLBACK.check,
-            Some(without_value(&thresholds.max_fallback_rate)),
-        ),
-        (
-            event_rate::KEEP_LAST.check,
-            set(thresholds.max_keep_last_rate),
-        ),
-    ]
-}
-
-fn without_value<T>(bound: &Bound<T>) -> Bound<()> {
-    match bound {
-        Bound::Off => Bound::Off,
-        Bound::Default(_) => Bound::Default(()),
-        Bound::Set(_) => Bound::Set(()),
-    }
 }

@@ -3,41 +3,28 @@
 //! The scheduler's tick moves it, so a clock that stands still on a CPU with tasks means that the CPU takes
 //! no interrupts. The host must have run the vCPU meanwhile, else it is not the guest that stands still.
 
-use ktstr_report::{AssertResult, Bound};
-
-use super::conclude::{Case, Check};
+use super::conclude::Findings;
 use super::evidence::{Evidence, Kind, Run, Tally};
 use super::timeline::{Look, Timeline};
 use crate::delivered;
 use crate::recording::float;
 use crate::sample::Sample;
 
-pub(super) const CHECK: Check = Check {
-    name: "fail_on_rq_clock_stuck",
-    unit: "",
-};
-
 const NS_PER_MS: f64 = 1e6;
 
-pub(super) fn judge(result: &mut AssertResult, bound: Bound<()>, timeline: &Timeline<'_>) {
-    let describe = |cpu: Option<usize>, run: &Run| {
-        let cpu = cpu.unwrap_or_default();
-        format!(
-            "the runqueue clock of CPU {cpu} stood still for {:.0} ms with tasks on it,",
-            run.peak
-        )
-    };
+pub(super) fn judge(_bound: f64, timeline: &Timeline<'_>) -> Findings {
     let tally = |cpu| (Some(cpu), Tally::of(Walk::new(cpu, timeline).evidence()));
-    Case {
-        check: CHECK,
-        bound,
-        limit: None,
-        window: timeline.window,
+    Findings {
         tallies: (0..timeline.cpu_count).map(tally).collect(),
         why_nothing: "no CPU was seen busy in two samples in a row".to_owned(),
-        describe: &describe,
+        describe: Box::new(|cpu: Option<usize>, run: &Run| {
+            let cpu = cpu.unwrap_or_default();
+            format!(
+                "the runqueue clock of CPU {cpu} stood still for {:.0} ms with tasks on it,",
+                run.peak
+            )
+        }),
     }
-    .conclude(result);
 }
 
 /// The samples of one CPU.
@@ -46,7 +33,7 @@ struct Walk<'a> {
     timeline: &'a Timeline<'a>,
     /// The sample before, if it shows the CPU.
     before: Option<&'a Sample>,
-    /// Whether the sample before is missing: so is then what the next would say in view of it.
+    /// Whether the sample before is missing: the difference to it is missing too.
     after_gap: bool,
     /// Since when the vCPU's CPU time is counted towards the next violation.
     counted_from: Option<&'a Sample>,

@@ -6,7 +6,7 @@ use ktstr_monitor::{
     CpuSample, Missing, Reading, Recording, RqSample, Sample, SchedExtSample, SchedExtState,
     ScxRqSample, Span, VcpuTime, judge,
 };
-use ktstr_report::{Bound, Outcome, Thresholds};
+use ktstr_report::{Assert, Outcome};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -161,18 +161,17 @@ fn plausible_recording() -> impl Strategy<Value = Recording> {
     })
 }
 
-fn thresholds(sustained_samples: u32) -> Thresholds {
-    Thresholds {
-        max_local_dsq_depth: Bound::Set(30),
-        max_keep_last_rate: Some(300.0),
-        sustained_samples,
-        ..Thresholds::ALL
-    }
+fn bounds(sustained_samples: u32) -> Assert {
+    Assert::DEFAULT
+        .with_monitor_defaults()
+        .max_local_dsq_depth(30)
+        .max_keep_last_rate(300.0)
+        .sustained_samples(sustained_samples)
 }
 
 /// Outcomes by check; `None` where it was not judged.
-fn outcomes(recording: &Recording, thresholds: &Thresholds) -> BTreeMap<String, Outcome> {
-    let result = judge(recording, Span::ALL, thresholds);
+fn outcomes(recording: &Recording, assert: &Assert) -> BTreeMap<String, Outcome> {
+    let result = judge(recording, Span::ALL, assert);
     let judged = result.checks.into_iter();
     judged.map(|check| (check.check, check.outcome)).collect()
 }
@@ -185,14 +184,13 @@ proptest! {
         window in prop_oneof![0_u32..6, Just(u32::MAX)],
         bound in prop_oneof![Just(4.0), any::<f64>()],
     ) {
-        let thresholds = Thresholds {
-            max_imbalance_ratio: Some(bound),
-            max_fallback_rate: Bound::Default(bound),
+        let assert = Assert::DEFAULT
+            .with_monitor_defaults()
+            .max_imbalance_ratio(bound)
+            .max_fallback_rate(bound)
             // More than a window of gaps is filled in, so an endless one is for short recordings.
-            sustained_samples: window.min(1000),
-            ..Thresholds::ALL
-        };
-        let result = judge(&recording, Span { from_ns, to_ns }, &thresholds);
+            .sustained_samples(window.min(1000));
+        let result = judge(&recording, Span { from_ns, to_ns }, &assert);
         prop_assert_eq!(result.checks.len() + result.not_checked.len(), 5);
     }
 
@@ -203,13 +201,13 @@ proptest! {
         at: prop::sample::Index,
         how in missing(),
     ) {
-        let thresholds = thresholds(window);
-        let before = outcomes(&recording, &thresholds);
+        let assert = bounds(window);
+        let before = outcomes(&recording, &assert);
         let mut patchy = recording.clone();
         let at = at.index(patchy.samples.len() + 1);
         let at_ns = patchy.samples.get(at).or(patchy.samples.back()).map_or(0, |s| s.at_ns);
         patchy.samples.insert(at, Sample::unreadable(at_ns, &how));
-        let after = outcomes(&patchy, &thresholds);
+        let after = outcomes(&patchy, &assert);
         for (check, outcome) in before {
             if outcome != Outcome::Pass {
                 prop_assert!(after[&check] >= Outcome::Inconclusive, "{} {:?} {:?}", check, outcome, after);
@@ -223,14 +221,14 @@ proptest! {
         window in 1_u32..6,
         at: prop::sample::Index,
     ) {
-        let thresholds = thresholds(window);
-        let before = outcomes(&recording, &thresholds);
+        let assert = bounds(window);
+        let before = outcomes(&recording, &assert);
         let mut patchy = recording.clone();
         if let Some(len) = patchy.samples.len().checked_sub(1) {
             let at = at.index(len + 1);
             patchy.samples[at] = Sample::unreadable(patchy.samples[at].at_ns, &Missing::Unstable);
         }
-        let after = outcomes(&patchy, &thresholds);
+        let after = outcomes(&patchy, &assert);
         for (check, outcome) in before {
             if outcome == Outcome::Fail {
                 prop_assert!(after[&check] >= Outcome::Inconclusive, "{} {:?}", check, after);
@@ -240,7 +238,7 @@ proptest! {
 
     #[test]
     fn judging_is_pure(recording in plausible_recording()) {
-        let thresholds = thresholds(3);
-        prop_assert_eq!(outcomes(&recording, &thresholds), outcomes(&recording, &thresholds));
+        let assert = bounds(3);
+        prop_assert_eq!(outcomes(&recording, &assert), outcomes(&recording, &assert));
     }
 }

@@ -45,7 +45,7 @@ fn rate_within() {
     assert_eq!(climbing.rate_within(10.0..=20.0).outcome, Outcome::Pass);
     fails(
         &climbing.rate_within(0.0..=15.0),
-        "changed by 20.00 per second from 10 tasks at 1.00 s to 30 tasks at 2.00 s, where 0 to 15 is asked for",
+        "changed by 20.00 per second from 10 tasks at 1.00 s to 30 tasks at 2.00 s, expected 0 to 15",
     );
 }
 
@@ -57,7 +57,7 @@ fn steady_within() {
     );
     fails(
         &series(&[8.0, 10.0, 12.0]).steady_within(10.0),
-        "12 tasks at 2.00 s is 20.0 % from the mean 10.00, where 10 % is asked for",
+        "12 tasks at 2.00 s is 20.0 % from the mean 10.00, expected within 10 %",
     );
     assert_eq!(
         series(&[0.0, 0.0, 0.0]).steady_within(0.0).outcome,

@@ -3,12 +3,15 @@
 use ktstr_monitor::{
     Missing, Recording, Sample, SchedExtState, Span, VcpuTime, judge, without_samples,
 };
-use ktstr_report::{AssertResult, Bound, CheckResult, Outcome, Thresholds};
+use ktstr_report::{Assert, AssertResult, CheckResult, Outcome};
 
 use crate::guest::{FALLBACK, INTERVAL_NS, changed, cpu, healthy, recording, rq, scheduler, scx};
 
+/// All checks of the monitor, at their customary bounds.
+const ALL: Assert = Assert::DEFAULT.with_monitor_defaults();
+
 fn all(recording: &Recording) -> AssertResult {
-    judge(recording, Span::ALL, &Thresholds::ALL)
+    judge(recording, Span::ALL, &ALL)
 }
 
 fn check(result: &AssertResult, name: &str) -> CheckResult {
@@ -302,7 +305,7 @@ fn dropped_samples_and_a_sampler_that_died_are_patches_too() {
         from_ns: 0,
         to_ns: 30 * INTERVAL_NS,
     };
-    let died = judge(&changed(20, |_, _| {}), span, &Thresholds::ALL);
+    let died = judge(&changed(20, |_, _| {}), span, &ALL);
     assert_eq!(
         check(&died, "max_imbalance_ratio").outcome,
         Outcome::Inconclusive
@@ -322,7 +325,7 @@ fn memory_that_was_not_initialised_is_no_evidence() {
     for recording in [deep, same_clocks] {
         for result in [
             all(&recording),
-            judge(&recording, Span::ALL, &Thresholds::DEFAULT),
+            judge(&recording, Span::ALL, &Assert::DEFAULT),
         ] {
             assert_eq!(result.outcome(), Outcome::Inconclusive);
             for check in &result.checks {
@@ -344,13 +347,13 @@ fn only_the_span_is_judged() {
         from_ns: 10 * INTERVAL_NS,
         to_ns: 19 * INTERVAL_NS,
     };
-    let result = judge(&recording, span, &Thresholds::ALL);
+    let result = judge(&recording, span, &ALL);
     assert_eq!(check(&result, "max_imbalance_ratio").outcome, Outcome::Pass);
 }
 
 #[test]
 fn by_default_what_depends_on_the_load_is_not_judged() {
-    let result = judge(&changed(20, |_, _| {}), Span::ALL, &Thresholds::DEFAULT);
+    let result = judge(&changed(20, |_, _| {}), Span::ALL, &Assert::DEFAULT);
     assert_eq!(result.outcome(), Outcome::Pass);
     assert_eq!(result.checks.len(), 3);
     for name in ["max_imbalance_ratio", "max_keep_last_rate"] {
@@ -363,7 +366,7 @@ fn what_can_not_be_judged_by_default_says_why() {
     let no_scheduler = changed(20, |_, sample| {
         sample.sched_ext.as_mut().unwrap().state = SchedExtState::Disabled;
     });
-    let result = judge(&no_scheduler, Span::ALL, &Thresholds::DEFAULT);
+    let result = judge(&no_scheduler, Span::ALL, &Assert::DEFAULT);
     for name in ["max_local_dsq_depth", "max_fallback_rate"] {
         assert_eq!(why_not(&result, name), "no sched_ext scheduler was enabled");
     }
@@ -371,24 +374,22 @@ fn what_can_not_be_judged_by_default_says_why() {
         let events = Err(Missing::Absent("struct scx_event_stats".to_owned()));
         sample.sched_ext.as_mut().unwrap().events = events;
     });
-    let result = judge(&no_counters, Span::ALL, &Thresholds::DEFAULT);
+    let result = judge(&no_counters, Span::ALL, &Assert::DEFAULT);
     assert_eq!(
         why_not(&result, "max_fallback_rate"),
         format!("{FALLBACK} could not be judged: this kernel has no struct scx_event_stats")
     );
-    let short = judge(&changed(3, |_, _| {}), Span::ALL, &Thresholds::DEFAULT);
+    let short = judge(&changed(3, |_, _| {}), Span::ALL, &Assert::DEFAULT);
     assert!(short.checks.is_empty(), "{short:?}");
     assert!(why_not(&short, "fail_on_rq_clock_stuck").contains("too short"));
 }
 
 #[test]
 fn without_samples_a_bound_of_the_tests_own_is_inconclusive() {
-    let thresholds = Thresholds {
-        max_local_dsq_depth: Bound::Set(3),
-        max_fallback_rate: Bound::Off,
-        ..Thresholds::DEFAULT
-    };
-    let result = without_samples(&thresholds, "nobody looked");
+    let assert = Assert::DEFAULT
+        .max_local_dsq_depth(3)
+        .no_max_fallback_rate();
+    let result = without_samples(&assert, "nobody looked");
     assert_eq!(result.checks.len(), 1);
     let check = check(&result, "max_local_dsq_depth");
     assert_eq!(check.outcome, Outcome::Inconclusive);
@@ -399,7 +400,7 @@ fn without_samples_a_bound_of_the_tests_own_is_inconclusive() {
         "turned off by the test"
     );
     assert_eq!(
-        judge(&recording([]), Span::ALL, &thresholds).outcome(),
+        judge(&recording([]), Span::ALL, &assert).outcome(),
         Outcome::Inconclusive
     );
 }

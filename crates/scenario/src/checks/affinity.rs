@@ -3,32 +3,25 @@
 //! Nothing is tolerated: when sched_setaffinity(2) returns, the kernel has moved the task. What a worker sees
 //! while its mask is being set is not counted.
 
-use ktstr_report::{AssertResult, CgroupReport, MaskSpan, Switch};
+use ktstr_report::{AssertResult, CgroupReport, CheckResult, MaskSpan, Subject};
 use ktstr_topology::CpuSet;
 
-use super::NONE_DECLARED;
+use super::figure::{Measured, plural};
 use super::restraint::moved;
-use super::verdict::{Check, Measured, float, plural};
 use super::view::{Placed, all};
+use super::{Case, NONE_DECLARED};
 
-const CHECK: Check = Check {
-    name: "affinity",
-    unit: "CPUs",
-};
-
-pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[CgroupReport]) {
-    if let Some(why) = switch.why_off() {
-        return result.push_not_checked(CHECK.name, why);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let cgroups = case.cgroups;
     if all(cgroups).all(|placed| placed.worker.mask_changes == 0) {
-        return result.push_not_checked(CHECK.name, NONE_DECLARED);
+        return result.push_not_checked(case.check.name(), NONE_DECLARED);
     }
     for why in cgroups
         .iter()
         .filter(|cgroup| bound(cgroup))
         .filter_map(moved)
     {
-        result.push_not_checked(CHECK.name, why);
+        result.push_not_checked(case.check.name(), why);
     }
     let watched: Vec<(Placed<'_>, &MaskSpan, &CpuSet)> = all(cgroups)
         .filter(|placed| moved(placed.cgroup).is_none())
@@ -47,14 +40,11 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
             .any(|placed| placed.worker.mask_changes > 0 && moved(placed.cgroup).is_none())
         {
             let why = "no worker that is bound to CPUs reported where it ran";
-            CHECK.inconclusive(result, Some(0.0), why);
+            result.push(CheckResult::inconclusive(case.check, why).with_bound(0.0));
         }
         return;
     };
-    let measured = Measured {
-        value: float(outside.len() as u64),
-        bound: 0.0,
-    };
+    let measured = Measured::count(outside.len());
     let Some(first) = outside.iter().next() else {
         let count = plural(watched.len(), "mask");
         let unwatched = all(cgroups).any(|placed| {
@@ -67,7 +57,8 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
             ""
         };
         let detail = format!("under each of {count} workers stayed within it{rest}");
-        return CHECK.conclude(result, true, measured, Default::default(), detail);
+        let pass = CheckResult::pass(case.check, detail);
+        return result.push(measured.of(pass, Subject::default()));
     };
     let mut subject = placed.subject();
     subject.cpu = Some(first);
@@ -75,7 +66,7 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
         "{placed} ran on CPUs {outside} while it was bound to CPUs {mask} (change {} of its mask)",
         span.changes
     );
-    CHECK.conclude(result, false, measured, subject, detail);
+    result.push(measured.of(CheckResult::fail(case.check, detail), subject));
 }
 
 fn bound(cgroup: &CgroupReport) -> bool {

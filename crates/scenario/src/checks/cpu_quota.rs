@@ -6,17 +6,12 @@
 //! a task is charged for it, and the cgroup pays it back only later.
 
 use ktstr_report::{
-    AssertResult, CgroupLevel, CgroupReport, PolicyKind, Subject, Switch, TimingSlack,
+    AssertResult, CgroupLevel, CgroupReport, CheckResult, PolicyKind, Subject, TimingSlack,
 };
 
+use super::figure::{Measured, float};
 use super::restraint::{below, usable_cpus};
-use super::verdict::{Check, Measured, float};
-use super::{NO_ACCOUNT, NONE_DECLARED};
-
-const CHECK: Check = Check {
-    name: "cpu_quota",
-    unit: "% of a CPU",
-};
+use super::{Case, NONE_DECLARED};
 
 const TOLERANCE: f64 = 1.1;
 const EACH_CPU_NS: f64 = 15e6;
@@ -31,18 +26,8 @@ struct Usage<'a> {
     measured: Measured,
 }
 
-pub(super) fn judge(
-    result: &mut AssertResult,
-    switch: Switch,
-    timing: &TimingSlack,
-    cgroups: &[CgroupReport],
-) {
-    if let Some(why) = switch.why_off() {
-        return result.push_not_checked(CHECK.name, why);
-    }
-    if cgroups.iter().all(|cgroup| cgroup.account.is_none()) {
-        return result.push_not_checked(CHECK.name, NO_ACCOUNT);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let (timing, cgroups) = (case.timing, case.cgroups);
     let mut usages = Vec::new();
     let mut troubles = Vec::new();
     let mut left_out = Vec::new();
@@ -60,17 +45,19 @@ pub(super) fn judge(
     }
     let none_declared = usages.is_empty() && left_out.is_empty() && troubles.is_empty();
     for why in left_out {
-        result.push_not_checked(CHECK.name, why);
+        result.push_not_checked(case.check.name(), why);
     }
     let over = |usage: &Usage<'_>| usage.measured.value / usage.measured.bound;
     let worst = usages.iter().max_by(|a, b| over(a).total_cmp(&over(b)));
     match worst {
-        Some(worst) if worst.measured.value > worst.measured.bound => {
-            conclude(result, worst, cgroups);
+        Some(worst) if !worst.measured.is_within() => {
+            result.push(conclude(case, worst));
         }
-        _ if !troubles.is_empty() => CHECK.inconclusive(result, None, troubles.join("; ")),
-        Some(worst) => conclude(result, worst, cgroups),
-        None if none_declared => result.push_not_checked(CHECK.name, NONE_DECLARED),
+        _ if !troubles.is_empty() => {
+            result.push(CheckResult::inconclusive(case.check, troubles.join("; ")));
+        }
+        Some(worst) => result.push(conclude(case, worst)),
+        None if none_declared => result.push_not_checked(case.check.name(), NONE_DECLARED),
         None => {}
     }
 }
@@ -142,10 +129,10 @@ fn usage<'a>(
     })
 }
 
-fn conclude(result: &mut AssertResult, usage: &Usage<'_>, cgroups: &[CgroupReport]) {
+fn conclude(case: &Case<'_>, usage: &Usage<'_>) -> CheckResult {
     let name = &usage.level.name;
     let (value, bound) = (usage.measured.value, usage.measured.bound);
-    let own_ns: f64 = below(name, cgroups)
+    let own_ns: f64 = below(name, case.cgroups)
         .flat_map(|cgroup| &cgroup.workers)
         .map(|worker| float(worker.cpu_time_ns))
         .sum();
@@ -161,5 +148,6 @@ fn conclude(result: &mut AssertResult, usage: &Usage<'_>, cgroups: &[CgroupRepor
         cgroup: Some(name.clone()),
         ..Subject::default()
     };
-    CHECK.conclude(result, value <= bound, usage.measured, subject, detail);
+    let judged = CheckResult::judged(case.check, usage.measured.is_within(), detail);
+    usage.measured.of(judged, subject)
 }

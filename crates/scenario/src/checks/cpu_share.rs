@@ -7,75 +7,25 @@
 use std::collections::BTreeMap;
 
 use ktstr_report::{
-    AssertResult, CgroupLevel, CgroupReport, CpuDemand, PolicyKind, Subject, Switch, TimingSlack,
+    AssertResult, CgroupLevel, CgroupReport, CheckResult, PolicyKind, Subject, TimingSlack,
+    WorkerReport,
 };
 
 use super::entitlement::{Claim, misallocated_pct, share_out};
-use super::verdict::{Check, Measured, float};
-use super::{NO_ACCOUNT, NONE_DECLARED};
-
-const CHECK: Check = Check {
-    name: "cpu_share",
-    unit: "% of the CPU time",
-};
-
-/// Part of the CPU time that may go to the wrong ones, in percent. Load is balanced by moving whole tasks, and
-/// only now and then.
-const TOLERANCE_PCT: f64 = 15.0;
-
-/// Shorter loads are not judged: tasks have first to be spread over the CPUs.
-const MIN_LOAD_NS: u64 = 1_000_000_000;
-
-/// What may go to the wrong ones on `cpus` CPUs, in percent; the reason if the load is too short to be judged.
-///
-/// A CPU of the engine that stands still charges whoever runs on it, and not every scheduler has that paid back:
-/// many count no more than a slice. Who it is is left to chance, at each of `n` such times, so that a share is off by
-/// a standard deviation of `sqrt(p * (1 - p) / n)`, at most `0.5 / sqrt(n)`. Twice that is added.
-pub(super) fn bound_pct(timing: &TimingSlack, load_ns: u64, cpus: usize) -> Result<f64, String> {
-    if load_ns < MIN_LOAD_NS {
-        return Err("the load was shorter than 1 s".to_owned());
-    }
-    let standstills = float(cpus as u64) * float(load_ns) / (float(timing.gap_ms) * 1e6);
-    Ok(TOLERANCE_PCT + 100.0 / standstills.sqrt())
-}
-
-/// Whether a scheduler that gives all workers the same would be found, given how much of
-/// that would go to the wrong ones; the reason why not. What is beyond the bound is found in any case.
-pub(super) fn tells_apart(
-    measured: Measured,
-    misallocated_if_equal: f64,
-    timing: &TimingSlack,
-) -> Result<(), String> {
-    if misallocated_if_equal > measured.bound || measured.value > measured.bound {
-        return Ok(());
-    }
-    let why = if timing.gap_ms > 0 { &timing.why } else { "" };
-    let space = if why.is_empty() { "" } else { ": " };
-    Err(format!(
-        "what is declared is too near to equal shares, or the load too short, to tell{space}{why}"
-    ))
-}
+use super::figure::{Measured, float};
+use super::share::{bound_pct, tells_apart};
+use super::{Case, NONE_DECLARED, share};
 
 struct Rivals<'a> {
     cgroups: Vec<&'a CgroupReport>,
     cpus: usize,
 }
 
-pub(super) fn judge(
-    result: &mut AssertResult,
-    switch: Switch,
-    timing: &TimingSlack,
-    cgroups: &[CgroupReport],
-) {
-    if let Some(why) = switch.why_off() {
-        return result.push_not_checked(CHECK.name, why);
-    }
-    if cgroups.iter().all(|cgroup| cgroup.account.is_none()) {
-        return result.push_not_checked(CHECK.name, NO_ACCOUNT);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let (timing, cgroups) = (case.timing, case.cgroups);
     let declares = |cgroup: &CgroupReport| levels(cgroup).any(|level| level.cpu_weight.is_some());
     if !cgroups.iter().any(declares) {
-        return result.push_not_checked(CHECK.name, NONE_DECLARED);
+        return result.push_not_checked(case.check.name(), NONE_DECLARED);
     }
     let mut judged = Vec::new();
     for rivals in rivals(cgroups) {
@@ -87,15 +37,17 @@ pub(super) fn judge(
             .and_then(|()| rivals.figures(timing))
         {
             Ok(figures) => judged.push((rivals, figures)),
-            Err(Why::NotJudged(why)) => result.push_not_checked(CHECK.name, why),
-            Err(Why::NoFigures(why)) => CHECK.inconclusive(result, None, why),
+            Err(Why::NotJudged(why)) => result.push_not_checked(case.check.name(), why),
+            Err(Why::NoFigures(why)) => {
+                result.push(CheckResult::inconclusive(case.check, why));
+            }
         }
     }
     let worst = judged
         .iter()
         .max_by(|(_, a), (_, b)| a.measured.value.total_cmp(&b.measured.value));
     if let Some((rivals, figures)) = worst {
-        rivals.conclude(result, figures);
+        result.push(rivals.conclude(case, figures));
     }
 }
 
@@ -247,7 +199,7 @@ impl Rivals<'_> {
         float(workers.sum::<usize>().min(self.cpus) as u64)
     }
 
-    fn conclude(&self, result: &mut AssertResult, figures: &Figures) {
+    fn conclude(&self, case: &Case<'_>, figures: &Figures) -> CheckResult {
         let total: f64 = figures.got.iter().sum();
         let shares = self.cgroups.iter().enumerate().map(|(at, cgroup)| {
             format!(
@@ -270,8 +222,8 @@ impl Rivals<'_> {
             cgroup: loser.map(|loser| self.cgroups[loser].name.clone()),
             ..Subject::default()
         };
-        let holds = figures.measured.value <= figures.measured.bound;
-        CHECK.conclude(result, holds, figures.measured, subject, detail);
+        let judged = CheckResult::judged(case.check, figures.measured.is_within(), detail);
+        figures.measured.of(judged, subject)
     }
 }
 
@@ -293,24 +245,11 @@ fn obstacle(cgroup: &CgroupReport) -> Option<String> {
             ));
         }
     }
-    cgroup.workers.iter().find_map(|worker| {
-        if worker.cpu_demand != CpuDemand::Constant {
-            let kind = &worker.work_type;
-            return Some(format!(
-                "workers of {kind} in cgroup `{name}` don't want a CPU all the time"
-            ));
-        }
-        if !worker.completed() {
-            return Some(format!(
-                "worker {} of cgroup `{name}` did not last",
-                worker.pid
-            ));
-        }
-        if worker.masks.iter().any(|span| span.mask.is_some()) {
-            return Some(format!("workers of cgroup `{name}` are bound to CPUs"));
-        }
+    let beyond_weights = |worker: &WorkerReport| {
         let kind = worker.policy.as_ref().map(|policy| policy.kind);
-        matches!(kind, Some(PolicyKind::RealTime | PolicyKind::Deadline))
-            .then(|| format!("workers of cgroup `{name}` are real-time tasks"))
-    })
+        let is_real_time = matches!(kind, Some(PolicyKind::RealTime | PolicyKind::Deadline));
+        is_real_time.then(|| format!("workers of cgroup `{name}` are real-time tasks"))
+    };
+    let mut workers = cgroup.workers.iter();
+    workers.find_map(|worker| share::obstacle(name, worker).or_else(|| beyond_weights(worker)))
 }

@@ -1,20 +1,12 @@
 //! `cpus_online`: all CPUs of the declared machine are online.
 
-use ktstr_report::{AssertResult, Subject};
+use ktstr_declaration::Check;
+use ktstr_report::{AssertResult, CheckResult, Subject};
 use ktstr_topology::{CpuSet, Topology};
 
-use super::OFF;
-use super::verdict::{Check, Measured, float};
+use super::figure::{Measured, float};
 
-pub(super) const CHECK: Check = Check {
-    name: "cpus_online",
-    unit: "CPUs",
-};
-
-pub(super) fn judge(result: &mut AssertResult, on: bool, topology: &Topology, online: &CpuSet) {
-    if !on {
-        return result.push_not_checked(CHECK.name, OFF);
-    }
+pub(super) fn judge(result: &mut AssertResult, topology: &Topology, online: &CpuSet) {
     let declared = topology.cpus();
     let missing = declared.difference(online);
     let measured = Measured {
@@ -30,5 +22,6 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, topology: &Topology, on
     } else {
         format!("CPUs {missing} are not online; of the declared CPUs {declared}, {online} are")
     };
-    CHECK.conclude(result, missing.is_empty(), measured, subject, detail);
+    let judged = CheckResult::judged(Check::CpusOnline, missing.is_empty(), detail);
+    result.push(measured.of(judged, subject));
 }

@@ -1,26 +1,19 @@
 //! `isolation`: no worker ran outside the CPUs of its cgroup.
 
-use ktstr_report::{AssertResult, CgroupReport};
+use ktstr_report::{AssertResult, CheckResult, Subject};
 use ktstr_topology::CpuSet;
 
-use super::OFF;
+use super::Case;
+use super::figure::{Measured, plural};
 use super::restraint::moved;
-use super::verdict::{Check, Measured, float, plural};
 use super::view::{Placed, completed};
 
-const CHECK: Check = Check {
-    name: "isolation",
-    unit: "CPUs",
-};
-
-pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport]) {
-    if !on {
-        return result.push_not_checked(CHECK.name, OFF);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let cgroups = case.cgroups;
     let unjudged: Vec<String> = cgroups.iter().filter_map(moved).collect();
     let all_unjudged = !unjudged.is_empty() && unjudged.len() == cgroups.len();
     for why in unjudged {
-        result.push_not_checked(CHECK.name, why);
+        result.push_not_checked(case.check.name(), why);
     }
     if all_unjudged {
         return;
@@ -36,20 +29,18 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport
     });
     let Some((placed, allowed, outside)) = strays.max_by_key(|(.., outside)| outside.len()) else {
         let why = "no worker reported where it ran, in a cgroup whose CPUs are known";
-        return CHECK.inconclusive(result, Some(0.0), why);
+        return result.push(CheckResult::inconclusive(case.check, why).with_bound(0.0));
     };
-    let measured = Measured {
-        value: float(outside.len() as u64),
-        bound: 0.0,
-    };
+    let measured = Measured::count(outside.len());
     let first = outside.iter().next();
     let Some(first) = first else {
         let count = plural(judged.len(), "worker");
         let detail = format!("all of {count} stayed within their cgroups' CPUs");
-        return CHECK.conclude(result, true, measured, Default::default(), detail);
+        let pass = CheckResult::pass(case.check, detail);
+        return result.push(measured.of(pass, Subject::default()));
     };
     let mut subject = placed.subject();
     subject.cpu = Some(first);
     let detail = format!("{placed} ran on CPUs {outside}, outside its cgroup's CPUs {allowed}");
-    CHECK.conclude(result, false, measured, subject, detail);
+    result.push(measured.of(CheckResult::fail(case.check, detail), subject));
 }

@@ -1,14 +1,9 @@
 //! `kernel_log`: the guest's kernel printed no warning, bug, oops, lockup or stall since boot.
 
-use ktstr_report::{AssertResult, Subject};
+use ktstr_declaration::Check;
+use ktstr_report::{AssertResult, CheckResult, Subject};
 
-use super::OFF;
-use super::verdict::{Check, Measured, float};
-
-pub(super) const CHECK: Check = Check {
-    name: "kernel_log",
-    unit: "complaints",
-};
+use super::figure::Measured;
 
 /// How the kernel begins a message about itself being broken, and the file that prints it. Matched at the
 /// start of a message, after the prefixes in [`PREFIXES`]: benign messages have such words in their midst.
@@ -101,10 +96,7 @@ const MAX_STALLS: usize = 1000;
 /// Complaints that are quoted at most in the detail.
 const MAX_QUOTE_BYTES: usize = 200;
 
-pub(super) fn judge(result: &mut AssertResult, on: bool, log: &str) {
-    if !on {
-        return result.push_not_checked(CHECK.name, OFF);
-    }
+pub(super) fn judge(result: &mut AssertResult, log: &str) {
     let scan = scan(log);
     for message in &scan.noteworthy {
         result
@@ -114,10 +106,7 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, log: &str) {
     if scan.is_all_stalls() {
         result.kernel_stalls_us.extend(&scan.stalls_us);
     }
-    let measured = Measured {
-        value: float(scan.complaints.len() as u64),
-        bound: 0.0,
-    };
+    let measured = Measured::count(scan.complaints.len());
     if let Some(first) = scan.complaints.first() {
         let end = first.floor_char_boundary(MAX_QUOTE_BYTES);
         let more = match scan.complaints.len() {
@@ -125,10 +114,11 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, log: &str) {
             count => format!(" (the first of {count} complaints)"),
         };
         let detail = format!("the guest's kernel printed `{}`{more}", &first[..end]);
-        return CHECK.conclude(result, false, measured, Subject::default(), detail);
+        let fail = CheckResult::fail(Check::KernelLog, detail);
+        return result.push(measured.of(fail, Subject::default()));
     }
     if scan.records == 0 {
-        return CHECK.inconclusive(result, Some(0.0), "the kernel's log was empty");
+        return result.push(no_data("the kernel's log was empty".to_owned()));
     }
     if scan.lost > 0 {
         let detail = format!(
@@ -136,13 +126,18 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, log: &str) {
              boot with a larger log_buf_len",
             scan.lost, scan.records
         );
-        return CHECK.inconclusive(result, Some(0.0), detail);
+        return result.push(no_data(detail));
     }
     let detail = format!(
         "no complaint in {} records of the kernel's log",
         scan.records
     );
-    CHECK.conclude(result, true, measured, Subject::default(), detail);
+    let pass = CheckResult::pass(Check::KernelLog, detail);
+    result.push(measured.of(pass, Subject::default()));
+}
+
+fn no_data(why: String) -> CheckResult {
+    CheckResult::inconclusive(Check::KernelLog, why).with_bound(0.0)
 }
 
 #[derive(Debug, Default)]
@@ -421,7 +416,7 @@ mod tests {
         let mut result = AssertResult::default();
         let log =
             "4,0,1,-;sched: RT throttling activated\n4,1,2,-;sched: DL replenish lagged too much\n";
-        judge(&mut result, true, log);
+        judge(&mut result, log);
         assert_eq!(result.outcome(), ktstr_report::Outcome::Pass);
         assert_eq!(
             result.notes,
@@ -456,7 +451,7 @@ mod tests {
                       4,3,31000000,-;INFO: task worker:77 blocked for more than 120 seconds.\n";
         let told = |log: &str| {
             let mut result = AssertResult::default();
-            judge(&mut result, true, log);
+            judge(&mut result, log);
             assert_eq!(result.outcome(), ktstr_report::Outcome::Fail);
             result.kernel_stalls_us
         };
@@ -480,7 +475,7 @@ mod tests {
     #[test]
     fn overwritten_records_leave_it_open() {
         let mut result = AssertResult::default();
-        judge(&mut result, true, "6,5,1,-;hello\n6,8,2,-;again\n");
+        judge(&mut result, "6,5,1,-;hello\n6,8,2,-;again\n");
         assert_eq!(scan("6,5,1,-;hello\n6,8,2,-;again\n").lost, 7);
         assert_eq!(result.outcome(), ktstr_report::Outcome::Inconclusive);
     }

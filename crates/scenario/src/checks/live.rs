@@ -5,12 +5,12 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use ktstr_report::AssertResult;
+use ktstr_declaration::Check;
+use ktstr_report::{Assert, AssertResult, CheckResult};
 use ktstr_topology::{CpuSet, Topology};
 use nix::errno::Errno;
 
-use super::{cpus_online, kernel_log};
-use crate::Assert;
+use super::{cpus_online, kernel_log, unless_off};
 
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 const KMSG: &str = "/dev/kmsg";
@@ -89,22 +89,29 @@ fn read_error(path: &str, source: io::Error) -> LiveError {
 /// inconclusive.
 pub fn judge_live_machine(assert: &Assert, topology: &Topology) -> AssertResult {
     let mut result = AssertResult::default();
-    match read_online_cpus() {
-        Err(error) if assert.cpus_online => {
-            cpus_online::CHECK.inconclusive(&mut result, None, reason(&error));
-        }
-        online => {
-            let online = online.unwrap_or_default();
-            cpus_online::judge(&mut result, assert.cpus_online, topology, &online);
-        }
-    }
-    match read_kernel_log() {
-        Err(error) if assert.kernel_log => {
-            kernel_log::CHECK.inconclusive(&mut result, None, reason(&error));
-        }
-        log => kernel_log::judge(&mut result, assert.kernel_log, &log.unwrap_or_default()),
-    }
+    unless_off(
+        &mut result,
+        assert,
+        Check::CpusOnline,
+        |result, _| match read_online_cpus() {
+            Ok(online) => cpus_online::judge(result, topology, &online),
+            Err(error) => result.push(unread(Check::CpusOnline, &error)),
+        },
+    );
+    unless_off(
+        &mut result,
+        assert,
+        Check::KernelLog,
+        |result, _| match read_kernel_log() {
+            Ok(log) => kernel_log::judge(result, &log),
+            Err(error) => result.push(unread(Check::KernelLog, &error)),
+        },
+    );
     result
+}
+
+fn unread(check: Check, error: &LiveError) -> CheckResult {
+    CheckResult::inconclusive(check, reason(error))
 }
 
 fn reason(error: &LiveError) -> String {

@@ -1,17 +1,13 @@
 //! `max_spread_pct`: the workers of one type in one cgroup got about the same share of CPU time.
 
-use ktstr_report::{AssertResult, CgroupReport, CpuDemand, Subject, TimingSlack, WorkerReport};
-
-use super::OFF;
-use super::restraint::{frozen, rationed, uneven_weights};
-use super::verdict::{Check, Measured};
-use super::view::{Peers, peers};
-use crate::Bound;
-
-const CHECK: Check = Check {
-    name: "max_spread_pct",
-    unit: "%",
+use ktstr_report::{
+    AssertResult, CgroupReport, CheckResult, CpuDemand, Subject, TimingSlack, WorkerReport,
 };
+
+use super::Case;
+use super::figure::Measured;
+use super::restraint::{frozen, rationed, uneven_weights};
+use super::view::{Peers, peers};
 
 struct Spread<'a> {
     peers: Peers<'a>,
@@ -26,37 +22,30 @@ impl Spread<'_> {
     }
 }
 
-pub(super) fn judge(
-    result: &mut AssertResult,
-    bound: Bound<f64>,
-    timing: &TimingSlack,
-    cgroups: &[CgroupReport],
-) {
-    let Some(own_bound) = bound.get() else {
-        return result.push_not_checked(CHECK.name, OFF);
-    };
-    let bound_pct = own_bound + timing.spread_pct;
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let cgroups = case.cgroups;
+    let bound_pct = case.bound() + case.timing.spread_pct;
+    let no_data = |why: &str| CheckResult::inconclusive(case.check, why).with_bound(bound_pct);
     let groups = peers(cgroups);
     if groups.is_empty() {
-        let why = "no worker sent a report";
-        return CHECK.inconclusive(result, Some(bound_pct), why);
+        return result.push(no_data("no worker sent a report"));
     }
     let mut spreads = Vec::new();
     let mut left_out = 0;
     for group in groups {
-        let judgeable = match bound {
-            Bound::Set(_) => Ok(()),
-            _ => equal_shares_are_due(&group, cgroups),
+        let judgeable = match case.setting.is_by_test() {
+            true => Ok(()),
+            false => equal_shares_are_due(&group, cgroups),
         };
         match (judgeable, group.workers.len()) {
             (_, 1) => {
                 left_out += 1;
                 let why = format!("cgroup `{}` has one {}", group.cgroup.name, group.work_type);
-                result.push_not_checked(CHECK.name, why + " worker to compare");
+                result.push_not_checked(case.check.name(), why + " worker to compare");
             }
             (Err(why), _) => {
                 left_out += 1;
-                result.push_not_checked(CHECK.name, why);
+                result.push_not_checked(case.check.name(), why);
             }
             (Ok(()), _) => spreads.extend(spread(group)),
         }
@@ -65,20 +54,19 @@ pub(super) fn judge(
         .iter()
         .max_by(|a, b| a.value().total_cmp(&b.value()))
     else {
-        let asked_for = matches!(bound, Bound::Set(_));
-        if asked_for || left_out == 0 {
+        if case.setting.is_by_test() || left_out == 0 {
             let why = "no two workers of one type in one cgroup reported times to compare";
-            CHECK.inconclusive(result, Some(bound_pct), why);
+            result.push(no_data(why));
         }
         return;
     };
-    conclude(result, worst, own_bound, timing);
+    result.push(conclude(case, worst));
 }
 
-fn conclude(result: &mut AssertResult, worst: &Spread<'_>, own_bound: f64, timing: &TimingSlack) {
+fn conclude(case: &Case<'_>, worst: &Spread<'_>) -> CheckResult {
     let measured = Measured {
         value: worst.value(),
-        bound: own_bound + timing.spread_pct,
+        bound: case.bound() + case.timing.spread_pct,
     };
     let ((most, loser), (least, winner)) = (worst.most, worst.least);
     let name = &worst.peers.cgroup.name;
@@ -91,15 +79,15 @@ fn conclude(result: &mut AssertResult, worst: &Spread<'_>, own_bound: f64, timin
         winner.pid,
         measured.value,
         measured.bound,
-        allowance(own_bound, timing)
+        allowance(case.bound(), case.timing)
     );
     let subject = Subject {
         cgroup: Some(name.clone()),
         worker: Some(loser.pid),
         cpu: None,
     };
-    let holds = measured.value <= measured.bound;
-    CHECK.conclude(result, holds, measured, subject, detail);
+    let judged = CheckResult::judged(case.check, measured.is_within(), detail);
+    measured.of(judged, subject)
 }
 
 fn spread(peers: Peers<'_>) -> Option<Spread<'_>> {
@@ -125,8 +113,8 @@ fn equal_shares_are_due(group: &Peers<'_>, cgroups: &[CgroupReport]) -> Result<(
     let mut demands = group.workers.iter().map(|worker| worker.cpu_demand);
     if demands.any(|demand| demand == CpuDemand::Sleeping) {
         return Err(format!(
-            "workers of {work_type} in cgroup `{name}` sleep of themselves, so their time off the CPU is not \
-             the scheduler's doing"
+            "workers of {work_type} in cgroup `{name}` sleep voluntarily, so off-CPU time says nothing about the \
+             scheduler"
         ));
     }
     let declared = frozen(group.cgroup)

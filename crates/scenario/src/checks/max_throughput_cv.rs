@@ -1,14 +1,10 @@
 //! `max_throughput_cv`: the workers of one type in one cgroup did about the same work per CPU time.
 
-use ktstr_report::{AssertResult, CgroupReport, Subject, WorkerReport};
+use ktstr_report::{AssertResult, CheckResult, Subject, WorkerReport};
 
-use super::verdict::{Check, Measured, float};
+use super::Case;
+use super::figure::{Measured, float};
 use super::view::{Peers, peers};
-
-const CHECK: Check = Check {
-    name: "max_throughput_cv",
-    unit: "",
-};
 
 struct Variation<'a> {
     peers: Peers<'a>,
@@ -16,17 +12,15 @@ struct Variation<'a> {
     slowest: &'a WorkerReport,
 }
 
-pub(super) fn judge(result: &mut AssertResult, bound: Option<f64>, cgroups: &[CgroupReport]) {
-    let Some(bound) = bound else {
-        return result.push_not_checked(CHECK.name, super::NO_BOUND);
-    };
-    let worst = peers(cgroups)
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let bound = case.bound();
+    let worst = peers(case.cgroups)
         .into_iter()
         .filter_map(variation)
         .max_by(|a, b| a.cv.total_cmp(&b.cv));
     let Some(worst) = worst else {
         let why = "no two workers of one type in one cgroup have CPU time and work to compare";
-        return CHECK.inconclusive(result, Some(bound), why);
+        return result.push(CheckResult::inconclusive(case.check, why).with_bound(bound));
     };
     let name = &worst.peers.cgroup.name;
     let detail = format!(
@@ -46,7 +40,8 @@ pub(super) fn judge(result: &mut AssertResult, bound: Option<f64>, cgroups: &[Cg
         value: worst.cv,
         bound,
     };
-    CHECK.conclude(result, worst.cv <= bound, measured, subject, detail);
+    let judged = CheckResult::judged(case.check, measured.is_within(), detail);
+    result.push(measured.of(judged, subject));
 }
 
 /// `None` without two workers that got CPU time, or when none of them did any work.

@@ -3,27 +3,17 @@
 //! Each worker allocates some pages when it begins, and asks the kernel at its end where they are. Nothing is
 //! tolerated: the kernel allocates a task's own memory on the nodes of its cpuset only.
 
-use ktstr_report::{AssertResult, CgroupReport, Switch};
+use ktstr_report::{AssertResult, CgroupReport, CheckResult, Subject};
 use ktstr_topology::CpuSet;
 
-use super::verdict::{Check, Measured, float, plural};
+use super::figure::{Measured, float, plural};
 use super::view::{Placed, completed};
-use super::{NO_ACCOUNT, NONE_DECLARED};
+use super::{Case, NONE_DECLARED};
 
-const CHECK: Check = Check {
-    name: "mem_binding",
-    unit: "pages",
-};
-
-pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[CgroupReport]) {
-    if let Some(why) = switch.why_off() {
-        return result.push_not_checked(CHECK.name, why);
-    }
-    if cgroups.iter().all(|cgroup| cgroup.account.is_none()) {
-        return result.push_not_checked(CHECK.name, NO_ACCOUNT);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let cgroups = case.cgroups;
     if cgroups.iter().all(|cgroup| nodes(cgroup).is_none()) {
-        return result.push_not_checked(CHECK.name, NONE_DECLARED);
+        return result.push_not_checked(case.check.name(), NONE_DECLARED);
     }
     let bound: Vec<&CgroupReport> = cgroups
         .iter()
@@ -36,7 +26,7 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
             "cpuset.mems of cgroup `{}` was changed under the load",
             cgroup.name
         );
-        result.push_not_checked(CHECK.name, why);
+        result.push_not_checked(case.check.name(), why);
     }
     let told: Vec<(Placed<'_>, &CpuSet)> = still
         .iter()
@@ -55,7 +45,7 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
     let Some((placed, nodes, outside)) = strays.max_by_key(|(.., outside)| *outside) else {
         if !still.is_empty() {
             let why = "no worker reported where its memory is";
-            CHECK.inconclusive(result, Some(0.0), why);
+            result.push(CheckResult::inconclusive(case.check, why).with_bound(0.0));
         }
         return;
     };
@@ -66,7 +56,8 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
     if outside == 0 {
         let count = plural(told.len(), "worker");
         let detail = format!("the memory of {count} is on the declared NUMA nodes");
-        return CHECK.conclude(result, true, measured, Default::default(), detail);
+        let pass = CheckResult::pass(case.check, detail);
+        return result.push(measured.of(pass, Subject::default()));
     }
     let pages = &placed.worker.node_pages;
     let on: Vec<String> = pages
@@ -77,7 +68,8 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
         "{placed} has {}, where its memory is bound to NUMA nodes {nodes}",
         on.join(", ")
     );
-    CHECK.conclude(result, false, measured, placed.subject(), detail);
+    let fail = CheckResult::fail(case.check, detail);
+    result.push(measured.of(fail, placed.subject()));
 }
 
 /// The innermost nodes that were declared.

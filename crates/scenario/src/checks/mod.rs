@@ -1,14 +1,14 @@
-//! The checks: pure functions of what was measured.
+//! The checks of the guest: pure functions of what was measured.
 //!
-//! Each check is in a file of its own and gives one [`CheckResult`](ktstr_report::CheckResult), which
-//! speaks of the worst that was seen; or it says why it was not judged. What could not be measured is
-//! inconclusive, never a pass.
+//! Each gives one [`CheckResult`](ktstr_report::CheckResult), which speaks of the worst that was seen; or it says
+//! why it was not judged. What could not be measured is inconclusive, never a pass.
 
 mod affinity;
 mod cpu_quota;
 mod cpu_share;
 mod cpus_online;
 mod entitlement;
+mod figure;
 mod isolation;
 mod kernel_log;
 mod live;
@@ -21,20 +21,63 @@ mod per_worker;
 mod progress;
 mod restraint;
 mod sched_policy;
-mod verdict;
+mod share;
 mod view;
 
-use ktstr_report::{AssertResult, CgroupReport, TimingSlack};
+use ktstr_declaration::{Check, JudgedBy};
+use ktstr_report::{Assert, AssertResult, CgroupReport, Setting, TimingSlack};
 use ktstr_topology::{CpuSet, Topology};
 
 pub use live::{LiveError, judge_live_machine, read_kernel_log, read_online_cpus};
 
-use crate::Assert;
+/// What a check judges by.
+#[derive(Clone, Copy, Debug)]
+struct Case<'a> {
+    check: Check,
+    /// The check is on.
+    setting: Setting<f64>,
+    timing: &'a TimingSlack,
+    cgroups: &'a [CgroupReport],
+}
 
-const OFF: &str = "turned off by the test";
-const NO_BOUND: &str = "the test sets no bound";
-const NONE_DECLARED: &str = "the test declares nothing that it could check";
+impl Case<'_> {
+    fn bound(&self) -> f64 {
+        self.setting.get().unwrap_or_default()
+    }
+}
+
+/// Adds to the result what the check found.
+type Judge = fn(&Case<'_>, &mut AssertResult);
+
+/// What a check can't do without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Reports,
+    /// The accounts that the cgroup manager took over the load.
+    Accounts,
+}
+
+/// How the checks of workers are judged, but those of one figure of each worker: they are in `per_worker`.
+const JUDGES: &[(Check, Needs, Judge)] = &[
+    (Check::Progress, Needs::Reports, progress::judge),
+    (Check::Isolation, Needs::Reports, isolation::judge),
+    (Check::MaxGapMs, Needs::Reports, max_gap::judge),
+    (Check::MaxSpreadPct, Needs::Reports, max_spread::judge),
+    (
+        Check::MaxThroughputCv,
+        Needs::Reports,
+        max_throughput_cv::judge,
+    ),
+    (Check::CpuQuota, Needs::Accounts, cpu_quota::judge),
+    (Check::CpuShare, Needs::Accounts, cpu_share::judge),
+    (Check::Affinity, Needs::Reports, affinity::judge),
+    (Check::NiceShare, Needs::Reports, nice_share::judge),
+    (Check::SchedPolicy, Needs::Reports, sched_policy::judge),
+    (Check::MemBinding, Needs::Accounts, mem_binding::judge),
+];
+
 const NO_ACCOUNT: &str = "there is no account of the cgroups: take one with `begin_account`";
+const NONE_DECLARED: &str = "the test declares nothing that it could check";
 
 /// Judges the reports of workers. The result holds the checks only; the reports themselves are for the
 /// caller to add.
@@ -44,18 +87,25 @@ pub fn judge_workers(
     cgroups: &[CgroupReport],
 ) -> AssertResult {
     let mut result = AssertResult::default();
-    progress::judge(&mut result, assert.progress, cgroups);
-    isolation::judge(&mut result, assert.isolation, cgroups);
-    max_gap::judge(&mut result, assert.max_gap_ms, timing, cgroups);
-    max_spread::judge(&mut result, assert.max_spread_pct, timing, cgroups);
-    per_worker::judge_all(&mut result, assert, cgroups);
-    max_throughput_cv::judge(&mut result, assert.max_throughput_cv, cgroups);
-    cpu_quota::judge(&mut result, assert.cpu_quota, timing, cgroups);
-    cpu_share::judge(&mut result, assert.cpu_share, timing, cgroups);
-    affinity::judge(&mut result, assert.affinity, cgroups);
-    nice_share::judge(&mut result, assert.nice_share, timing, cgroups);
-    sched_policy::judge(&mut result, assert.sched_policy, cgroups);
-    mem_binding::judge(&mut result, assert.mem_binding, cgroups);
+    let has_account = cgroups.iter().any(|cgroup| cgroup.account.is_some());
+    let of_workers = |check: &&Check| check.spec().judged_by == JudgedBy::Workers;
+    for &check in Check::ALL.iter().filter(of_workers) {
+        unless_off(&mut result, assert, check, |result, setting| {
+            let case = Case {
+                check,
+                setting,
+                timing,
+                cgroups,
+            };
+            match JUDGES.iter().find(|(of, ..)| *of == check) {
+                Some((_, Needs::Accounts, _)) if !has_account => {
+                    result.push_not_checked(check.name(), NO_ACCOUNT);
+                }
+                Some((.., judge)) => judge(&case, result),
+                None => per_worker::judge(&case, result),
+            }
+        });
+    }
     result
 }
 
@@ -68,7 +118,24 @@ pub fn judge_machine(
     kernel_log: &str,
 ) -> AssertResult {
     let mut result = AssertResult::default();
-    cpus_online::judge(&mut result, assert.cpus_online, topology, online);
-    kernel_log::judge(&mut result, assert.kernel_log, kernel_log);
+    unless_off(&mut result, assert, Check::CpusOnline, |result, _| {
+        cpus_online::judge(result, topology, online);
+    });
+    unless_off(&mut result, assert, Check::KernelLog, |result, _| {
+        kernel_log::judge(result, kernel_log);
+    });
     result
+}
+
+fn unless_off(
+    result: &mut AssertResult,
+    assert: &Assert,
+    check: Check,
+    judge: impl FnOnce(&mut AssertResult, Setting<f64>),
+) {
+    let setting = assert.of(check);
+    match setting.why_not() {
+        Some(why) => result.push_not_checked(check.name(), why),
+        None => judge(result, setting),
+    }
 }

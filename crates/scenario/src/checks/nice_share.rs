@@ -3,20 +3,15 @@
 //! Weights are the kernel's; tolerance and figure are those of `cpu_share`.
 
 use ktstr_report::{
-    AssertResult, CgroupReport, CpuDemand, PolicyKind, Subject, Switch, TimingSlack, WorkerReport,
+    AssertResult, CgroupReport, CheckResult, PolicyKind, Subject, TimingSlack, WorkerReport,
 };
 use ktstr_topology::CpuSet;
 
-use super::NONE_DECLARED;
-use super::cpu_share::{bound_pct, tells_apart};
 use super::entitlement::{Claim, misallocated_pct, nice_weight, share_out};
+use super::figure::{Measured, float};
 use super::restraint::{frozen, rationed};
-use super::verdict::{Check, Measured, float};
-
-const CHECK: Check = Check {
-    name: "nice_share",
-    unit: "% of the CPU time",
-};
+use super::share::{bound_pct, tells_apart};
+use super::{Case, NONE_DECLARED, share};
 
 struct Shares<'a> {
     cgroup: &'a CgroupReport,
@@ -25,26 +20,19 @@ struct Shares<'a> {
     measured: Measured,
 }
 
-pub(super) fn judge(
-    result: &mut AssertResult,
-    switch: Switch,
-    timing: &TimingSlack,
-    cgroups: &[CgroupReport],
-) {
-    if let Some(why) = switch.why_off() {
-        return result.push_not_checked(CHECK.name, why);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let (timing, cgroups) = (case.timing, case.cgroups);
     let declaring: Vec<&CgroupReport> = cgroups.iter().filter(|cgroup| differ(cgroup)).collect();
     if declaring.is_empty() {
-        return result.push_not_checked(CHECK.name, NONE_DECLARED);
+        return result.push_not_checked(case.check.name(), NONE_DECLARED);
     }
     let mut judged = Vec::new();
     for cgroup in declaring {
         match obstacle(cgroup, cgroups).map_or(Ok(()), Err) {
-            Err(why) => result.push_not_checked(CHECK.name, why),
+            Err(why) => result.push_not_checked(case.check.name(), why),
             Ok(()) => match shares(cgroup, timing) {
                 Ok(shares) => judged.push(shares),
-                Err(why) => result.push_not_checked(CHECK.name, why),
+                Err(why) => result.push_not_checked(case.check.name(), why),
             },
         }
     }
@@ -52,7 +40,7 @@ pub(super) fn judge(
         .iter()
         .max_by(|a, b| a.measured.value.total_cmp(&b.measured.value));
     if let Some(worst) = worst {
-        conclude(result, worst);
+        result.push(conclude(case, worst));
     }
 }
 
@@ -95,27 +83,18 @@ fn obstacle(cgroup: &CgroupReport, cgroups: &[CgroupReport]) -> Option<String> {
 }
 
 fn worker_obstacle(name: &str, worker: &WorkerReport) -> Option<String> {
-    let pid = worker.pid;
-    if worker.cpu_demand != CpuDemand::Constant {
-        let kind = &worker.work_type;
-        return Some(format!(
-            "workers of {kind} in cgroup `{name}` don't want a CPU all the time"
-        ));
-    }
-    if !worker.completed() {
-        return Some(format!("worker {pid} of cgroup `{name}` did not last"));
-    }
-    if worker.nice_changes > 0 {
-        return Some(format!(
-            "the niceness of worker {pid} was changed under the load"
-        ));
-    }
-    if worker.masks.iter().any(|span| span.mask.is_some()) {
-        return Some(format!("workers of cgroup `{name}` are bound to CPUs"));
-    }
-    let kind = worker.policy.as_ref().map(|policy| policy.kind);
-    matches!(kind, Some(kind) if kind != PolicyKind::Weighted)
-        .then(|| format!("niceness is not what the policy of workers of cgroup `{name}` goes by"))
+    let beyond_niceness = || {
+        if worker.nice_changes > 0 {
+            let pid = worker.pid;
+            return Some(format!(
+                "the niceness of worker {pid} was changed under the load"
+            ));
+        }
+        let kind = worker.policy.as_ref().map(|policy| policy.kind);
+        matches!(kind, Some(kind) if kind != PolicyKind::Weighted)
+            .then(|| format!("workers of cgroup `{name}` have a policy that ignores niceness"))
+    };
+    share::obstacle(name, worker).or_else(beyond_niceness)
 }
 
 fn shares<'a>(cgroup: &'a CgroupReport, timing: &TimingSlack) -> Result<Shares<'a>, String> {
@@ -158,7 +137,7 @@ fn shares<'a>(cgroup: &'a CgroupReport, timing: &TimingSlack) -> Result<Shares<'
     })
 }
 
-fn conclude(result: &mut AssertResult, shares: &Shares<'_>) {
+fn conclude(case: &Case<'_>, shares: &Shares<'_>) -> CheckResult {
     let short = |at: usize| shares.entitled[at] - shares.got[at];
     let workers = &shares.cgroup.workers;
     let loser = (0..workers.len()).max_by(|&a, &b| short(a).total_cmp(&short(b)));
@@ -185,6 +164,6 @@ fn conclude(result: &mut AssertResult, shares: &Shares<'_>) {
         worker: loser.map(|at| workers[at].pid),
         cpu: None,
     };
-    let holds = shares.measured.value <= shares.measured.bound;
-    CHECK.conclude(result, holds, shares.measured, subject, detail);
+    let judged = CheckResult::judged(case.check, shares.measured.is_within(), detail);
+    shares.measured.of(judged, subject)
 }

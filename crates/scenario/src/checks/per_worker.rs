@@ -1,115 +1,95 @@
-//! Checks that hold one figure of each worker against a bound: `max_p99_wake_latency_ns`,
-//! `min_iteration_rate`, `max_migration_ratio`.
+//! Checks that hold one figure of each worker against a bound.
 
-use ktstr_report::{AssertResult, CgroupReport, WorkerReport};
+use ktstr_declaration::Check;
+use ktstr_report::{AssertResult, CheckResult, WorkerReport};
 
-use super::verdict::{Check, Measured, float};
+use super::Case;
+use super::figure::{Measured, float};
 use super::view::completed;
-use crate::Assert;
 
-struct PerWorker {
+/// A figure of each worker.
+struct Figure {
     check: Check,
-    bound: Option<f64>,
-    /// The bound is the least allowed, not the most.
-    at_least: bool,
+    allowed: Allowed,
     /// `None`: the worker has no such figure.
-    figure: fn(&WorkerReport) -> Option<f64>,
+    of: fn(&WorkerReport) -> Option<f64>,
     what: &'static str,
-    no_figure: &'static str,
+    /// Why no worker may have one.
+    no_data: &'static str,
 }
 
-pub(super) fn judge_all(result: &mut AssertResult, assert: &Assert, cgroups: &[CgroupReport]) {
-    for check in [
-        p99_wake_latency(assert),
-        iteration_rate(assert),
-        migration_ratio(assert),
-    ] {
-        check.judge(result, cgroups);
-    }
+/// What the bound is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Allowed {
+    AtMost,
+    AtLeast,
 }
 
-fn p99_wake_latency(assert: &Assert) -> PerWorker {
-    PerWorker {
-        check: Check {
-            name: "max_p99_wake_latency_ns",
-            unit: "ns",
-        },
-        bound: assert.max_p99_wake_latency_ns.map(float),
-        at_least: false,
-        figure: |worker| {
+const FIGURES: &[Figure] = &[
+    Figure {
+        check: Check::MaxP99WakeLatencyNs,
+        allowed: Allowed::AtMost,
+        of: |worker| {
             let latency = worker.wake_latency;
             (latency.samples > 0).then_some(float(latency.p99_ns))
         },
         what: "the 99th percentile of the wake latency, in ns",
-        no_figure: "no worker measured a wake-up: use a work type that sleeps and is woken",
-    }
-}
-
-fn iteration_rate(assert: &Assert) -> PerWorker {
-    PerWorker {
-        check: Check {
-            name: "min_iteration_rate",
-            unit: "iterations/CPU-s",
-        },
-        bound: assert.min_iteration_rate,
-        at_least: true,
-        figure: |worker| {
+        no_data: "no worker measured a wake-up: use a work type that sleeps and is woken",
+    },
+    Figure {
+        check: Check::MinIterationRate,
+        allowed: Allowed::AtLeast,
+        of: |worker| {
             let cpu_s = float(worker.cpu_time_ns) / 1e9;
             (worker.cpu_time_ns > 0).then_some(float(worker.iterations) / cpu_s)
         },
         what: "iterations per second of CPU time",
-        no_figure: "no worker got any CPU time",
-    }
-}
-
-fn migration_ratio(assert: &Assert) -> PerWorker {
-    PerWorker {
-        check: Check {
-            name: "max_migration_ratio",
-            unit: "migrations/iteration",
-        },
-        bound: assert.max_migration_ratio,
-        at_least: false,
-        figure: |worker| {
+        no_data: "no worker got any CPU time",
+    },
+    Figure {
+        check: Check::MaxMigrationRatio,
+        allowed: Allowed::AtMost,
+        of: |worker| {
             (worker.iterations > 0).then_some(float(worker.migrations) / float(worker.iterations))
         },
         what: "migrations per iteration",
-        no_figure: "no worker did an iteration",
-    }
+        no_data: "no worker did an iteration",
+    },
+];
+
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    result.push(
+        match FIGURES.iter().find(|figure| figure.check == case.check) {
+            Some(figure) => figure.judge(case),
+            None => CheckResult::inconclusive(case.check, "nothing judges this check"),
+        },
+    );
 }
 
-impl PerWorker {
-    fn judge(&self, result: &mut AssertResult, cgroups: &[CgroupReport]) {
-        let Some(bound) = self.bound else {
-            return result.push_not_checked(self.check.name, super::NO_BOUND);
-        };
+impl Figure {
+    fn judge(&self, case: &Case<'_>) -> CheckResult {
+        let bound = case.bound();
         let figures =
-            completed(cgroups).filter_map(|placed| Some(((self.figure)(placed.worker)?, placed)));
-        let worst = figures.max_by(|(a, _), (b, _)| {
-            if self.at_least {
-                b.total_cmp(a)
-            } else {
-                a.total_cmp(b)
-            }
+            completed(case.cgroups).filter_map(|placed| Some(((self.of)(placed.worker)?, placed)));
+        let worst = figures.max_by(|(a, _), (b, _)| match self.allowed {
+            Allowed::AtMost => a.total_cmp(b),
+            Allowed::AtLeast => b.total_cmp(a),
         });
         let Some((value, placed)) = worst else {
-            return self.check.inconclusive(result, Some(bound), self.no_figure);
+            return CheckResult::inconclusive(case.check, self.no_data).with_bound(bound);
         };
-        let holds = if self.at_least {
-            value >= bound
-        } else {
-            value <= bound
+        let (holds, limit) = match self.allowed {
+            Allowed::AtMost => (value <= bound, "most"),
+            Allowed::AtLeast => (value >= bound, "least"),
         };
-        let limit = if self.at_least { "least" } else { "most" };
         let detail = format!(
             "{placed}: {} is {}; the {limit} allowed is {}",
             self.what,
             rounded(value),
             rounded(bound)
         );
-        let measured = Measured { value, bound };
-        self.check
-            .conclude(result, holds, measured, placed.subject(), detail);
+        let judged = CheckResult::judged(case.check, holds, detail);
+        Measured { value, bound }.of(judged, placed.subject())
     }
 }
 
@@ -119,5 +99,23 @@ fn rounded(value: f64) -> String {
         format!("{value:.0}")
     } else {
         format!("{value:.6}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ktstr_declaration::JudgedBy;
+
+    use super::super::JUDGES;
+    use super::*;
+
+    #[test]
+    fn every_check_of_workers_is_judged_once() {
+        let of_workers = |check: &&Check| check.spec().judged_by == JudgedBy::Workers;
+        for check in Check::ALL.iter().filter(of_workers) {
+            let figures = FIGURES.iter().filter(|figure| figure.check == *check);
+            let judges = JUDGES.iter().filter(|(of, ..)| of == check);
+            assert_eq!(figures.count() + judges.count(), 1, "{check:?}");
+        }
     }
 }

@@ -3,26 +3,19 @@
 //! Whether it did work is not judged where a quota leaves each worker less than 100 ms of CPU time, or its cgroup
 //! was frozen; whether it stopped is.
 
-use ktstr_report::{AssertResult, CgroupReport, WorkerExit};
+use ktstr_report::{AssertResult, CgroupReport, CheckResult, WorkerExit};
 use nix::sys::signal::Signal;
 
-use super::OFF;
+use super::Case;
+use super::figure::{Measured, plural};
 use super::restraint::{frozen, rationed};
-use super::verdict::{Check, Measured, float, plural};
 use super::view::{Placed, all};
-
-const CHECK: Check = Check {
-    name: "progress",
-    unit: "workers",
-};
 
 /// Less CPU time than this, in ns, may pass without work: it takes some to begin.
 const MIN_CPU_TIME_NS: f64 = 100e6;
 
-pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport]) {
-    if !on {
-        return result.push_not_checked(CHECK.name, OFF);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let cgroups = case.cgroups;
     let workers: Vec<Placed<'_>> = all(cgroups).collect();
     let stuck: Vec<&Placed<'_>> = workers
         .iter()
@@ -33,21 +26,18 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport
         .collect();
     for cgroup in cgroups {
         if let Some(why) = frozen(cgroup).or_else(|| meagre(cgroup, cgroups)) {
-            result.push_not_checked(CHECK.name, format!("whether they did work: {why}"));
+            result.push_not_checked(case.check.name(), format!("whether they did work: {why}"));
         }
     }
     if workers.is_empty() {
-        return CHECK.inconclusive(result, Some(0.0), "there were no workers");
+        let no_data = CheckResult::inconclusive(case.check, "there were no workers");
+        return result.push(no_data.with_bound(0.0));
     }
     // A dead worker explains more than one that only did nothing.
     let worst = stuck
         .iter()
         .find(|placed| !placed.worker.completed())
         .or(stuck.first());
-    let measured = Measured {
-        value: float(stuck.len() as u64),
-        bound: 0.0,
-    };
     let subject = worst.map(|placed| placed.subject()).unwrap_or_default();
     let detail = match worst {
         Some(placed) => format!(
@@ -58,7 +48,8 @@ pub(super) fn judge(result: &mut AssertResult, on: bool, cgroups: &[CgroupReport
         ),
         None => all_well(&workers),
     };
-    CHECK.conclude(result, stuck.is_empty(), measured, subject, detail);
+    let judged = CheckResult::judged(case.check, stuck.is_empty(), detail);
+    result.push(Measured::count(stuck.len()).of(judged, subject));
 }
 
 fn all_well(workers: &[Placed<'_>]) -> String {
@@ -102,11 +93,11 @@ fn fate(placed: &Placed<'_>) -> String {
             worker.cpu_time_ns / 1_000_000
         ),
         WorkerExit::Exited(status) => {
-            format!("exited by itself with status {status} and sent no report")
+            format!("exited with status {status} and sent no report")
         }
         WorkerExit::Signaled(number) => format!("was killed by {}", signal_name(*number)),
         WorkerExit::TimedOut => "did not stop when told, and was killed".to_owned(),
-        WorkerExit::WaitFailed(why) => format!("ended in a way that could not be learned: {why}"),
+        WorkerExit::WaitFailed(why) => format!("its exit status is unknown: {why}"),
         WorkerExit::Panicked(message) => format!("panicked: {message}"),
     }
 }

@@ -4,7 +4,7 @@ use ktstr_report::{CgroupReport, PolicyKind};
 use ktstr_topology::CpuSet;
 
 use super::entitlement::nice_weight;
-use super::verdict::float;
+use super::figure::float;
 use super::view::{Placed, all};
 
 /// How much lighter than the heaviest a worker may be for the library's bound on gaps to be judged.

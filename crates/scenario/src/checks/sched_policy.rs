@@ -2,20 +2,14 @@
 //!
 //! Nothing is tolerated. A class that can't be told is not judged.
 
-use ktstr_report::{AssertResult, CgroupReport, PolicyAccount, Switch};
+use ktstr_report::{AssertResult, CheckResult, PolicyAccount, Subject};
 
-use super::verdict::{Check, Measured, float, plural};
+use super::Case;
+use super::figure::{Measured, plural};
 use super::view::{Placed, completed};
 
-const CHECK: Check = Check {
-    name: "sched_policy",
-    unit: "workers",
-};
-
-pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[CgroupReport]) {
-    if let Some(why) = switch.why_off() {
-        return result.push_not_checked(CHECK.name, why);
-    }
+pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
+    let cgroups = case.cgroups;
     let told: Vec<(Placed<'_>, &PolicyAccount, &str)> = completed(cgroups)
         .filter_map(|placed| {
             let policy = placed.worker.policy.as_ref()?;
@@ -24,16 +18,13 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
         .collect();
     if told.is_empty() {
         let why = "no worker reported the policy that it ran under";
-        return CHECK.inconclusive(result, Some(0.0), why);
+        return result.push(CheckResult::inconclusive(case.check, why).with_bound(0.0));
     }
     let wrong: Vec<(Placed<'_>, String)> = told
         .iter()
         .filter_map(|(placed, policy, seen)| Some((*placed, fault(policy, seen)?)))
         .collect();
-    let measured = Measured {
-        value: float(wrong.len() as u64),
-        bound: 0.0,
-    };
+    let measured = Measured::count(wrong.len());
     let Some((placed, fault)) = wrong.first() else {
         let unknown = told
             .iter()
@@ -50,13 +41,15 @@ pub(super) fn judge(result: &mut AssertResult, switch: Switch, cgroups: &[Cgroup
             "each of {} ended under its policy{rest}",
             plural(told.len(), "worker")
         );
-        return CHECK.conclude(result, true, measured, Default::default(), detail);
+        let pass = CheckResult::pass(case.check, detail);
+        return result.push(measured.of(pass, Subject::default()));
     };
     let detail = format!(
         "{placed} {fault}; so did {} in all",
         plural(wrong.len(), "worker")
     );
-    CHECK.conclude(result, false, measured, placed.subject(), detail);
+    let fail = CheckResult::fail(case.check, detail);
+    result.push(measured.of(fail, placed.subject()));
 }
 
 fn fault(policy: &PolicyAccount, seen: &str) -> Option<String> {

@@ -1,38 +1,19 @@
 //! The checks of declared properties, judged on reports made by hand.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use ktstr_scenario::checks::judge_workers;
 use ktstr_scenario::{
-    Assert, AssertResult, BandwidthSpan, CgroupAccount, CgroupLevel, CgroupReport, CheckResult,
-    CpuDemand, CpuSet, MaskSpan, NodePages, Outcome, PolicyAccount, PolicyKind, PropertyCheck,
-    Quota, TimingSlack, WorkerExit, WorkerReport,
+    Assert, AssertResult, BandwidthSpan, CgroupAccount, CgroupLevel, CgroupReport, Check,
+    CpuDemand, MaskSpan, NodePages, Outcome, PolicyAccount, PolicyKind, Quota, TimingSlack,
+    WorkerExit, WorkerReport,
 };
 
-const MS: u64 = 1_000_000;
-const LOAD_NS: u64 = 10_000 * MS;
+use crate::samples::{MS, cpus, find, outcome, spinner, why_not};
 
-fn cpus(list: &str) -> CpuSet {
-    list.parse().unwrap()
-}
+const LOAD_NS: u64 = 10_000 * MS;
 
 /// A worker that ran for 10 s and got `cpu_ms`.
 fn worker(pid: i32, cpu_ms: u64) -> WorkerReport {
-    WorkerReport {
-        work_units: 1,
-        iterations: 1,
-        wall_time_ns: LOAD_NS,
-        cpu_time_ns: cpu_ms * MS,
-        cpus_used: cpus("0"),
-        policy: Some(PolicyAccount {
-            kind: PolicyKind::Weighted,
-            declared: "SCHED_OTHER, nice 0".to_owned(),
-            seen: Some("SCHED_OTHER, nice 0".to_owned()),
-            ext_due: Some(false),
-            ext_seen: Some(false),
-        }),
-        cpu_demand: CpuDemand::Constant,
-        ..WorkerReport::sentinel(pid, "SpinWait", WorkerExit::Completed)
-    }
+    spinner(pid, LOAD_NS / MS, cpu_ms)
 }
 
 fn level(name: &str, cpu_ms: u64) -> CgroupLevel {
@@ -82,24 +63,6 @@ fn spinners(first_pid: i32, count: i32, cpu_ms: u64) -> Vec<WorkerReport> {
 
 fn judge(cgroups: &[CgroupReport]) -> AssertResult {
     judge_workers(&Assert::DEFAULT, &TimingSlack::default(), cgroups)
-}
-
-fn find<'a>(result: &'a AssertResult, check: &str) -> &'a CheckResult {
-    let found = result.checks.iter().find(|found| found.check == check);
-    found.unwrap_or_else(|| panic!("{check} was not judged: {result:#?}"))
-}
-
-fn outcome(result: &AssertResult, check: &str) -> Outcome {
-    find(result, check).outcome
-}
-
-fn why_not(result: &AssertResult, check: &str) -> String {
-    assert!(
-        result.checks.iter().all(|found| found.check != check),
-        "{check} was judged: {result:#?}"
-    );
-    let found = result.not_checked.iter().find(|found| found.check == check);
-    found.map(|found| found.why.clone()).unwrap()
 }
 
 #[test]
@@ -353,7 +316,7 @@ fn niceness_that_decides_nothing_is_not_judged() {
         ),
         (
             |w| w.policy.as_mut().unwrap().kind = PolicyKind::Idle,
-            "niceness is not what",
+            "a policy that ignores niceness",
         ),
     ] {
         let why = judged("0", change);
@@ -480,8 +443,8 @@ fn memory_is_on_the_declared_nodes() {
 #[test]
 fn what_a_scheduler_turns_off_says_by_whom_and_a_test_can_turn_it_on() {
     let assert = Assert::DEFAULT
-        .off_by_scheduler(PropertyCheck::CpuQuota, "x")
-        .off_by_scheduler(PropertyCheck::CpuShare, "x")
+        .off_by_scheduler(Check::CpuQuota, "x")
+        .off_by_scheduler(Check::CpuShare, "x")
         .cpu_quota(true);
     let report = cgroup(
         "0-1",

@@ -1,36 +1,18 @@
 //! The checks, judged on reports made by hand.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use ktstr_scenario::checks::{judge_machine, judge_workers};
 use ktstr_scenario::{
-    Assert, AssertResult, CgroupReport, CheckResult, CpuDemand, CpuSet, Outcome, PolicyAccount,
-    PolicyKind, TimingSlack, Topology, WorkerExit, WorkerReport,
+    Assert, AssertResult, CgroupReport, CpuDemand, Outcome, TimingSlack, Topology, WorkerExit,
+    WorkerReport,
 };
 
-const MS: u64 = 1_000_000;
-
-fn cpus(list: &str) -> CpuSet {
-    list.parse().unwrap()
-}
+use crate::samples::{MS, cpus, find, outcome, spinner, why_not};
 
 /// A worker that did its work without any fault: a second, all of it on CPU 0.
 fn good(pid: i32) -> WorkerReport {
     WorkerReport {
-        work_units: 1_024_000,
-        iterations: 1000,
-        wall_time_ns: 1000 * MS,
-        cpu_time_ns: 1000 * MS,
         max_gap_ns: MS,
-        cpus_used: cpus("0"),
-        policy: Some(PolicyAccount {
-            kind: PolicyKind::Weighted,
-            declared: "SCHED_OTHER, nice 0".to_owned(),
-            seen: Some("SCHED_OTHER, nice 0".to_owned()),
-            ext_due: Some(false),
-            ext_seen: Some(false),
-        }),
-        cpu_demand: CpuDemand::Constant,
-        ..WorkerReport::sentinel(pid, "SpinWait", WorkerExit::Completed)
+        ..spinner(pid, 1000, 1000)
     }
 }
 
@@ -40,24 +22,6 @@ fn cgroup(name: &str, cpuset: &str, workers: Vec<WorkerReport>) -> CgroupReport 
 
 fn judge(assert: Assert, cgroups: &[CgroupReport]) -> AssertResult {
     judge_workers(&assert, &TimingSlack::default(), cgroups)
-}
-
-fn find<'a>(result: &'a AssertResult, check: &str) -> &'a CheckResult {
-    let found = result.checks.iter().find(|found| found.check == check);
-    found.unwrap_or_else(|| panic!("{check} was not judged: {result:#?}"))
-}
-
-fn outcome(result: &AssertResult, check: &str) -> Outcome {
-    find(result, check).outcome
-}
-
-fn why_not(result: &AssertResult, check: &str) -> String {
-    assert!(
-        result.checks.iter().all(|found| found.check != check),
-        "{check} was judged: {result:#?}"
-    );
-    let found = result.not_checked.iter().find(|found| found.check == check);
-    found.map(|found| found.why.clone()).unwrap()
 }
 
 #[test]
@@ -139,12 +103,12 @@ fn a_dead_worker_fails_progress_and_is_told_by_how_it_died() {
     for (exit, told) in [
         (WorkerExit::Signaled(9), "was killed by SIGKILL"),
         (WorkerExit::Signaled(99), "was killed by signal 99"),
-        (WorkerExit::Exited(3), "exited by itself with status 3"),
+        (WorkerExit::Exited(3), "exited with status 3"),
         (WorkerExit::TimedOut, "did not stop when told"),
         (WorkerExit::Panicked("boom".into()), "panicked: boom"),
         (
             WorkerExit::WaitFailed("gone".into()),
-            "could not be learned: gone",
+            "exit status is unknown: gone",
         ),
     ] {
         let dead = WorkerReport::sentinel(7, "SpinWait", exit);
@@ -323,7 +287,7 @@ fn the_default_spread_is_left_out_where_shares_cant_be_equal() {
                 "0-1",
                 uneven().into_iter().map(sleeper).collect(),
             )],
-            "sleep of themselves",
+            "sleep voluntarily",
         ),
     ];
     for (cgroups, told) in cases {
