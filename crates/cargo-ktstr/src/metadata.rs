@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
+use cargo_metadata::MetadataCommand;
 
 /// The part of `cargo metadata --no-deps` that matters here.
 #[derive(Clone, Debug)]
@@ -57,84 +57,51 @@ impl Metadata {
             let words = words.trim().trim_start_matches("error: ");
             bail!("cargo can't say what this workspace is: {words}");
         }
-        let json: Value =
-            serde_json::from_slice(&output.stdout).context("`cargo metadata` printed no JSON")?;
-        Self::read(&json).context("`cargo metadata` printed something unexpected")
+        Self::read(&String::from_utf8_lossy(&output.stdout))
     }
 
     /// Reads the JSON that cargo prints.
-    pub(crate) fn read(json: &Value) -> anyhow::Result<Self> {
+    pub(crate) fn read(json: &str) -> anyhow::Result<Self> {
+        let metadata =
+            MetadataCommand::parse(json).context("can't read what `cargo metadata` printed")?;
         // Since cargo 1.71; all members are the default before.
-        let default = json
-            .get("workspace_default_members")
-            .or_else(|| json.get("workspace_members"));
-        let default = default
-            .and_then(Value::as_array)
-            .context("it has no `workspace_members`")?;
-        let packages = json
-            .get("packages")
-            .and_then(Value::as_array)
-            .context("it has no `packages`")?;
+        let default = if metadata.workspace_default_members.is_available() {
+            &*metadata.workspace_default_members
+        } else {
+            &metadata.workspace_members
+        };
+        let packages = metadata.packages.iter();
         Ok(Self {
-            workspace_root: text(json, "workspace_root")?.into(),
-            target_directory: text(json, "target_directory")?.into(),
             packages: packages
-                .iter()
-                .map(|package| Package::read(package, default))
-                .collect::<Result<_, _>>()?,
+                .map(|package| Package::new(package, default.contains(&package.id)))
+                .collect(),
+            workspace_root: metadata.workspace_root.into(),
+            target_directory: metadata.target_directory.into(),
         })
     }
 }
 
 impl Package {
-    fn read(json: &Value, default_members: &[Value]) -> anyhow::Result<Self> {
-        let manifest = Path::new(text(json, "manifest_path")?);
-        let dependencies = json.get("dependencies").and_then(Value::as_array);
-        let features = json.get("features").and_then(Value::as_object);
-        Ok(Self {
-            name: text(json, "name")?.to_owned(),
-            dir: manifest
-                .parent()
-                .context("a manifest is in no folder")?
-                .to_owned(),
-            is_default: json
-                .get("id")
-                .is_some_and(|id| default_members.contains(id)),
-            dependencies: dependencies
-                .into_iter()
-                .flatten()
-                .map(Dependency::read)
-                .collect::<anyhow::Result<_>>()?,
-            features: features
-                .into_iter()
-                .flatten()
-                .map(|(name, parts)| (name.clone(), texts(parts)))
-                .collect(),
-        })
+    fn new(package: &cargo_metadata::Package, is_default: bool) -> Self {
+        let manifest = package.manifest_path.as_std_path();
+        let dependencies = package.dependencies.iter();
+        Self {
+            name: package.name.to_string(),
+            dir: manifest.parent().unwrap_or(manifest).to_owned(),
+            is_default,
+            dependencies: dependencies.map(Dependency::new).collect(),
+            features: package.features.clone(),
+        }
     }
 }
 
 impl Dependency {
-    fn read(json: &Value) -> anyhow::Result<Self> {
-        let name = text(json, "name")?;
-        let renamed = json.get("rename").and_then(Value::as_str);
-        Ok(Self {
-            name: name.to_owned(),
-            key: renamed.unwrap_or(name).to_owned(),
-            is_optional: json.get("optional").and_then(Value::as_bool) == Some(true),
-        })
+    fn new(dependency: &cargo_metadata::Dependency) -> Self {
+        let key = dependency.rename.as_ref().unwrap_or(&dependency.name);
+        Self {
+            name: dependency.name.clone(),
+            key: key.clone(),
+            is_optional: dependency.optional,
+        }
     }
-}
-
-fn texts(json: &Value) -> Vec<String> {
-    let parts = json.as_array().into_iter().flatten();
-    parts
-        .filter_map(|part| Some(part.as_str()?.to_owned()))
-        .collect()
-}
-
-fn text<'a>(json: &'a Value, key: &str) -> anyhow::Result<&'a str> {
-    json.get(key)
-        .and_then(Value::as_str)
-        .with_context(|| format!("it has no `{key}`"))
 }

@@ -164,10 +164,18 @@ mod tests {
     fn package(name: &str, dir: &str, dependencies: &[&str]) -> Value {
         let dependencies: Vec<Value> = dependencies
             .iter()
-            .map(|name| json!({"name": name, "kind": "dev"}))
+            .map(|name| {
+                json!({
+                    "name": name, "kind": "dev", "req": "*", "optional": false, "uses_default_features": true,
+                    "features": [], "source": null, "target": null, "rename": null,
+                })
+            })
             .collect();
         json!({
             "name": name,
+            "version": "0.1.0",
+            "targets": [],
+            "features": {},
             "id": format!("path+file://{dir}#{name}@0.1.0"),
             "manifest_path": format!("{dir}/Cargo.toml"),
             "dependencies": dependencies,
@@ -181,14 +189,16 @@ mod tests {
                 .map(|&number| packages[number]["id"].clone())
                 .collect::<Vec<_>>()
         };
-        Metadata::read(&json!({
+        let metadata = json!({
+            "version": 1,
+            "resolve": null,
             "workspace_root": "/w",
             "target_directory": "/w/target",
             "workspace_members": ids(&(0..packages.len()).collect::<Vec<_>>()),
             "workspace_default_members": ids(default),
             "packages": packages,
-        }))
-        .unwrap()
+        });
+        Metadata::read(&metadata.to_string()).unwrap()
     }
 
     fn virtual_workspace() -> Metadata {
@@ -282,7 +292,7 @@ mod tests {
             json!([]),
             json!({"workspace_members": [], "packages": [{}]}),
         ] {
-            assert!(Metadata::read(&json).is_err());
+            assert!(Metadata::read(&json.to_string()).is_err());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use cargo_metadata::{DependencyKind, MetadataCommand};
 
 use crate::SourceFile;
 
@@ -63,18 +63,21 @@ pub fn root() -> PathBuf {
 /// All crates of the workspace.
 pub fn packages() -> Result<Vec<Package>, WorkspaceError> {
     let text = cargo(&["metadata", "--no-deps", "--format-version", "1"])?;
-    let metadata: Value =
-        serde_json::from_str(&text).map_err(|error| WorkspaceError(error.to_string()))?;
-    let packages = metadata["packages"].as_array().map(|all| {
-        all.iter()
-            .map(|package| Package {
-                name: text_of(&package["name"]),
-                manifest: text_of(&package["manifest_path"]).into(),
-                dependencies: dependencies(&package["dependencies"]),
+    let metadata =
+        MetadataCommand::parse(text).map_err(|error| WorkspaceError(error.to_string()))?;
+    let packages = metadata.packages.into_iter().map(|package| Package {
+        name: package.name.to_string(),
+        manifest: package.manifest_path.into(),
+        dependencies: package
+            .dependencies
+            .into_iter()
+            .map(|dependency| Dependency {
+                name: dependency.name,
+                is_dev: dependency.kind == DependencyKind::Development,
             })
-            .collect()
+            .collect(),
     });
-    packages.ok_or_else(|| WorkspaceError("`cargo metadata` lists no packages".to_owned()))
+    Ok(packages.collect())
 }
 
 /// Name and version of every crate in the normal dependency tree of `package`, itself included.
@@ -122,19 +125,6 @@ pub fn source_files() -> io::Result<Vec<SourceFile>> {
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
-}
-
-fn dependencies(list: &Value) -> Vec<Dependency> {
-    let all = list.as_array().into_iter().flatten();
-    all.map(|dependency| Dependency {
-        name: text_of(&dependency["name"]),
-        is_dev: dependency["kind"] == "dev",
-    })
-    .collect()
-}
-
-fn text_of(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn cargo(args: &[&str]) -> Result<String, WorkspaceError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde::Deserialize;
+use cargo_metadata::{Message, MetadataCommand, TargetKind};
 
 /// The cargo that builds schedulers, and how it is run.
 #[derive(Clone, Debug, Default)]
@@ -71,37 +71,20 @@ pub enum BuildError {
         /// The workspace's programs.
         known: Vec<String>,
     },
-    /// Cargo said something else than expected.
+    /// Cargo's description of the workspace has another form than is known.
+    #[error("can't read what `cargo metadata` says of the workspace of {}", folder.display())]
+    Metadata {
+        /// Folder of the crate that declares the scheduler.
+        folder: PathBuf,
+        /// The cause.
+        source: cargo_metadata::Error,
+    },
+    /// Cargo built it, and named no executable.
     #[error("cargo did not say where it put `{binary}`")]
     NoExecutable {
         /// The program.
         binary: String,
     },
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    id: String,
-    targets: Vec<Target>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-}
-
-/// A line of `--message-format=json`, as far as it matters.
-#[derive(Deserialize)]
-struct BuildMessage {
-    reason: String,
-    target: Option<Target>,
-    executable: Option<PathBuf>,
 }
 
 /// Builds the program `binary` in the workspace of the crate in `manifest_dir`, and says where it is.
@@ -131,24 +114,24 @@ pub(crate) fn build(
         arguments.push(format!("--profile={profile}"));
     }
     let output = cargo(settings, binary, manifest_dir, &arguments)?;
-    executable(binary, &String::from_utf8_lossy(&output.stdout)).ok_or_else(|| {
-        BuildError::NoExecutable {
-            binary: binary.to_owned(),
-        }
+    executable(binary, &output.stdout).ok_or_else(|| BuildError::NoExecutable {
+        binary: binary.to_owned(),
     })
 }
 
 fn package_of(binary: &str, folder: &Path, metadata: &[u8]) -> Result<String, BuildError> {
-    let metadata: Metadata =
-        serde_json::from_slice(metadata).map_err(|_| BuildError::NoExecutable {
-            binary: binary.to_owned(),
-        })?;
-    let is_program = |target: &&Target| target.kind.iter().any(|kind| kind == "bin");
+    let metadata = MetadataCommand::parse(String::from_utf8_lossy(metadata)).map_err(|source| {
+        BuildError::Metadata {
+            folder: folder.to_owned(),
+            source,
+        }
+    })?;
     let mut known = Vec::new();
     for package in metadata.packages {
-        for target in package.targets.iter().filter(is_program) {
+        let targets = package.targets.iter();
+        for target in targets.filter(|target| target.kind.contains(&TargetKind::Bin)) {
             if target.name == binary {
-                return Ok(package.id);
+                return Ok(package.id.to_string());
             }
             known.push(target.name.clone());
         }
@@ -160,12 +143,12 @@ fn package_of(binary: &str, folder: &Path, metadata: &[u8]) -> Result<String, Bu
     })
 }
 
-fn executable(binary: &str, messages: &str) -> Option<PathBuf> {
-    messages.lines().find_map(|line| {
-        let message: BuildMessage = serde_json::from_str(line).ok()?;
-        let is_it = message.reason == "compiler-artifact"
-            && message.target.is_some_and(|target| target.name == binary);
-        is_it.then_some(message.executable).flatten()
+fn executable(binary: &str, messages: &[u8]) -> Option<PathBuf> {
+    Message::parse_stream(messages).find_map(|message| match message.ok()? {
+        Message::CompilerArtifact(artifact) if artifact.target.name == binary => {
+            artifact.executable.map(PathBuf::from)
+        }
+        _ => None,
     })
 }
 
@@ -208,9 +191,13 @@ fn cargo(
 mod tests {
     use super::*;
 
-    const METADATA: &str = r#"{"packages":[
-        {"id":"path+file:///w/a#0.1.0","targets":[{"name":"a","kind":["lib"]}]},
-        {"id":"path+file:///w/b#0.1.0","targets":[{"name":"scx_b","kind":["bin"]}]}]}"#;
+    /// What cargo 1.95 prints, with the fields that are always there.
+    const METADATA: &str = r#"{"version":1,"resolve":null,"workspace_root":"/w","target_directory":"/w/target",
+        "workspace_members":[],"packages":[
+        {"name":"a","version":"0.1.0","id":"path+file:///w/a#0.1.0","dependencies":[],"features":{},
+         "manifest_path":"/w/a/Cargo.toml","targets":[{"name":"a","kind":["lib"],"src_path":"/w/a/src/lib.rs"}]},
+        {"name":"b","version":"0.1.0","id":"path+file:///w/b#0.1.0","dependencies":[],"features":{},
+         "manifest_path":"/w/b/Cargo.toml","targets":[{"name":"scx_b","kind":["bin"],"src_path":"/w/b/src/main.rs"}]}]}"#;
 
     #[test]
     fn the_package_with_the_program_is_found() {
@@ -243,14 +230,26 @@ mod tests {
 
     #[test]
     fn the_executable_is_read_from_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"name":"libbpf_rs","kind":["lib"]},"executable":null}
-            {"reason":"build-script-executed"}
-            {"reason":"compiler-artifact","target":{"name":"scx_b","kind":["bin"]},"executable":"/w/target/debug/scx_b"}
-            {"reason":"build-finished","success":true}"#;
+        let artifact = |name: &str, kind: &str, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","package_id":"x","manifest_path":"/w/Cargo.toml",
+                "target":{{"name":"{name}","kind":["{kind}"],"src_path":"/w/x.rs"}},
+                "profile":{{"opt_level":"0","debuginfo":0,"debug_assertions":true,"overflow_checks":true,"test":false}},
+                "features":[],"filenames":[],"executable":{executable},"fresh":true}}"#
+            )
+            .replace('\n', "")
+        };
+        let messages = [
+            artifact("libbpf_rs", "lib", "null"),
+            r#"{"reason":"of-a-later-cargo"}"#.to_owned(),
+            artifact("scx_b", "bin", r#""/w/target/debug/scx_b""#),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
+        ];
+        let messages = messages.join("\n").into_bytes();
         assert_eq!(
-            executable("scx_b", messages),
+            executable("scx_b", &messages),
             Some("/w/target/debug/scx_b".into())
         );
-        assert_eq!(executable("scx_c", messages), None);
+        assert_eq!(executable("scx_c", &messages), None);
     }
 }
