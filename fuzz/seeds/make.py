@@ -239,6 +239,17 @@ def frames():
     write("frames", "raw", cuts + bytes([7, len(raw)]) + raw)
 
 
+def host_frames():
+    cuts = bytes([0, 7, 31, 255])
+    sent = bytes([0, 3]) + b"one" + bytes([8, 0]) + bytes([24, 0])
+    damaged = bytes([4, 3]) + b"bad" + bytes([3, 4]) + b"\x01\x02\x03\x04"
+    answer = b"\x01\x01"
+    forged = bytes([6 | 6 << 3, len(answer)]) + struct.pack("<I", 2) + answer
+    write("host_frames", "whole", cuts + sent)
+    write("host_frames", "damaged", cuts + sent + damaged + sent + bytes([5, 2]) + sent)
+    write("host_frames", "forged", cuts + sent + forged)
+
+
 def verdict():
     """A byte of flags, then two bytes a message: its number, and what is in it."""
     hello, body, result, bye = bytes([0, 0]), bytes([1, 0]), bytes([3, 0b1000]), bytes([7, 0])
@@ -514,6 +525,7 @@ if __name__ == "__main__":
     virtio_console()
     tables()
     frames()
+    host_frames()
     verdict()
     btf()
     kallsyms()

@@ -10,21 +10,21 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use ktstr_wire::{Job, Message, Task};
+use ktstr_wire::{Job, Message, Modules, Task};
 use nix::errno::Errno;
-use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid};
 
-use crate::link::Link;
+use crate::end::power_off;
+use crate::link::{Link, LinkError};
 use crate::nested::NestedRun;
 use crate::test::TestLookup;
 use crate::{command, crash, modules, mounts, nested, test};
 
 /// Whether this process is PID 1 of a machine that the host side set up.
 pub fn is_guest() -> bool {
-    getpid() == Pid::from_raw(1) && Path::new(Job::PATH).exists()
+    getpid() == Pid::from_raw(1) && Path::new(Modules::LIST).exists()
 }
 
 /// Runs the guest to its end: the machine is off when this would return.
@@ -40,32 +40,24 @@ pub fn run(tests: TestLookup, nested: NestedRun) -> ! {
 
 fn set_up_and_fork(tests: TestLookup, nested: NestedRun) -> anyhow::Result<Infallible> {
     let mounted = mounts::mount_all();
-    let job = fs::read(Job::PATH).with_context(|| format!("reading {}", Job::PATH))?;
-    let job = Job::decode(&job)?;
-    let loaded = modules::load_all(&job.modules);
+    let loaded = modules::load_all();
     let link = Link::open()?;
     link.send(&hello()?)?;
-    let prepared = mounted.map_err(anyhow::Error::from).and_then(|remarks| {
+    let job = match mounted.map_err(anyhow::Error::from).and_then(|remarks| {
         loaded?;
-        #[cfg(target_arch = "x86_64")]
-        if may_host_machines(&job.task) {
-            crate::pit::interrupt_steadily().context("starting the interval timer")?;
+        for remark in remarks {
+            link.send(&Message::Remark(remark))?;
         }
-        Ok(remarks)
-    });
-    match prepared {
-        Ok(remarks) => {
-            for remark in remarks {
-                link.send(&Message::Remark(remark))?;
-            }
-        }
+        receive_job(&link)
+    }) {
+        Ok(job) => job,
         Err(error) => {
             let chain = error.chain().map(ToString::to_string).collect();
             link.send(&Message::SetupFailed(chain))?;
             link.send(&Message::Bye)?;
             power_off()
         }
-    }
+    };
     // SAFETY: PID 1 has one thread up to here, so the child's copy of the process is complete.
     match unsafe { fork() }.context("forking the test process")? {
         ForkResult::Child => test_process(job, link, tests, nested),
@@ -96,6 +88,21 @@ fn test_process(job: Job, link: Link, tests: TestLookup, nested_run: NestedRun) 
         crash::report(&format!("the link to the host broke: {error:#}"));
     }
     leave(0)
+}
+
+/// Waits for the job, which comes once the host has been told that this guest is there, and makes the machine ready for
+/// it.
+fn receive_job(link: &Link) -> anyhow::Result<Job> {
+    let job = link.receive_job().inspect_err(|error| {
+        if let LinkError::Damaged(damage) = error {
+            link.end_for(damage);
+        }
+    })?;
+    #[cfg(target_arch = "x86_64")]
+    if may_host_machines(&job.task) {
+        crate::pit::interrupt_steadily().context("starting the interval timer")?;
+    }
+    Ok(job)
 }
 
 /// Whether machines may run in this one.
@@ -133,18 +140,7 @@ fn report_death_by(signal: Signal) {
 }
 
 /// Ends this process without running destructors or `atexit` handlers, which belong to the parent too.
-pub(crate) fn leave(status: i32) -> ! {
+fn leave(status: i32) -> ! {
     // SAFETY: _exit(2) takes no pointers and does not return.
     unsafe { libc::_exit(status) }
-}
-
-/// Turns the machine off. Needs no cooperation of anything that may be wedged: no sync, no unmounting.
-pub(crate) fn power_off() -> ! {
-    let refused = match reboot(RebootMode::RB_POWER_OFF) {
-        Ok(never) => match never {},
-        Err(errno) => errno,
-    };
-    // A kernel without a way to power off halts or returns; a panic of PID 1 then ends the machine.
-    crash::report(&format!("the kernel refused to power off: {refused}"));
-    leave(1)
 }

@@ -1,7 +1,7 @@
 //! The guest side of a test.
 //!
 //! The test binary is `/init` of the machine. PID 1 mounts what a test needs, loads modules, opens the
-//! link to the host, and forks the *test process*, in which the body runs. It then only reaps, and ends
+//! link to the host, waits there for its job, and forks the *test process*, in which the body runs. It then only reaps, and ends
 //! the machine when the test process is gone. So a body that crashes, or is killed, is reported by PID 1
 //! instead of taking the kernel down with it.
 //!
@@ -13,6 +13,7 @@
 
 mod command;
 mod crash;
+mod end;
 mod init;
 mod link;
 mod modules;

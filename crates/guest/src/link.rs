@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -9,12 +10,25 @@ use std::time::{Duration, Instant};
 
 use ktstr_scenario::Host;
 use ktstr_wire::frame::OversizeError;
-use ktstr_wire::{Encoder, FRAME_PORT_NAME, Message, Request};
+use ktstr_wire::{
+    Decoder, Encoder, FRAME_PORT_NAME, FrameError, HostMessage, Job, Message, Request,
+};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::end::power_off;
 
 const PORTS: &str = "/sys/class/virtio-ports";
 
 /// The kernel announces ports from a work item, after PID 1 may already run.
 const PORT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long the host may take to send the job once it has been told that the guest is there.
+const JOB_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Bytes that are read from the port at once: the most that the kernel hands out (port_fops_read() in
+/// drivers/char/virtio_console.c reads from one buffer, which has a page).
+const READ_BYTES: usize = 4 << 10;
 
 /// The link can't be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +43,19 @@ pub(crate) enum LinkError {
     Open { path: String, source: io::Error },
     #[error("writing to the host")]
     Write(#[source] io::Error),
-    #[error("reading the host's answer")]
+    #[error("reading from the host")]
     Read(#[source] io::Error),
+    #[error("the host closed its end of the link")]
+    Closed,
+    #[error("a frame from the host was damaged")]
+    Damaged(#[source] FrameError),
+    #[error("the host sent no {what} within {} s", within.as_secs())]
+    Late {
+        what: &'static str,
+        within: Duration,
+    },
+    #[error("the host sent a message other than the {wanted} that was due")]
+    Unexpected { wanted: &'static str },
     #[error(transparent)]
     Oversize(#[from] OversizeError),
 }
@@ -48,16 +73,23 @@ impl Host for Link {
     }
 }
 
-/// Sends messages to the host, from any thread, one frame at a time.
+/// Sends messages to the host, from any thread, one frame at a time, and takes what it sends.
 #[derive(Debug)]
 pub(crate) struct Link {
     writer: Mutex<Writer>,
+    reader: Mutex<Reader>,
 }
 
 #[derive(Debug)]
 struct Writer {
     port: File,
     encoder: Encoder,
+}
+
+#[derive(Debug)]
+struct Reader {
+    port: File,
+    decoder: Decoder<HostMessage>,
 }
 
 impl Link {
@@ -68,39 +100,122 @@ impl Link {
             .read(true)
             .write(true)
             .open(&path)
-            .map_err(|source| LinkError::Open {
-                path: path.display().to_string(),
-                source,
-            })?;
-        let encoder = Encoder::default();
+            .and_then(Self::over);
+        port.map_err(|source| LinkError::Open {
+            path: path.display().to_string(),
+            source,
+        })
+    }
+
+    fn over(port: File) -> io::Result<Self> {
+        let reader = Reader {
+            port: port.try_clone()?,
+            decoder: Decoder::default(),
+        };
+        let writer = Writer {
+            port,
+            encoder: Encoder::default(),
+        };
         Ok(Self {
-            writer: Mutex::new(Writer { port, encoder }),
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
         })
     }
 
     /// Sends one message; returns when the host's side of the port has it all.
     pub(crate) fn send(&self, message: &Message) -> Result<(), LinkError> {
-        let mut writer = self.lock();
-        let frame = writer.encoder.encode(message)?;
-        writer.port.write_all(&frame).map_err(LinkError::Write)
+        lock(&self.writer).send(message)
     }
 
-    /// Asks the host for something, and returns when it has answered. Says whether it could.
+    /// Waits for the job.
+    pub(crate) fn receive_job(&self) -> Result<Job, LinkError> {
+        let deadline = Instant::now() + JOB_DEADLINE;
+        match lock(&self.reader).next(Some(deadline))? {
+            Some(HostMessage::Job(job)) => Ok(*job),
+            Some(_) => Err(LinkError::Unexpected { wanted: "job" }),
+            None => Err(LinkError::Late {
+                what: "job",
+                within: JOB_DEADLINE,
+            }),
+        }
+    }
+
+    /// Asks the host for something, and returns when it has answered. Says whether it could. If the answer is damaged,
+    /// this guest ends.
     pub(crate) fn ask(&self, request: Request) -> Result<bool, LinkError> {
-        // Nobody else may send meanwhile, so the next answer is to this.
-        let mut writer = self.lock();
-        let frame = writer.encoder.encode(&Message::Request(request))?;
-        writer.port.write_all(&frame).map_err(LinkError::Write)?;
-        let mut answer = [0];
-        let read = writer.port.read_exact(&mut answer);
-        read.map_err(LinkError::Read)?;
-        Ok(answer[0] == Message::DONE)
+        self.exchange(request).inspect_err(|error| {
+            if let LinkError::Damaged(damage) = error {
+                self.end_for(damage);
+            }
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Writer> {
-        // A panic ends the machine, so a poisoned lock is seen only on the way out.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Tells that a frame from the host was damaged, and ends the machine: what it was meant to do is not known.
+    pub(crate) fn end_for(&self, damage: &FrameError) {
+        // If that does not get out either, the machine's end is all that the host sees.
+        let _ = self.send(&Message::LinkDamaged(damage.to_string()));
+        power_off()
     }
+
+    fn exchange(&self, request: Request) -> Result<bool, LinkError> {
+        // Nobody else may send until it is answered, so the next answer is to this.
+        let mut writer = lock(&self.writer);
+        writer.send(&Message::Request(request))?;
+        match lock(&self.reader).next(None)? {
+            Some(HostMessage::Answer { done }) => Ok(done),
+            _ => Err(LinkError::Unexpected { wanted: "answer" }),
+        }
+    }
+}
+
+impl Writer {
+    fn send(&mut self, message: &Message) -> Result<(), LinkError> {
+        let frame = self.encoder.encode(message)?;
+        self.port.write_all(&frame).map_err(LinkError::Write)
+    }
+}
+
+impl Reader {
+    /// The next message; `None` if it has not come by the deadline.
+    fn next(&mut self, deadline: Option<Instant>) -> Result<Option<HostMessage>, LinkError> {
+        let mut piece = [0; READ_BYTES];
+        loop {
+            if let Some(found) = self.decoder.next() {
+                return found.map(Some).map_err(LinkError::Damaged);
+            }
+            if let Some(deadline) = deadline
+                && !readable_by(&self.port, deadline)?
+            {
+                return Ok(None);
+            }
+            match self.port.read(&mut piece) {
+                Ok(0) => return Err(LinkError::Closed),
+                Ok(count) => self.decoder.push(&piece[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(LinkError::Read(error)),
+            }
+        }
+    }
+}
+
+/// Waits until there is something to read; says whether there is.
+fn readable_by(port: &impl AsFd, deadline: Instant) -> Result<bool, LinkError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut polled = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, timeout) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(LinkError::Read(errno.into())),
+        }
+    }
+}
+
+fn lock<T>(side: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic ends the machine, so a poisoned lock is seen only on the way out.
+    side.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wait_for_port() -> Result<PathBuf, LinkError> {
@@ -125,4 +240,78 @@ fn find_port() -> Option<PathBuf> {
     })?;
     let node = PathBuf::from("/dev").join(device.file_name());
     node.exists().then_some(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use ktstr_wire::DumpMoment;
+
+    use super::*;
+
+    /// A link, and the host's end of it.
+    fn link() -> (Link, UnixStream) {
+        let (ours, host) = UnixStream::pair().expect("sockets");
+        let link = Link::over(File::from(OwnedFd::from(ours))).expect("a duplicate");
+        (link, host)
+    }
+
+    fn frames(messages: &[HostMessage]) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        let frames = messages.iter().map(|message| encoder.encode(message));
+        frames.flat_map(|frame| frame.expect("small")).collect()
+    }
+
+    fn ask(link: &Link) -> Result<bool, LinkError> {
+        link.exchange(Request::Dump(DumpMoment::BodyEnded))
+    }
+
+    const ANSWERS: [HostMessage; 2] = [
+        HostMessage::Answer { done: true },
+        HostMessage::Answer { done: false },
+    ];
+
+    #[test]
+    fn answers_come_in_the_order_of_the_requests() {
+        let (link, mut host) = link();
+        host.write_all(&frames(&ANSWERS)).expect("room");
+        assert!(ask(&link).expect("answered"));
+        assert!(!ask(&link).expect("answered"));
+        drop(host);
+        assert!(matches!(ask(&link), Err(LinkError::Write(_))));
+    }
+
+    #[test]
+    fn a_damaged_answer_is_no_answer() {
+        let (link, mut host) = link();
+        let mut stream = frames(&ANSWERS);
+        let last = stream.len() - 1;
+        stream[last] ^= 1;
+        host.write_all(&stream).expect("room");
+        assert!(ask(&link).expect("answered"));
+        let error = ask(&link).expect_err("damaged");
+        assert!(matches!(&error, LinkError::Damaged(_)), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_job_is_not_taken_for_one() {
+        let (link, mut host) = link();
+        host.write_all(&frames(&ANSWERS)).expect("room");
+        let error = link.receive_job().expect_err("an answer");
+        assert!(matches!(&error, LinkError::Unexpected { wanted: "job" }));
+        drop(host);
+        let mut reader = lock(&link.reader);
+        assert_eq!(reader.next(None).expect("sent"), Some(ANSWERS[1].clone()));
+        let error = reader.next(None).expect_err("closed");
+        assert!(matches!(&error, LinkError::Closed), "{error}");
+    }
+
+    #[test]
+    fn a_message_that_does_not_come_is_not_waited_for_longer() {
+        let (link, _host) = link();
+        let none = lock(&link.reader).next(Some(Instant::now())).expect("open");
+        assert_eq!(none, None);
+    }
 }

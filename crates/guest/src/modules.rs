@@ -1,15 +1,17 @@
 //! Loading kernel modules.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 
-use ktstr_wire::Module;
+use ktstr_wire::Modules;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 /// A module can't be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModuleError {
+    #[error("reading the list of modules, {}", Modules::LIST)]
+    List(#[source] io::Error),
     #[error("module {name}: its file {path} can't be opened in the guest")]
     Open {
         name: String,
@@ -26,16 +28,18 @@ pub(crate) enum ModuleError {
     },
 }
 
-/// Loads modules in the given order. One that is already there is fine.
-pub(crate) fn load_all(modules: &[Module]) -> Result<(), ModuleError> {
-    modules.iter().try_for_each(load)
+/// Loads the modules of the list in its order. One that is already there is fine.
+pub(crate) fn load_all() -> Result<(), ModuleError> {
+    let list = fs::read_to_string(Modules::LIST).map_err(ModuleError::List)?;
+    list.lines().try_for_each(load)
 }
 
-fn load(module: &Module) -> Result<(), ModuleError> {
-    let name = || module.name.clone();
-    let file = File::open(&module.path).map_err(|source| ModuleError::Open {
+fn load(module: &str) -> Result<(), ModuleError> {
+    let name = || module.to_owned();
+    let path = Modules::path(module);
+    let file = File::open(&path).map_err(|source| ModuleError::Open {
         name: name(),
-        path: module.path.clone(),
+        path,
         source,
     })?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {

@@ -74,8 +74,12 @@ impl Run {
                 }
                 6 => Message::SetupFailed(vec!["no module".to_owned()]),
                 7 => Message::Bye,
+                8 if more & 1 != 0 => {
+                    self.damaged = true;
+                    Message::LinkDamaged("noise".to_owned())
+                }
                 8 => {
-                    let mut decoder = Decoder::default();
+                    let mut decoder = Decoder::<Message>::default();
                     decoder.push(b"noise");
                     self.record.frame_errors.extend(decoder.finish());
                     self.damaged = true;

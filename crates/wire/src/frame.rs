@@ -5,7 +5,7 @@
 //! | 0..4   | magic `KTS1` |
 //! | 4..8   | kind: the message's variant, so that a damaged frame can still be named |
 //! | 8..12  | sequence number, from 0, one more each frame, wrapping |
-//! | 12..16 | length of the payload, at most [`Message::max_payload_bytes`] of its kind |
+//! | 12..16 | length of the payload, at most [`Framed::max_payload_bytes`] of its kind |
 //! | 16..20 | CRC-32 (IEEE) of the payload |
 //! | 20..24 | CRC-32 (IEEE) of bytes 0..20 |
 //! | 24..   | payload |
@@ -13,8 +13,8 @@
 //! Integers are little-endian. The header has a checksum of its own because the reader must trust the
 //! length before the payload has arrived. A frame that fails a checksum is reported, never parsed.
 
-use crate::Message;
-pub use crate::message::MAX_PAYLOAD_BYTES;
+use crate::framed::Framed;
+pub use crate::framed::MAX_PAYLOAD_BYTES;
 
 /// Bytes of a frame before its payload.
 pub const HEADER_BYTES: usize = 24;
@@ -86,9 +86,9 @@ pub struct Encoder {
 
 impl Encoder {
     /// The frame of `message`. A remark and a chain of causes that are too long are cut.
-    pub fn encode(&mut self, message: &Message) -> Result<Vec<u8>, OversizeError> {
+    pub fn encode<M: Framed>(&mut self, message: &M) -> Result<Vec<u8>, OversizeError> {
         let message = &*message.shortened();
-        let limit = Message::max_payload_bytes(message.kind());
+        let limit = M::max_payload_bytes(message.kind());
         let mut frame = vec![0; HEADER_BYTES];
         // Serialising into a vector fails only for types that postcard can't hold; ours it can.
         frame = postcard::to_extend(message, frame).unwrap_or_default();
@@ -97,7 +97,7 @@ impl Encoder {
             Ok(fits) if (1..=limit).contains(&length) => fits,
             _ => {
                 return Err(OversizeError {
-                    kind: message.kind_name(),
+                    kind: M::name_of_kind(message.kind()),
                     length,
                     limit,
                 });
@@ -118,13 +118,13 @@ impl Encoder {
 
 /// Finds frames in a stream that arrives in pieces of any size. Holds at most one frame's worth of bytes
 /// beyond the piece that was pushed last.
-#[derive(Debug, Default)]
-pub struct Decoder {
+#[derive(Debug)]
+pub struct Decoder<M> {
     buffer: Vec<u8>,
     start: usize,
     garbage: usize,
     next_sequence: u32,
-    held_back: Option<Result<Message, FrameError>>,
+    held_back: Option<Result<M, FrameError>>,
 }
 
 struct Header {
@@ -134,7 +134,19 @@ struct Header {
     payload_crc: u32,
 }
 
-impl Decoder {
+impl<M> Default for Decoder<M> {
+    fn default() -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            garbage: 0,
+            next_sequence: 0,
+            held_back: None,
+        }
+    }
+}
+
+impl<M: Framed> Decoder<M> {
     /// Takes the next piece of the stream. Call [`Decoder::next`] until it returns `None` before the next
     /// piece, so that the buffer stays small.
     pub fn push(&mut self, bytes: &[u8]) {
@@ -148,7 +160,7 @@ impl Decoder {
         clippy::should_implement_trait,
         reason = "not an iterator: it goes on after None"
     )]
-    pub fn next(&mut self) -> Option<Result<Message, FrameError>> {
+    pub fn next(&mut self) -> Option<Result<M, FrameError>> {
         if let Some(held_back) = self.held_back.take() {
             return Some(held_back);
         }
@@ -157,7 +169,7 @@ impl Decoder {
             if rest.len() < HEADER_BYTES {
                 return None;
             }
-            let Some(header) = Header::parse(rest) else {
+            let Some(header) = Header::parse::<M>(rest) else {
                 self.skip_to_next_magic();
                 continue;
             };
@@ -167,7 +179,7 @@ impl Decoder {
             }
             let end = HEADER_BYTES + header.length;
             let payload = rest.get(HEADER_BYTES..end)?;
-            let message = header.message(payload);
+            let message = header.message::<M>(payload);
             self.start += end;
             return Some(self.in_order(&header, message));
         }
@@ -188,8 +200,8 @@ impl Decoder {
     fn in_order(
         &mut self,
         header: &Header,
-        message: Result<Message, FrameError>,
-    ) -> Result<Message, FrameError> {
+        message: Result<M, FrameError>,
+    ) -> Result<M, FrameError> {
         let expected = std::mem::replace(&mut self.next_sequence, header.sequence.wrapping_add(1));
         if expected == header.sequence {
             return message;
@@ -212,7 +224,7 @@ impl Decoder {
 }
 
 impl Header {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse<M: Framed>(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| {
             let word = bytes.get(at..at + 4)?;
             Some(u32::from_le_bytes(word.try_into().ok()?))
@@ -220,7 +232,7 @@ impl Header {
         let intact = bytes.starts_with(&MAGIC) && word(20)? == crc32fast::hash(&bytes[..20]);
         let kind = word(4)?;
         let length = usize::try_from(word(12)?).ok()?;
-        (intact && length <= Message::max_payload_bytes(kind)).then_some(Self {
+        (intact && length <= M::max_payload_bytes(kind)).then_some(Self {
             kind,
             sequence: word(8)?,
             length,
@@ -228,8 +240,8 @@ impl Header {
         })
     }
 
-    fn message(&self, payload: &[u8]) -> Result<Message, FrameError> {
-        let (sequence, kind) = (self.sequence, Message::name_of_kind(self.kind));
+    fn message<M: Framed>(&self, payload: &[u8]) -> Result<M, FrameError> {
+        let (sequence, kind) = (self.sequence, M::name_of_kind(self.kind));
         if crc32fast::hash(payload) != self.payload_crc {
             return Err(FrameError::Checksum {
                 sequence,
@@ -237,8 +249,8 @@ impl Header {
                 length: self.length,
             });
         }
-        let message = Message::is_payload_of(self.kind, payload)
-            .then(|| postcard::from_bytes::<Message>(payload).ok())
+        let message = M::is_payload_of(self.kind, payload)
+            .then(|| postcard::from_bytes::<M>(payload).ok())
             .flatten();
         message.ok_or(FrameError::Payload { sequence, kind })
     }

@@ -7,13 +7,19 @@ use serde::{Deserialize, Serialize};
 /// The virtio-console port that carries an interactive shell: port 0, which the kernel shows as this tty.
 pub const SHELL_PORT: &str = "/dev/hvc0";
 
-/// A kernel module to load before anything else runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Module {
-    /// Its name, for messages.
-    pub name: String,
-    /// Its file in the guest, uncompressed.
-    pub path: String,
+/// The kernel modules to load before anything else runs. They are files of the initramfs, like the list that names them:
+/// without them there may be no link on which a job could come.
+#[derive(Clone, Copy, Debug)]
+pub struct Modules;
+
+impl Modules {
+    /// The list: names, one a line, in load order. It is there in every guest, if only empty.
+    pub const LIST: &'static str = "/ktstr/modules.list";
+
+    /// Where the guest finds a module, uncompressed.
+    pub fn path(name: &str) -> String {
+        format!("/ktstr/modules/{name}.ko")
+    }
 }
 
 /// A test to be run by the guest as a host, in a machine of its own.
@@ -130,30 +136,8 @@ pub struct Job {
     pub topology: Topology,
     /// Memory of its NUMA nodes.
     pub numa: NumaMemory,
-    /// Modules, in load order.
-    pub modules: Vec<Module>,
     /// Environment of the test, beyond the kernel's own.
     pub environment: Vec<(String, String)>,
     /// What to run.
     pub task: Task,
-}
-
-/// The job can't be read: it was not written by this build.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the job file can't be read: it was not written by this build of the binary")]
-pub struct JobError(#[source] postcard::Error);
-
-impl Job {
-    /// Where the guest finds it.
-    pub const PATH: &'static str = "/ktstr/job";
-
-    /// Its file form.
-    pub fn encode(&self) -> Result<Vec<u8>, JobError> {
-        postcard::to_stdvec(self).map_err(JobError)
-    }
-
-    /// Reads the file form.
-    pub fn decode(bytes: &[u8]) -> Result<Self, JobError> {
-        postcard::from_bytes(bytes).map_err(JobError)
-    }
 }

@@ -1,19 +1,22 @@
 //! What travels between the two sides of a test.
 //!
-//! From guest to host: [`Message`]s in [frames](frame) over virtio-console port 1. From host to guest:
-//! one [`Job`], in a file of the initramfs. Both sides are the same build, so nothing here is versioned
-//! and the bodies are plain postcard.
+//! Both ways in [frames](frame) over virtio-console port 1: [`Message`]s from guest to host, [`HostMessage`]s from host
+//! to guest, of which the first is the [`Job`]. Both sides are the same build, so nothing here is versioned and the
+//! bodies are plain postcard.
 
 pub mod frame;
+mod framed;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod host_message;
 mod job;
 mod message;
 
 pub use frame::{Decoder, Encoder, FrameError};
+pub use framed::Framed;
+pub use host_message::HostMessage;
 pub use job::{
-    Job, JobError, Module, NestedTest, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task,
-    WatchdogJob,
+    Job, Modules, NestedTest, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task, WatchdogJob,
 };
 pub use message::{DumpMoment, GuestStage, MAX_REMARK_BYTES, Message, Request, Stream, TestEnd};
 

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use ktstr_report::{AssertResult, SchedulerReport};
 use serde::{Deserialize, Serialize};
 
-/// Largest payload of any kind.
-pub const MAX_PAYLOAD_BYTES: usize = 8 << 20;
+use crate::framed::{Framed, MAX_PAYLOAD_BYTES};
 
 /// Longest remark, in bytes of text. The sender cuts a longer one.
 pub const MAX_REMARK_BYTES: usize = 8 << 10;
@@ -17,10 +16,6 @@ const MAX_CHAIN_BYTES: usize = 48 << 10;
 /// How much larger a structured message can be in memory than in its frame: an empty string is one byte there and
 /// 24 here, and a vector that grows holds twice what is in it.
 const MAX_GROWTH: usize = 64;
-
-/// Number in the frame's header of each variant of [`Message`], in order of declaration: postcard writes a variant
-/// as its place in that order.
-const KIND_OF_VARIANT: [u32; 14] = [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 13, 8];
 
 /// Which of its two outputs a process wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,19 +122,15 @@ pub enum Message {
     Scheduler(Box<SchedulerReport>),
     /// The failure dump of a test that the guest ran as a host, as JSON.
     FailureDump(#[serde(with = "bulk")] Vec<u8>),
-    /// The guest asks for something, and waits for the answer: [`Message::DONE`] or [`Message::NOT_DONE`].
+    /// The guest asks for something, and waits for the [answer](crate::HostMessage::Answer).
     Request(Request),
+    /// A frame to the guest was damaged; the text says how. The guest ends.
+    LinkDamaged(String),
     /// The guest has nothing more to say. The machine may be ended.
     Bye,
 }
 
 impl Message {
-    /// The host's answer to [`Message::Request`]: done.
-    pub const DONE: u8 = b'+';
-
-    /// The host's answer to [`Message::Request`]: it could not.
-    pub const NOT_DONE: u8 = b'-';
-
     /// Number of the variant, as in the frame's header.
     pub const fn kind(&self) -> u32 {
         match self {
@@ -157,14 +148,15 @@ impl Message {
             Self::Scheduler(_) => 12,
             Self::Request(_) => 13,
             Self::FailureDump(_) => 14,
+            Self::LinkDamaged(_) => 15,
         }
     }
 
     /// Largest payload of a frame of this kind. Only what one host tells another is as large as a frame can be.
     pub const fn max_payload_bytes(kind: u32) -> usize {
         match kind {
-            // Hello, scheduler-attached: a name.
-            1 | 10 => 4 << 10,
+            // Hello, scheduler-attached: a name. Link-damaged: a line.
+            1 | 10 | 15 => 4 << 10,
             // Stage, exit, bye.
             2 | 7 | 8 => 16,
             // Remark: its text and the text's length.
@@ -182,13 +174,6 @@ impl Message {
         }
     }
 
-    /// Whether `payload` says in its first byte that it is of `kind`. It is not read if it is not: a frame's size is
-    /// bounded by its kind, and so is the memory that reading it takes.
-    pub(crate) fn is_payload_of(kind: u32, payload: &[u8]) -> bool {
-        let variant = payload.first().map(|&variant| usize::from(variant));
-        variant.and_then(|variant| KIND_OF_VARIANT.get(variant)) == Some(&kind)
-    }
-
     /// Memory that the message takes, in bytes; for a structured one what its kind takes at most.
     pub fn held_bytes(&self) -> usize {
         size_of::<Self>()
@@ -199,30 +184,13 @@ impl Message {
                 | Self::FailureDump(bytes) => bytes.capacity(),
                 Self::Hello { release: text, .. }
                 | Self::Remark(text)
+                | Self::LinkDamaged(text)
                 | Self::SchedulerAttached(text) => text.capacity(),
                 Self::Stage(_) | Self::Exit(_) | Self::Request(_) | Self::Bye => 0,
                 Self::SetupFailed(_) | Self::Result(_) | Self::Scheduler(_) => {
                     Self::max_payload_bytes(self.kind()) * MAX_GROWTH
                 }
             }
-    }
-
-    /// The message, with its text cut to what a frame of its kind holds.
-    pub(crate) fn shortened(&self) -> Cow<'_, Self> {
-        match self {
-            Self::Remark(text) if text.len() > MAX_REMARK_BYTES => {
-                Cow::Owned(Self::Remark(cut(text, MAX_REMARK_BYTES)))
-            }
-            Self::SetupFailed(chain)
-                if chain.iter().map(String::len).sum::<usize>() > MAX_CHAIN_BYTES =>
-            {
-                let each = MAX_CHAIN_BYTES / chain.len();
-                Cow::Owned(Self::SetupFailed(
-                    chain.iter().map(|text| cut(text, each)).collect(),
-                ))
-            }
-            _ => Cow::Borrowed(self),
-        }
     }
 
     /// Name of the variant.
@@ -247,7 +215,41 @@ impl Message {
             12 => "scheduler",
             13 => "request",
             14 => "failure-dump",
+            15 => "link-damaged",
             _ => "unknown",
+        }
+    }
+}
+
+impl Framed for Message {
+    const KIND_OF_VARIANT: &'static [u32] = &[1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 13, 15, 8];
+
+    fn kind(&self) -> u32 {
+        self.kind()
+    }
+
+    fn name_of_kind(kind: u32) -> &'static str {
+        Self::name_of_kind(kind)
+    }
+
+    fn max_payload_bytes(kind: u32) -> usize {
+        Self::max_payload_bytes(kind)
+    }
+
+    fn shortened(&self) -> Cow<'_, Self> {
+        match self {
+            Self::Remark(text) if text.len() > MAX_REMARK_BYTES => {
+                Cow::Owned(Self::Remark(cut(text, MAX_REMARK_BYTES)))
+            }
+            Self::SetupFailed(chain)
+                if chain.iter().map(String::len).sum::<usize>() > MAX_CHAIN_BYTES =>
+            {
+                let each = MAX_CHAIN_BYTES / chain.len();
+                Cow::Owned(Self::SetupFailed(
+                    chain.iter().map(|text| cut(text, each)).collect(),
+                ))
+            }
+            _ => Cow::Borrowed(self),
         }
     }
 }
@@ -317,9 +319,10 @@ mod tests {
             Message::Scheduler(Box::default()),
             Message::FailureDump(Vec::new()),
             Message::Request(request),
+            Message::LinkDamaged(String::new()),
             Message::Bye,
         ];
-        assert_eq!(all.len(), KIND_OF_VARIANT.len());
+        assert_eq!(all.len(), Message::KIND_OF_VARIANT.len());
         for message in all {
             let payload = postcard::to_stdvec(&message).unwrap();
             let kind = message.kind();

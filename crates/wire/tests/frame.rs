@@ -160,7 +160,7 @@ fn fault_d5_a_frame_larger_than_its_kind_allows_is_neither_held_nor_read() {
         payload.truncate(1);
         payload.extend([0xff, 0xff, 0x7f]);
         payload.resize(MAX_PAYLOAD_BYTES, 0);
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::<Message>::default();
         for piece in forged(kind, &payload).chunks(1 << 16) {
             decoder.push(piece);
             while let Some(found) = decoder.next() {

@@ -18,7 +18,7 @@ const fn target(name: &'static str, max_len_bytes: u32) -> Target {
 
 const KIB: u32 = 1 << 10;
 
-pub(super) const TARGETS: [Target; 23] = [
+pub(super) const TARGETS: [Target; 24] = [
     // Operations of a few bytes each, some thousand of them.
     target("serial", 16 * KIB),
     target("virtio_console", 16 * KIB),
@@ -35,6 +35,7 @@ pub(super) const TARGETS: [Target; 23] = [
     target("modules", 64 * KIB),
     target("apt", 64 * KIB),
     target("frames", 64 * KIB),
+    target("host_frames", 64 * KIB),
     // A line of control has what a command gives; a dump has some 2 KiB for each of a few vCPUs.
     target("qmp", 64 * KIB),
     target("info_registers", 16 * KIB),

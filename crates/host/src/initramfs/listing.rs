@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use ktstr_wire::Modules;
+
 use super::archive::Archive;
 use super::elf::{self, dynamic_needs};
 use super::libraries::{Closure, Finder, LOADER_FILES, Program};
@@ -138,7 +140,7 @@ impl<'a> Listing<'a> {
     pub(super) fn count(&self) -> u64 {
         let above = |path: &str| Path::new(path).ancestors().count();
         let files = self.files.iter().map(|file| above(&file.guest));
-        let others = self.folders.len() + self.contents.modules.len() + FOLDERS.len();
+        let others = self.folders.len() + 1 + self.contents.modules.len() + FOLDERS.len();
         (files.sum::<usize>() + others) as u64
     }
 
@@ -164,13 +166,8 @@ impl<'a> Listing<'a> {
             part(folder.as_os_str().as_encoded_bytes());
         }
         part(b"modules");
-        for (module, guest) in self
-            .contents
-            .modules
-            .iter()
-            .zip(self.contents.guest_modules())
-        {
-            part(guest.path.as_bytes());
+        for module in &self.contents.modules {
+            part(Modules::path(&module.name).as_bytes());
             part(blake3::hash(&read("the kernel module", &module.path)?).as_bytes());
         }
         Ok(hasher.finalize())
@@ -194,13 +191,13 @@ impl<'a> Listing<'a> {
             }
             archive.file(&file.guest, &bytes)?;
         }
-        let modules = self.contents.modules.iter();
-        for (module, guest) in modules.zip(self.contents.guest_modules()) {
+        archive.file(Modules::LIST, self.contents.module_list().as_bytes())?;
+        for module in &self.contents.modules {
             let bytes = module.read().map_err(|source| InitramfsError::Module {
                 name: module.name.clone(),
                 source,
             })?;
-            archive.file(&guest.path, &bytes)?;
+            archive.file(&Modules::path(&module.name), &bytes)?;
         }
         Ok((self.key_of(digests.into_iter())?, archive.finish()?))
     }

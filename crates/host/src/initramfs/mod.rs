@@ -1,8 +1,7 @@
 //! What the guest's memory holds when its kernel starts.
 //!
-//! Two archives, one behind the other: a *base* with the running binary as `/init`, its libraries, kernel
-//! modules and included files, which is the same for all tests of a binary and cached on disk; and a
-//! small one for each run with the [`Job`].
+//! One archive, the *base*, with the running binary as `/init`, its libraries, kernel modules and included files. It is
+//! the same for all tests of a binary, and cached on disk: what differs from test to test travels on the link.
 
 mod archive;
 mod base_cache;
@@ -14,15 +13,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ktstr_wire::{Job, Module};
-
 pub use archive::ArchiveError;
 pub use base_cache::BaseCache;
 pub(crate) use base_cache::Kept;
 pub use elf::ElfError;
 pub use libraries::{LibraryError, OWN_BINARY};
 
-use archive::Archive;
 use listing::Listing;
 
 /// Folders that the guest mounts on, and that programs expect.
@@ -32,8 +28,6 @@ const FOLDERS: [&str; 9] = [
 
 /// The running binary in the guest.
 const INIT: &str = "/init";
-
-const MODULES: &str = "/ktstr/modules";
 
 /// The initramfs can't be packed.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +71,6 @@ pub enum InitramfsError {
     /// A path or file doesn't fit the format.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// The job can't be written.
-    #[error(transparent)]
-    Job(#[from] ktstr_wire::JobError),
 }
 
 /// A file of the host to have in the guest.
@@ -116,13 +107,10 @@ pub struct Base {
 }
 
 impl BaseContents {
-    /// Where each module will be in the guest, in load order.
-    pub fn guest_modules(&self) -> Vec<Module> {
-        let guest = |module: &ktstr_kernels::ModuleFile| Module {
-            name: module.name.clone(),
-            path: format!("{MODULES}/{}.ko", module.name),
-        };
-        self.modules.iter().map(guest).collect()
+    /// The list of modules, as the guest reads it.
+    fn module_list(&self) -> String {
+        let names = self.modules.iter().map(|module| module.name.as_str());
+        names.flat_map(|name| [name, "\n"]).collect()
     }
 
     /// Packs everything.
@@ -134,13 +122,6 @@ impl BaseContents {
             library_path: listing.library_path,
         })
     }
-}
-
-/// The part of one run.
-pub(crate) fn pack_job(job: &Job) -> Result<Vec<u8>, InitramfsError> {
-    let mut archive = Archive::default();
-    archive.file(Job::PATH, &job.encode()?)?;
-    Ok(archive.finish()?)
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, InitramfsError> {

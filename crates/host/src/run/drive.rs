@@ -1,16 +1,17 @@
 //! Driving one machine from launch to end, and recording what it said.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use ktstr_machine::{End, Engine, KillReason, LaunchError, Machine, MachineSpec, Port};
-use ktstr_wire::{Message, Request};
+use ktstr_wire::frame::OversizeError;
+use ktstr_wire::{Job, Message, Request};
 
 use super::deadline::Deadline;
 use super::link::{self, Event, Events, Next};
 use super::record::{Record, empty_record};
+use super::speaker::{JobFrame, Speaker};
 use crate::causes::chain;
 use crate::events::{RunEvent, RunObserver};
 use crate::observe::{Observer, ObserverSettings};
@@ -28,15 +29,15 @@ const MAX_REQUESTS: u64 = 10_000;
 /// How long the channel may take to run dry once the machine is gone.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long a guest may leave the room for an answer full. From then on it gets none.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// A machine could not be driven.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DriveError {
     /// It could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// The job does not fit into a frame: the environment that the guest is given is too large.
+    #[error("what the guest is told, its environment included, is too large")]
+    Job(#[from] OversizeError),
     /// A thread could not be started.
     #[error("starting the thread that listens to the machine")]
     Thread(#[source] io::Error),
@@ -45,14 +46,16 @@ pub(crate) enum DriveError {
     NoPort,
 }
 
-/// Launches the machine and stays with it to its end, and watches its kernel if told how.
+/// Launches the machine, gives its guest the job, and stays with it to its end; watches its kernel if told how.
 pub(crate) fn drive(
     engine: &dyn Engine,
     spec: &MachineSpec,
+    job: &Job,
     limits: Limits,
     observe: Option<ObserverSettings>,
     on: &mut dyn RunObserver,
 ) -> Result<Record, DriveError> {
+    let job = JobFrame::new(job)?;
     let events = Events::default();
     let ended = events.clone();
     let started = Instant::now();
@@ -64,10 +67,8 @@ pub(crate) fn drive(
     }
     let port = machine.take_port(Port::Frames).ok_or(DriveError::NoPort)?;
     let hang_up = port.try_clone().map_err(DriveError::Thread)?;
-    let answers = port.try_clone().map_err(DriveError::Thread)?;
-    answers
-        .set_write_timeout(Some(ANSWER_TIMEOUT))
-        .map_err(DriveError::Thread)?;
+    let speaker = port.try_clone().and_then(|port| Speaker::new(port, job));
+    let speaker = speaker.map_err(DriveError::Thread)?;
     let stopper = machine.stopper();
     let deadline = Deadline::start(Some(started + limits.boot), move || {
         stopper.stop(KillReason::Watchdog);
@@ -77,7 +78,7 @@ pub(crate) fn drive(
     let observer = observe.map(|settings| Observer::start(machine.as_ref(), settings));
     let mut driver = Driver {
         observer,
-        answers: Some(answers),
+        speaker,
         on,
         machine: machine.as_mut(),
         events: events.clone(),
@@ -105,8 +106,7 @@ struct Driver<'a> {
     on: &'a mut dyn RunObserver,
     machine: &'a mut dyn Machine,
     observer: Option<Observer>,
-    /// Our end of the frames' port, to answer on; `None` once the guest has left answers unread.
-    answers: Option<UnixStream>,
+    speaker: Speaker,
     events: Events,
     deadline: Deadline,
     limits: Limits,
@@ -223,6 +223,7 @@ impl Driver<'_> {
                     self.first_message = Some(now);
                     self.deadline.set(self.limits.run.map(|run| now + run));
                 }
+                self.speaker.send_job();
                 self.on.event(&RunEvent::Booted { release: &release });
                 record.release = Some(release);
                 if let Some(observer) = &mut self.observer {
@@ -265,14 +266,7 @@ impl Driver<'_> {
             Some(observer) if self.requests <= MAX_REQUESTS => observer.answer(self.machine, what),
             _ => false,
         };
-        let answer = if done {
-            Message::DONE
-        } else {
-            Message::NOT_DONE
-        };
-        // A guest that is gone needs no answer; one that does not get it is ended by the watchdog.
-        self.answers
-            .take_if(|answers| answers.write_all(&[answer]).is_err());
+        self.speaker.answer(done);
     }
 
     /// Where each CPU stood: the difference between a guest that spins and one that sleeps.

@@ -7,6 +7,7 @@ mod drive;
 mod link;
 mod order;
 mod record;
+mod speaker;
 mod text;
 
 pub(crate) use attempt::boot;

@@ -14,7 +14,7 @@ pub(crate) struct Order {
 }
 
 /// Messages of which there is one.
-const ONCE: [&str; 9] = [
+const ONCE: [&str; 10] = [
     "hello",
     "setup-failed",
     "result",
@@ -23,6 +23,7 @@ const ONCE: [&str; 9] = [
     "scheduler-attached",
     "scheduler",
     "failure-dump",
+    "link-damaged",
     "bye",
 ];
 

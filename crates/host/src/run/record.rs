@@ -37,6 +37,8 @@ pub(crate) struct Record {
     pub(crate) remarks: Vec<String>,
     /// Damage on the link.
     pub(crate) frame_errors: Vec<FrameError>,
+    /// What the guest says of a damaged frame that the host sent.
+    pub(crate) damaged_to_guest: Option<String>,
     /// Damage beyond what is kept.
     pub(crate) more_frame_errors: u64,
     /// Whether the messages came in an order that makes sense.
@@ -100,6 +102,9 @@ impl Record {
             Message::FailureDump(json) => {
                 self.inner_dump.get_or_insert(json);
             }
+            Message::LinkDamaged(what) => {
+                self.damaged_to_guest.get_or_insert(what);
+            }
             Message::Bye => self.said_bye = true,
             // Nothing of it is left.
             Message::Request(_) => {}
@@ -121,6 +126,7 @@ pub(crate) fn empty_record() -> Record {
         said_bye: false,
         remarks: Vec::new(),
         frame_errors: Vec::new(),
+        damaged_to_guest: None,
         more_frame_errors: 0,
         order: Order::default(),
         output: BoundedText::default(),

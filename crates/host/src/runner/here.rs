@@ -74,7 +74,7 @@ impl<'a> Here<'a> {
         let mut contents = resources.base_contents(plan.includes.clone(), &plan.modules())?;
         let program = resources.pack_scheduler(plan, &mut contents)?;
         let task = self.task(plan, program.as_ref());
-        let mut spec =
+        let (mut spec, job) =
             resources.machine_spec(plan.shape.topology, &plan.memory(), &contents, task, on)?;
         spec.boot = plan.boot;
         spec.devices = ktstr_machine::devices(&plan.boot);
@@ -87,7 +87,7 @@ impl<'a> Here<'a> {
         let is_emulated = engine.emulates_cpus() || resources.outer.is_some();
         let record = boot(is_emulated, permit.waited, on, |on| {
             let observe = resources.observer_settings(plan, limits);
-            drive(engine, &spec, limits, Some(observe), on)
+            drive(engine, &spec, &job, limits, Some(observe), on)
         })?;
         drop((priority, permit));
         Ok(Ran { record, limits })

@@ -66,7 +66,8 @@ impl Runner for Nested<'_> {
             ..MemoryPlan::default()
         };
         // The inner host says what its machine has.
-        let mut spec = resources.machine_spec(topology, &memory, &contents, task, &mut ())?;
+        let (mut spec, job) =
+            resources.machine_spec(topology, &memory, &contents, task, &mut ())?;
         give_kvm(&mut spec);
         if plan.boot.performance_mode {
             // All of the inner machine's memory, in pages of 2 MiB.
@@ -83,7 +84,7 @@ impl Runner for Nested<'_> {
             attempt: 1,
             queued: permit.waited,
         });
-        let record = drive(self.engine, &spec, limits, None, on)?;
+        let record = drive(self.engine, &spec, &job, limits, None, on)?;
         Ok(Ran { record, limits })
     }
 

@@ -175,7 +175,7 @@ impl Resources {
         })
     }
 
-    /// The machine for one job.
+    /// The machine for one task, and what its guest is told.
     pub(super) fn machine_spec(
         &self,
         topology: Topology,
@@ -183,15 +183,12 @@ impl Resources {
         contents: &BaseContents,
         task: Task,
         on: &mut dyn RunObserver,
-    ) -> Result<MachineSpec, SetUpError> {
+    ) -> Result<(MachineSpec, Job), SetUpError> {
         let mut environment = self.environment.clone();
         let mut cmdline = Vec::new();
         let base = self.bases.get(contents)?;
-        let needed_mib = ktstr_machine::memory_for_initrd_mib(
-            base.kept.bytes() + JOB_BYTES,
-            base.num_entries,
-            &topology,
-        );
+        let needed_mib =
+            ktstr_machine::memory_for_initrd_mib(base.kept.bytes(), base.num_entries, &topology);
         let Sized { numa, remark } = memory.sized(&topology, needed_mib)?;
         for remark in base.remark.iter().chain(&remark) {
             on.event(&RunEvent::Remark(remark));
@@ -211,11 +208,10 @@ impl Resources {
         let job = Job {
             topology,
             numa: numa.clone(),
-            modules: contents.guest_modules(),
             environment,
             task,
         };
-        Ok(MachineSpec {
+        let spec = MachineSpec {
             topology,
             numa,
             kernel: BootKernel {
@@ -223,10 +219,7 @@ impl Resources {
                 vmlinux: Some(self.kernel.vmlinux().into()),
                 pvh: self.kernel.pvh_entry().is_some(),
             },
-            initrd: vec![
-                archive,
-                InitrdPart::Bytes(initramfs::pack_job(&job)?.into()),
-            ],
+            initrd: vec![archive],
             initrd_entries: base.num_entries,
             boot: Boot::DEFAULT,
             // Both are entries of our caches.
@@ -237,12 +230,10 @@ impl Resources {
             devices: Vec::new(),
             amd_v: false,
             host_cpus: Vec::new(),
-        })
+        };
+        Ok((spec, job))
     }
 }
-
-/// Room for the job in the initramfs; it is a few kilobytes.
-const JOB_BYTES: u64 = 1 << 20;
 
 /// Gives the machine AMD-V, for a KVM of its own.
 pub(super) fn give_kvm(spec: &mut MachineSpec) {

@@ -156,7 +156,8 @@ fn drive_shell(
         argv: plan.argv.clone(),
         interactive: plan.interactive,
     };
-    let mut spec = resources.machine_spec(plan.topology, &plan.memory, &contents, task, on)?;
+    let (mut spec, job) =
+        resources.machine_spec(plan.topology, &plan.memory, &contents, task, on)?;
     spec.interactive_console = plan.interactive;
     if plan.own_kvm {
         give_kvm(&mut spec);
@@ -167,5 +168,5 @@ fn drive_shell(
         attempt: 1,
         queued: permit.waited,
     });
-    Ok(drive(engine, &spec, limits, None, on)?)
+    Ok(drive(engine, &spec, &job, limits, None, on)?)
 }

@@ -61,6 +61,8 @@ pub(crate) fn judge(record: &Record, terms: Terms<'_>) -> (Outcome, Option<Failu
     } else if let Some(chain) = &record.setup_failed {
         let summary = format!("the guest could not be made ready: {}", outermost(chain));
         fail(FailureKind::Harness, summary, &numbered(chain))
+    } else if let Some(what) = &record.damaged_to_guest {
+        inconclusive(FailureKind::Harness, damaged_to_guest(what), "")
     } else if let Some(end) = &sent {
         let judged = judge_end(end.error.as_deref(), &result);
         match against_result(record, &result, terms) {
@@ -132,6 +134,10 @@ fn against_link(record: &Record) -> Option<String> {
     Some(format!("the guest's frames make no sense: {fault}"))
 }
 
+fn damaged_to_guest(what: &str) -> String {
+    format!("the link to the guest was damaged, and the guest ended for that: {what}")
+}
+
 /// What is missing for a pass under a scheduler.
 fn unproven(record: &Record) -> Option<String> {
     let Some(report) = &record.scheduler else {
@@ -176,6 +182,8 @@ pub(crate) fn against_outer_machine(record: &Record) -> Option<String> {
         first_line(crash).to_owned()
     } else if let Some(chain) = &record.setup_failed {
         outermost(chain).to_owned()
+    } else if let Some(what) = &record.damaged_to_guest {
+        damaged_to_guest(what)
     } else if !record.said_bye {
         format!(
             "it sent the result and did not come to its end: {}",
@@ -349,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_ended_for_a_damaged_frame_is_not_judged() {
+        let damaged = Message::LinkDamaged("frame 3 (answer, 1 bytes) fails".to_owned());
+        let cut_short = record(vec![hello(), damaged.clone()]);
+        let told = record(vec![hello(), damaged, result(&["progress"]), Message::Bye]);
+        for record in [cut_short, told] {
+            let (outcome, summary) = judged(&record, TERMS);
+            assert_eq!(outcome, Outcome::Inconclusive);
+            let expected =
+                "the link to the guest was damaged, and the guest ended for that: frame 3 ";
+            assert!(summary.starts_with(expected), "{summary}");
+        }
+    }
+
+    #[test]
     fn a_result_and_the_last_word_are_a_pass() {
         assert_eq!(judged(&passed(), TERMS), (Outcome::Pass, String::new()));
     }
@@ -388,7 +410,7 @@ mod tests {
     #[test]
     fn fault_a6_damage_on_the_link_is_no_pass() {
         let mut damaged = passed();
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::<Message>::default();
         decoder.push(b"noise");
         damaged.frame_errors.extend(decoder.finish());
         damaged.more_frame_errors = 2;

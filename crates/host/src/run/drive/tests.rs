@@ -1,6 +1,7 @@
 //! Machines that are a thread which holds the guest's end of the channel.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,8 +11,8 @@ use ktstr_machine::{
     VcpuRegisters,
 };
 use ktstr_report::TimingSlack;
-use ktstr_topology::Topology;
-use ktstr_wire::{DumpMoment, Encoder, Stream};
+use ktstr_topology::{NumaSpec, Topology};
+use ktstr_wire::{Decoder, DumpMoment, Encoder, HostMessage, Stream, Task};
 
 use super::*;
 
@@ -189,6 +190,36 @@ fn spec() -> MachineSpec {
     MachineSpec::new(Topology::SINGLE, 64, kernel)
 }
 
+fn job() -> Job {
+    let numa = NumaSpec::default().resolve(&Topology::SINGLE, 64);
+    Job {
+        topology: Topology::SINGLE,
+        numa: numa.unwrap(),
+        environment: Vec::new(),
+        task: Task::Shell {
+            argv: vec!["true".to_owned()],
+            interactive: false,
+        },
+    }
+}
+
+/// Reads what the host says, message by message.
+fn heard(stream: &mut UnixStream) -> impl FnMut() -> HostMessage + use<> {
+    let mut stream = stream.try_clone().unwrap();
+    let mut decoder = Decoder::default();
+    move || {
+        let mut piece = [0; 4096];
+        loop {
+            if let Some(message) = decoder.next() {
+                return message.unwrap();
+            }
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "the host hung up");
+            decoder.push(&piece[..count]);
+        }
+    }
+}
+
 fn hello() -> Message {
     Message::Hello {
         release: "9.9.9".to_owned(),
@@ -212,7 +243,7 @@ where
         }),
         kept: None,
     };
-    drive(&engine, &spec(), LIMITS, None, on).unwrap()
+    drive(&engine, &spec(), &job(), LIMITS, None, on).unwrap()
 }
 
 /// Takes the output with a function.
@@ -296,15 +327,17 @@ fn fault_d5_requests_have_a_bound_and_the_rest_is_refused_and_counted() {
     let engine = FakeEngine {
         guest: Arc::new(|stream| {
             let mut encoder = Encoder::default();
+            let mut next = heard(stream);
             stream
                 .write_all(&encoder.encode(&hello()).unwrap())
                 .unwrap();
+            assert_eq!(next(), HostMessage::Job(Box::new(job())));
             for _ in 0..MAX_REQUESTS + 7 {
                 let request = Message::Request(Request::Snapshot(String::new()));
                 stream
                     .write_all(&encoder.encode(&request).unwrap())
                     .unwrap();
-                stream.read_exact(&mut [0]).unwrap();
+                assert_eq!(next(), HostMessage::Answer { done: false });
             }
             stream
                 .write_all(&encoder.encode(&Message::Bye).unwrap())
@@ -316,7 +349,7 @@ fn fault_d5_requests_have_a_bound_and_the_rest_is_refused_and_counted() {
         run: Some(LONG),
         ..LIMITS
     };
-    let record = drive(&engine, &spec(), limits, None, &mut ()).unwrap();
+    let record = drive(&engine, &spec(), &job(), limits, None, &mut ()).unwrap();
     assert!(record.said_bye);
     let refused = "7 more requests of the guest were refused, since it had made too many";
     assert_eq!(record.remarks, [refused]);
@@ -338,11 +371,32 @@ fn fault_d6_a_channel_that_somebody_holds_open_does_not_hold_the_driver() {
     };
     let (done, driven) = channel();
     thread::spawn(move || {
-        let record = drive(&engine, &spec(), LIMITS, None, &mut ());
+        let record = drive(&engine, &spec(), &job(), LIMITS, None, &mut ());
         done.send(record.unwrap()).unwrap();
     });
     let guests_end = held.recv().unwrap();
     let record = driven.recv_timeout(LONG).unwrap();
     assert!(record.said_bye);
     drop(guests_end);
+}
+
+#[test]
+fn a_job_that_fits_no_frame_is_refused_before_a_machine_is_started() {
+    let engine = FakeEngine {
+        guest: Arc::new(|_| unreachable!("it is not started")),
+        kept: None,
+    };
+    let mut job = job();
+    job.environment
+        .push(("NAME".to_owned(), "x".repeat(2 << 20)));
+    let driven = drive(&engine, &spec(), &job, LIMITS, None, &mut ());
+    assert!(matches!(driven, Err(DriveError::Job(_))), "{driven:?}");
+}
+
+#[test]
+fn a_guest_that_got_a_damaged_frame_is_not_judged() {
+    let messages = || [Message::LinkDamaged("frame 3".to_owned())].into_iter();
+    let record = drive_guest(messages, &mut ());
+    assert_eq!(record.damaged_to_guest.as_deref(), Some("frame 3"));
+    assert_eq!(record.order.faults(), [""; 0]);
 }
