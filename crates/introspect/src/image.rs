@@ -19,7 +19,6 @@ pub struct KernelImage {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// It can't be read.
     #[error(transparent)]
     Vmlinux(#[from] VmlinuxError),
     /// Its type information can't be read.

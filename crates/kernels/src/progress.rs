@@ -22,7 +22,6 @@ pub enum Event {
     },
     /// Bytes arrive. Repeated as they do.
     Download {
-        /// What is being fetched.
         name: String,
         /// Bytes so far.
         done_bytes: u64,
@@ -31,7 +30,6 @@ pub enum Event {
     },
     /// A mirror sends nothing, or next to nothing. Repeated while that lasts.
     Slow {
-        /// The mirror.
         mirror: String,
         /// For how long this has been so.
         waited_s: u64,
@@ -41,10 +39,7 @@ pub enum Event {
         limit_s: u64,
     },
     /// An archive or an image is being taken apart.
-    Unpack {
-        /// Which.
-        name: String,
-    },
+    Unpack { name: String },
     /// The kernel is there.
     Done {
         /// Its cache key.
@@ -88,7 +83,6 @@ pub trait Progress: Sync {
     fn event(&self, event: &Event);
 }
 
-/// Says nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 

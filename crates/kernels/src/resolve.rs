@@ -19,7 +19,6 @@ pub enum ResolveError {
         known_keys(known)
     )]
     NoSuchKeyOrFile {
-        /// What was written.
         name: String,
         /// Keys that there are.
         known: Vec<String>,
@@ -27,10 +26,8 @@ pub enum ResolveError {
     /// The Debian source failed.
     #[error(transparent)]
     Debian(#[from] DebianError),
-    /// The path can't be used.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }

@@ -45,7 +45,6 @@ pub enum SpecError {
          What works now: {WORKS_NOW}"
     )]
     NeedsBuild {
-        /// What was written.
         spec: String,
         /// What it means, in words.
         form: &'static str,
@@ -56,7 +55,6 @@ pub enum SpecError {
          start of a version (7.3, 6.12.95)"
     )]
     BadDebian {
-        /// What was written.
         spec: String,
         /// The part that is wrong.
         part: String,
@@ -66,7 +64,6 @@ pub enum SpecError {
         "kernel `{spec}` has the character {character:?}, which no kernel name has; write one of: {WORKS_NOW}"
     )]
     BadCharacter {
-        /// What was written.
         spec: String,
         /// The first such character.
         character: char,

@@ -21,6 +21,8 @@
 //! guest side, as PID 1 of the machine. See [`ktstr_test`] for what a test can declare, and
 //! [`Assert`] for the checks that every test gets without asking.
 
+#![warn(missing_docs)]
+
 mod entry;
 mod environment;
 mod folders;

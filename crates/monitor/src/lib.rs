@@ -7,6 +7,8 @@
 //!
 //! What could not be read says why ([`Missing`]), and is never taken for a value that holds.
 
+#![warn(missing_docs)]
+
 mod delivered;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -5,6 +5,8 @@
 //! never less than what was on the screen. A [`RunStore`] keeps the sidecars of all runs, and a
 //! [`RunSummary`] says what a run came to.
 
+#![warn(missing_docs)]
+
 mod account;
 mod assert;
 mod check;

@@ -8,6 +8,8 @@
 //! All of it runs inside the machine, as root, in the harness: a process that may have other threads, and
 //! that sits in the root of the cgroup hierarchy.
 
+#![warn(missing_docs)]
+
 pub mod cgroup;
 pub mod checks;
 mod cpuset_spec;

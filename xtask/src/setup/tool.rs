@@ -49,7 +49,6 @@ pub(super) enum Evidence {
 use Evidence::{Header, Program};
 
 impl Tool {
-    /// Its name.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Qemu => "qemu-system-x86_64",

@@ -20,7 +20,6 @@ const MAX_ELEMENT_BYTES: usize = 16 << 20;
 pub struct Element {
     /// Its key, as it is in memory; of an array the index in four bytes.
     pub key: Vec<u8>,
-    /// Its value.
     pub value: ElementValue,
 }
 

@@ -25,7 +25,6 @@ pub struct GlobalSection {
     pub map: Map,
     /// Its name in the object: `.bss`.
     pub name: String,
-    /// The object's types.
     pub btf: Btf,
     /// Where it is.
     address: u64,
@@ -39,9 +38,7 @@ pub enum GlobalError {
     /// Nothing is there.
     #[error("section `{section}` has no `{path}`; its variables are: {variables}")]
     NotFound {
-        /// The section.
         section: String,
-        /// What was looked for.
         path: String,
         /// What there is.
         variables: String,
@@ -50,18 +47,11 @@ pub enum GlobalError {
     #[error(
         "`{path}` in section `{section}` is not an integer, a bool or an enumeration of whole bytes"
     )]
-    NotANumber {
-        /// The section.
-        section: String,
-        /// What was looked for.
-        path: String,
-    },
+    NotANumber { section: String, path: String },
     /// Its type can't be read.
     #[error("the type of `{path}` can't be read")]
     Type {
-        /// What was looked for.
         path: String,
-        /// Why not.
         #[source]
         source: TypeError,
     },
@@ -98,7 +88,6 @@ pub enum WriteError {
     /// It does not fit.
     #[error("{value} does not fit into `{path}`, which holds {least} to {most}")]
     Range {
-        /// The number.
         value: i128,
         /// Where it was to be written.
         path: String,
@@ -110,12 +99,10 @@ pub enum WriteError {
     /// Where it is can't be told.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// It can't be written.
     #[error("`{path}` can't be written")]
     Phys {
         /// Where it was to be written.
         path: String,
-        /// Why not.
         #[source]
         source: PhysError,
     },
@@ -262,7 +249,6 @@ fn number_kind(of: Type<'_>) -> Option<FieldKind> {
 }
 
 impl GlobalField {
-    /// Its value.
     pub fn read(&self, memory: &KernelMemory) -> Result<i128, MemoryError> {
         let bytes = memory.bytes(self.address, self.size.into())?;
         let value = crate::bytes::uint(&bytes).unwrap_or(0);

@@ -31,7 +31,6 @@ impl MapType {
 pub struct Map {
     /// Address of its `struct bpf_map`.
     pub address: u64,
-    /// Its id.
     pub id: u32,
     /// Its name, of which the kernel keeps 15 bytes. libbpf calls global data by the object's first 8 bytes
     /// and the section: `scx_bpfl.bss`.

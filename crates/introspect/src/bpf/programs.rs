@@ -15,7 +15,6 @@ use crate::kernel::{Kernel, PerCpu, ReadError};
 pub struct Program {
     /// Address of its `struct bpf_prog`.
     pub address: u64,
-    /// Its id.
     pub id: u32,
     /// Its name, of which the kernel keeps 15 bytes.
     pub name: String,

@@ -27,12 +27,7 @@ pub enum Value {
     /// A floating point number.
     Float(f64),
     /// A value of an enumeration, with its name if it has one.
-    Enum {
-        /// The number.
-        value: i64,
-        /// Its name.
-        name: Option<String>,
-    },
+    Enum { value: i64, name: Option<String> },
     /// An array of characters that holds text.
     Text(String),
     /// A pointer. What it points to is not read.

@@ -16,14 +16,10 @@ pub enum LayoutError {
     #[error(
         "this kernel has no `struct {name}`: it was built without it, or is too old or too new"
     )]
-    NoType {
-        /// The structure's name.
-        name: &'static str,
-    },
+    NoType { name: &'static str },
     /// The structure has no such member.
     #[error("`struct {name}` of this kernel has no member `{path}`")]
     NoMember {
-        /// The structure's name.
         name: String,
         /// The member's path.
         path: &'static str,
@@ -31,9 +27,7 @@ pub enum LayoutError {
     /// The type information contradicts itself.
     #[error("the layout of `struct {name}` can't be told")]
     Type {
-        /// The structure's name.
         name: String,
-        /// What is wrong.
         #[source]
         source: TypeError,
     },
@@ -78,7 +72,6 @@ impl<'a> Struct<'a> {
         Ok(matches!(of.kind(), Kind::Struct | Kind::Union).then_some(Self { of }))
     }
 
-    /// Its type.
     pub fn as_type(&self) -> Type<'a> {
         self.of
     }

@@ -23,10 +23,7 @@ pub enum BtfError {
     },
     /// A version whose types may look different.
     #[error("BTF version {version}, only 1 is known")]
-    Version {
-        /// Its version.
-        version: u8,
-    },
+    Version { version: u8 },
     /// It is shorter than its header says, or a part lies outside.
     #[error("BTF is cut short or damaged: {what} at byte {at} of {len}")]
     Truncated {
@@ -41,19 +38,13 @@ pub enum BtfError {
     #[error(
         "BTF type {id} is of kind {kind}, which is not known here: the kernel is newer than this library"
     )]
-    UnknownKind {
-        /// The type's id.
-        id: u32,
-        /// The kind's number.
-        kind: u32,
-    },
+    UnknownKind { id: u32, kind: u32 },
     /// Names are text.
     #[error("the names in BTF are not UTF-8 text that ends in a NUL byte")]
     Strings,
     /// A name outside the string section.
     #[error("BTF type {id} has its name at {offset}, outside the {len} bytes of names")]
     Name {
-        /// The type's id.
         id: u32,
         /// Where its name should be.
         offset: u32,

@@ -16,7 +16,6 @@ pub struct TypeId(pub u32);
 
 /// What a type is (`BTF_KIND_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of the format's own document")]
 pub enum Kind {
     Void,
     Int,
@@ -85,7 +84,6 @@ pub enum TypeError {
     /// No type has this id.
     #[error("BTF refers to type {id}, but has only {end}")]
     NoSuchId {
-        /// The id.
         id: u32,
         /// Ids are below this.
         end: u32,
@@ -98,16 +96,12 @@ pub enum TypeError {
     },
     /// The type has no size: `void`, a function, a structure that is only declared.
     #[error("BTF type {id} has no size")]
-    NoSize {
-        /// Its id.
-        id: u32,
-    },
+    NoSize { id: u32 },
     /// It has more members than the look may cost.
     #[error(transparent)]
     Budget(#[from] BudgetExhausted),
 }
 
-/// A type.
 #[derive(Clone, Copy)]
 pub struct Type<'a> {
     btf: &'a Btf,
@@ -186,7 +180,6 @@ pub struct IntEncoding {
 pub struct Member<'a> {
     /// Its name; empty for an anonymous structure or union, whose members are then those of the outer one.
     pub name: &'a str,
-    /// Its type.
     pub type_id: TypeId,
     /// Where it begins, in bits from the beginning of the structure.
     pub bit_offset: u32,
@@ -197,7 +190,6 @@ pub struct Member<'a> {
 /// A named value of an enumeration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enumerator<'a> {
-    /// Its name.
     pub name: &'a str,
     /// Its value. One of an unsigned 64-bit enumeration above `i64::MAX` shows as the negative number of the
     /// same bits.
@@ -207,9 +199,7 @@ pub struct Enumerator<'a> {
 /// A variable in a section of a BPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SectionVar<'a> {
-    /// Its name.
     pub name: &'a str,
-    /// Its type.
     pub type_id: TypeId,
     /// Where it begins in the section, in bytes.
     pub offset: u32,
@@ -218,7 +208,6 @@ pub struct SectionVar<'a> {
 }
 
 impl<'a> Type<'a> {
-    /// Its id.
     pub fn id(&self) -> TypeId {
         self.id
     }

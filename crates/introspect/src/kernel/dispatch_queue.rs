@@ -19,10 +19,7 @@ const NULLS: u64 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DsqKind {
     /// That of a CPU, from which it runs tasks.
-    Local {
-        /// The CPU.
-        cpu: u32,
-    },
+    Local { cpu: u32 },
     /// That of a node, from which its CPUs help themselves.
     Global {
         /// The node.
@@ -47,7 +44,6 @@ pub struct DispatchQueue {
     pub tasks: Vec<u64>,
 }
 
-/// Reads dispatch queues.
 #[derive(Clone, Debug)]
 pub struct DispatchQueues {
     kernel: Kernel,

@@ -56,14 +56,10 @@ pub enum ReadError {
     },
     /// It changed while it was read, each time. Try again later; it says nothing about the kernel.
     #[error("{what} changed while it was read")]
-    Unstable {
-        /// What was read.
-        what: &'static str,
-    },
+    Unstable { what: &'static str },
     /// There is more of it than a kernel can have. Either it changed while it was read, or it is not a kernel's.
     #[error("{what} has more than {limit} entries")]
     TooMany {
-        /// What was read.
         what: &'static str,
         /// What is believed at most.
         limit: usize,
@@ -101,12 +97,10 @@ impl Kernel {
         Ok(Self { image, memory })
     }
 
-    /// Its image.
     pub fn image(&self) -> &KernelImage {
         &self.image
     }
 
-    /// Its memory.
     pub fn memory(&self) -> &KernelMemory {
         &self.memory
     }

@@ -7,13 +7,11 @@ use crate::btf::{Field, LayoutError};
 /// A CPU's runqueue, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runqueue {
-    /// The CPU.
     pub cpu: u32,
     /// Address of the `struct rq`.
     pub address: u64,
     /// Runnable tasks, the running one included, the idle task not.
     pub nr_running: u32,
-    /// Its clock.
     pub clock_ns: u64,
     /// Address of the task that runs.
     pub curr: u64,
@@ -66,7 +64,6 @@ pub struct RunqueueSchedstat {
     pub ttwu_local: u32,
 }
 
-/// Reads runqueues.
 #[derive(Clone, Debug)]
 pub struct Runqueues {
     kernel: Kernel,

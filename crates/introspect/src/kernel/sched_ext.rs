@@ -16,7 +16,6 @@ const COUNTER_BYTES: usize = 8;
 
 /// How far a scheduler is (`enum scx_enable_state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the kernel's own names")]
 pub enum SchedExtState {
     Enabling,
     Enabled,

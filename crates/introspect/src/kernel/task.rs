@@ -23,7 +23,6 @@ pub struct Task {
     pub pid: i32,
     /// That of its process.
     pub tgid: i32,
-    /// Its name.
     pub comm: String,
     /// As in `/proc/PID/stat`: R runs or waits for a CPU, S sleeps, D sleeps uninterruptibly, I is an idle kernel
     /// thread, T stopped, t traced, X dead, Z zombie, P parked.
@@ -60,7 +59,6 @@ pub struct Task {
 
 /// Scheduling classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the kernel's own names")]
 pub enum SchedClass {
     Stop,
     Deadline,
@@ -90,7 +88,6 @@ pub struct ScxTask {
     pub runnable_at_jiffies: u64,
 }
 
-/// Reads tasks.
 #[derive(Clone, Debug)]
 pub struct Tasks {
     kernel: Kernel,

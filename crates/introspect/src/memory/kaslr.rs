@@ -76,27 +76,21 @@ pub enum KaslrError {
     NotMapped {
         /// Where its text begins.
         text_gpa: u64,
-        /// Why not.
         #[source]
         source: PagingError,
     },
     /// The image lacks a symbol.
     #[error("the kernel's image has no symbol `{name}`")]
-    NoSymbol {
-        /// Its name.
-        name: &'static str,
-    },
+    NoSymbol { name: &'static str },
     /// Two sources contradict each other.
     #[error(
         "{one} says that the kernel's text is at {one_says:#x}, but {other} says {other_says:#x}: the image \
          is of another kernel, or the guest's memory is not read where it is"
     )]
     Mismatch {
-        /// A source.
         one: Source,
         /// Where that has `_text`.
         one_says: u64,
-        /// Another source.
         other: Source,
         /// Where that has it.
         other_says: u64,

@@ -26,7 +26,6 @@ pub enum MemoryError {
     Unmapped {
         /// The virtual address.
         address: u64,
-        /// Why not.
         #[source]
         source: PagingError,
     },
@@ -35,7 +34,6 @@ pub enum MemoryError {
     Outside {
         /// The virtual address.
         address: u64,
-        /// Why not.
         #[source]
         source: PhysError,
     },
@@ -44,7 +42,6 @@ pub enum MemoryError {
     TooLong {
         /// The virtual address.
         address: u64,
-        /// The length.
         len: u64,
     },
     /// Past the end of the address space.

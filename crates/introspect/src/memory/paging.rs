@@ -64,9 +64,7 @@ pub enum PagingError {
     Reserved {
         /// The virtual address.
         address: u64,
-        /// The level of the table.
         level: u8,
-        /// The entry.
         entry: u64,
     },
     /// A table outside of memory.
@@ -74,7 +72,6 @@ pub enum PagingError {
     Outside {
         /// The virtual address.
         address: u64,
-        /// The level of the table.
         level: u8,
         /// Where it should be.
         #[source]

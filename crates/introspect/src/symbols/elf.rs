@@ -14,17 +14,13 @@ pub enum VmlinuxError {
     Elf(#[source] object::Error),
     /// It lacks a section.
     #[error("the vmlinux has no section `{name}`")]
-    NoSection {
-        /// Its name.
-        name: &'static str,
-    },
+    NoSection { name: &'static str },
 }
 
 /// Why a vmlinux gave no symbols.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SymbolError {
-    /// It can't be read.
     #[error(transparent)]
     Vmlinux(#[from] VmlinuxError),
     /// It has no symbol table, and its kallsyms tables are missing or of another form.

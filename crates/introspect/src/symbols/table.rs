@@ -27,7 +27,6 @@ pub enum TextError {
     Line {
         /// Counted from 1.
         number: usize,
-        /// The line.
         line: String,
     },
     /// The reader may not see addresses.

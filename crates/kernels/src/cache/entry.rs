@@ -95,7 +95,6 @@ pub enum Damage {
     /// A file has another size than it had.
     #[error("{file} has {found_bytes} bytes instead of {expected_bytes}")]
     Size {
-        /// Which.
         file: String,
         /// Size when it was stored.
         expected_bytes: u64,

@@ -42,7 +42,6 @@ pub enum LockError {
     File {
         /// The lock file.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
 }

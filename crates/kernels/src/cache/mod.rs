@@ -47,7 +47,6 @@ pub struct Cache {
 /// One line of [`Cache::list`].
 #[derive(Debug)]
 pub struct Listed {
-    /// The key.
     pub key: String,
     /// The kernel, or why it can't be used.
     pub entry: Result<Entry, CacheError>,
@@ -65,32 +64,20 @@ pub enum CacheError {
     Write {
         /// The cache's root.
         folder: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
     /// A part of the cache can't be read.
     #[error("can't read {} in the kernel cache: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A kernel in the cache isn't what its metadata says.
     #[error(
         "the cached kernel `{key}` is damaged: {damage}. Remove it with `cargo ktstr kernel clean {key}`; \
          it is fetched again when next asked for"
     )]
-    Damaged {
-        /// Its key.
-        key: String,
-        /// What is wrong.
-        damage: Damage,
-    },
+    Damaged { key: String, damage: Damage },
     /// There is no such key.
     #[error("the cache has no kernel `{key}`{}", list_keys(known))]
     NoSuchKey {
-        /// What was asked for.
         key: String,
         /// Keys that there are.
         known: Vec<String>,

@@ -29,7 +29,6 @@ pub enum DecompressError {
     TooLarge {
         /// How they are compressed.
         format: Format,
-        /// The bound.
         limit_bytes: usize,
     },
 }

@@ -24,11 +24,9 @@ pub enum ModuleError {
     /// The kernel has neither a file nor a built-in part of this name.
     #[error("kernel {release} has no module `{name}`{}", needed_by(wanted_by.as_deref()))]
     Unknown {
-        /// The module.
         name: String,
         /// The module whose dependency it is, unless it was asked for by name.
         wanted_by: Option<String>,
-        /// The kernel.
         release: String,
     },
     /// There are no modules at all, as with a kernel given as a single file.
@@ -36,7 +34,6 @@ pub enum ModuleError {
     NoModules {
         /// The module that was asked for.
         name: String,
-        /// The kernel.
         release: String,
         /// The packages that it was fetched without, since the archive has them no more.
         missing_packages: Vec<String>,
@@ -50,26 +47,17 @@ pub enum ModuleError {
     Cycle {
         /// The circle; the first again at its end.
         names: Vec<String>,
-        /// The kernel.
         release: String,
     },
     /// A module file does not decompress.
     #[error("module {} is damaged or cut: {source}", path.display())]
     Compressed {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: DecompressError,
     },
     /// A module file is not an ELF file.
     #[error("module {} is damaged, or no kernel module: {why}", path.display())]
-    NotAModule {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// The cache failed.
+    NotAModule { path: PathBuf, why: String },
     #[error(transparent)]
     Cache(#[from] CacheError),
 }

@@ -15,22 +15,13 @@ use crate::progress::{Event, Progress};
 pub enum ImportError {
     /// The file isn't a kernel, or not one for this machine.
     #[error("{} is {source}", path.display())]
-    Image {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: ImageError,
-    },
+    Image { path: PathBuf, source: ImageError },
     /// The kernel doesn't say which it is.
     #[error("{} is a kernel image that doesn't say its release", path.display())]
-    NoRelease {
-        /// The file.
-        path: PathBuf,
-    },
+    NoRelease { path: PathBuf },
     /// The file can't be read, or isn't one.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }

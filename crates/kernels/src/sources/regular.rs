@@ -13,7 +13,6 @@ pub enum FileError {
     /// It is a pipe, a device or a socket.
     #[error("{} is {kind}, not a file; copy what it gives into a file, and give that", path.display())]
     Kind {
-        /// The path.
         path: PathBuf,
         /// What it is, in words.
         kind: &'static str,
@@ -21,23 +20,14 @@ pub enum FileError {
     /// It is larger than anything that it could be.
     #[error("{} has {size_bytes} bytes; at most {limit_bytes} are read as {as_what}", path.display())]
     Size {
-        /// The path.
         path: PathBuf,
-        /// Its size.
         size_bytes: u64,
-        /// The bound.
         limit_bytes: u64,
         /// What it was taken for.
         as_what: &'static str,
     },
-    /// The system refuses it.
     #[error("can't read {}: {source}", path.display())]
-    Read {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
 }
 
 fn failed(path: &Path, source: io::Error) -> FileError {

@@ -27,7 +27,6 @@ const MAX_ROUNDS: usize = 8;
 /// What would be fetched for a tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The tool.
     pub tool: Tool,
     /// The packages, the tool's own first.
     pub packages: Vec<ExactPackage>,

@@ -98,14 +98,10 @@ pub enum ToolError {
         /// Where they were looked for.
         etc_apt: PathBuf,
     },
-    /// apt failed.
     #[error("{what} failed for {mirror}: {message}")]
     Apt {
-        /// The command.
         what: &'static str,
-        /// The mirror.
         mirror: String,
-        /// Its own errors.
         message: String,
     },
     /// Some other step of fetching packages failed.
@@ -119,9 +115,7 @@ pub enum ToolError {
     OtherLibc {
         /// What was to be fetched.
         package: &'static str,
-        /// The library's package.
         libc: String,
-        /// Its version.
         version: String,
     },
     /// apt finds no set of packages.
@@ -135,25 +129,17 @@ pub enum ToolError {
     /// What was fetched doesn't run here.
     #[error("{program}, from {packages}, doesn't run on this machine: {why}")]
     DoesNotRun {
-        /// The program.
         program: &'static str,
-        /// The packages.
         packages: String,
         /// What it lacks, or its own words.
         why: String,
     },
     /// A file of the machine can't be read.
     #[error("can't read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A fetched package can't be used.
     #[error(transparent)]
     Deb(#[from] DebError),
-    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
@@ -184,9 +170,7 @@ impl ToolError {
 /// One package, as apt names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExactPackage {
-    /// Its name.
     pub name: String,
-    /// Its version.
     pub version: String,
 }
 
@@ -229,7 +213,6 @@ impl Fetched {
         self.metadata.tool
     }
 
-    /// What is run.
     pub fn program(&self) -> PathBuf {
         self.dir.join(&self.metadata.program)
     }

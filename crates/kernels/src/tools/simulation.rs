@@ -12,7 +12,6 @@ pub struct Simulation {
 /// A package that would be installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Install {
-    /// Its name.
     pub name: String,
     /// The version that would be there.
     pub version: String,

@@ -43,19 +43,13 @@ const ARCHITECTURES: [&str; 2] = ["amd64", "all"];
 pub enum DebError {
     /// It isn't a package, or is damaged.
     #[error("{} is not a usable Debian package: {why}", path.display())]
-    Malformed {
-        /// The package.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Malformed { path: PathBuf, why: String },
     /// It is for another processor.
     #[error(
         "{} is a package for {architecture}; machines here are x86-64, so give the package for amd64",
         path.display()
     )]
     OtherArchitecture {
-        /// The package.
         path: PathBuf,
         /// Its `Architecture`.
         architecture: String,
@@ -72,13 +66,7 @@ pub enum DebError {
     },
     /// Its files can't be read.
     #[error("can't read {}: {source}", path.display())]
-    Read {
-        /// The package.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The cache failed.
+    Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Cache(#[from] CacheError),
 }

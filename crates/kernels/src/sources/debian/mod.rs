@@ -50,28 +50,18 @@ pub enum DebianError {
     },
     /// An apt sources file can't be read.
     #[error("can't read {}: {source}", path.display())]
-    Sources {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Sources { path: PathBuf, source: io::Error },
     /// The mirror has no such suite.
     #[error("there is no Debian suite `{suite}` on {mirror}; there are: {}", existing.join(", "))]
     NoSuchSuite {
-        /// What was asked for.
         suite: String,
-        /// The mirror.
         mirror: String,
         /// Suites that it has.
         existing: Vec<String>,
     },
     /// A suite's Release file doesn't say what it is.
     #[error("the Release file of Debian suite `{suite}` is missing or has no codename")]
-    NoRelease {
-        /// The suite.
-        suite: String,
-    },
+    NoRelease { suite: String },
     /// No suite has what was asked for.
     #[error(
         "{spec}: no kernel for amd64 that can be fetched in Debian {}{}",
@@ -79,32 +69,23 @@ pub enum DebianError {
         if available.is_empty() { String::new() } else { format!("; there are: {}", available.join(", ")) }
     )]
     NoKernel {
-        /// What was asked for.
         spec: String,
         /// Where it was looked for.
         suites: Vec<String>,
         /// Versions that there are.
         available: Vec<String>,
     },
-    /// apt failed.
     #[error(
         "{what} failed for {mirror}: {message}\nKernels that are in the cache already can be used without a \
          network: see `cargo ktstr kernel list`"
     )]
     Apt {
-        /// The command.
         what: &'static str,
-        /// The mirror.
         mirror: String,
-        /// Its own errors.
         message: String,
     },
-    /// apt can't be run.
     #[error("can't run apt-get: {source}")]
-    Spawn {
-        /// What the system said.
-        source: io::Error,
-    },
+    Spawn { source: io::Error },
     /// Nothing arrives any more, or next to nothing.
     #[error(
         "{mirror} sent {} in {limit_s} s, so it was given up; try again later, name another mirror in the apt sources, \
@@ -112,7 +93,6 @@ pub enum DebianError {
         if *arrived_bytes == 0 { "nothing".to_owned() } else { format!("{arrived_bytes} bytes") }
     )]
     Stalled {
-        /// The mirror.
         mirror: String,
         /// How long it was waited for.
         limit_s: u64,
@@ -127,17 +107,13 @@ pub enum DebianError {
     Deb(#[from] DebError),
     /// The packages have no kernel image.
     #[error("the packages {} have no kernel image in them", packages.join(", "))]
-    NoImage {
-        /// Their names.
-        packages: Vec<String>,
-    },
+    NoImage { packages: Vec<String> },
     /// Packages are gone from the archive, and what is left of the kernel can't run a test.
     #[error(
         "{} left Debian's archive, and no test can run on kernel {version} without: {lacks}; take another version",
         missing.join(", ")
     )]
     Incomplete {
-        /// Its version.
         version: String,
         /// The packages that are gone.
         missing: Vec<String>,
@@ -147,7 +123,6 @@ pub enum DebianError {
     /// The kernel in the packages can't be used.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }

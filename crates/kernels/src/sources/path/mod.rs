@@ -24,28 +24,17 @@ use parts::Found;
 pub enum PathError {
     /// It can't be looked at.
     #[error("can't read {}: {source}", path.display())]
-    Read {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// It is a kernel's source tree without an image.
     #[error(
         "{} is a kernel source tree that is not built, and building kernels is not supported yet: build it there \
          (make bzImage modules)",
         path.display()
     )]
-    NotBuilt {
-        /// The tree.
-        path: PathBuf,
-    },
+    NotBuilt { path: PathBuf },
     /// The folder has no kernel.
     #[error("{} has no kernel in it: no vmlinuz, vmlinuz-RELEASE, bzImage, vmlinux or linux-*.deb", path.display())]
-    NoImage {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoImage { path: PathBuf },
     /// The folder has several.
     #[error(
         "{} has several kernels in it; give the path of one: {}",
@@ -53,7 +42,6 @@ pub enum PathError {
         names.join(", ")
     )]
     Several {
-        /// The folder.
         path: PathBuf,
         /// Their file names.
         names: Vec<String>,
@@ -70,20 +58,15 @@ pub enum PathError {
     },
     /// A file is being written while it is read.
     #[error("{} changed while it was read; try again when what writes it has ended", path.display())]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
+    Changed { path: PathBuf },
     /// A file can't be read, or isn't one.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A package can't be used.
     #[error(transparent)]
     Deb(#[from] DebError),
     /// The kernel can't be used.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
