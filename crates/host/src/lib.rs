@@ -18,6 +18,7 @@ mod observe;
 mod plan;
 mod progress;
 mod run;
+mod run_log;
 mod runner;
 mod scheduler;
 mod session;
@@ -32,6 +33,7 @@ pub use memory::MemoryPlan;
 pub use observe::{Moment, MonitorRate, MonitorRateError, Observation, VcpuState};
 pub use plan::TestPlan;
 pub use progress::{PROGRESS_ENV, Progress, ProgressLines, ProgressSender};
+pub use run_log::RunLog;
 pub use runner::{
     Body, OuterMachine, RunsIn, ShellEnd, ShellError, ShellPlan, TestsOnly, UnknownEngine,
     run_host_only,

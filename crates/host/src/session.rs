@@ -24,7 +24,7 @@ use crate::runner::{
 use crate::scheduler::CargoSettings;
 use crate::verdict::{SidecarWriter, VmResult, apply_expectation, blank_sidecar, failure_of};
 
-/// What a person or a command chose for all tests.
+/// What the user or a command chose for all tests.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Kernel, or the implicit chain.
@@ -117,6 +117,12 @@ impl Session {
             progress,
         )?;
         require_bootable(&kernel)?;
+        tracing::info!(
+            kernel = kernel.release(),
+            key = kernel.key(),
+            engine = chosen.engine.name(),
+            "session"
+        );
         Ok(Self {
             runs_in: settings.runs_in,
             chosen,
@@ -259,7 +265,7 @@ fn not_for(release: &str, plan: &TestPlan) -> Option<String> {
     })
 }
 
-/// What a test came to whose machine could not be set up.
+/// The outcome of a test whose machine could not be set up.
 fn not_set_up(sidecar: &mut Sidecar, error: &SetUpError) {
     if let Some(beyond) = error.beyond_host() {
         sidecar.outcome = Outcome::Skip;

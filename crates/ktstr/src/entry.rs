@@ -3,14 +3,14 @@
 use std::error::Error as _;
 use std::fs;
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 use ktstr_guest::NestedOutcome;
 use ktstr_host::{
-    OuterMachine, ProgressLines, ProgressSender, RunObserver, Session, Settings, TestPlan,
+    OuterMachine, ProgressLines, ProgressSender, RunLog, RunObserver, Session, Settings, TestPlan,
     VmResult, blank_sidecar, run_host_only,
 };
 use ktstr_report::{
@@ -21,7 +21,7 @@ use ktstr_wire::NestedTest;
 use crate::host_body::host_body;
 use crate::registry::TestEntry;
 use crate::settings_error::SettingsError;
-use crate::{environment, registry};
+use crate::{environment, log, registry};
 
 /// Before `main`: PID 1 of a machine is the guest, and never gets there.
 #[ctor::ctor(unsafe)]
@@ -47,7 +47,9 @@ pub fn run(name: &'static str) {
             "the test {name} is not in the registry of this binary: was it stripped of its sections?"
         );
     };
+    let log = start_log(entry);
     let (mut result, mut trouble) = run_entry(entry);
+    trouble.extend(log.as_ref().err().map(|error| format!("{error:#}")));
     result
         .sidecar
         .remarks
@@ -68,7 +70,10 @@ pub fn run(name: &'static str) {
         }
     }
     let palette = environment::palette();
-    let report = Renderer::new(palette).test(sidecar, stored.as_deref().ok());
+    let log = log.ok().flatten();
+    let report = Renderer::new(palette)
+        .with_log(log.as_deref())
+        .test(sidecar, stored.as_deref().ok());
     println!("{}", report.trim_end());
     for error in trouble {
         println!("{error}");
@@ -76,6 +81,17 @@ pub fn run(name: &'static str) {
     if !sidecar.outcome.is_green() || left_nothing {
         std::panic::resume_unwind(Box::new("the test is not green"));
     }
+}
+
+/// Starts the harness's own log beside the sidecar, if one is asked for.
+fn start_log(entry: &TestEntry) -> anyhow::Result<Option<PathBuf>> {
+    let Some(filter) = environment::log_filter()? else {
+        return Ok(None);
+    };
+    let run = environment::run_store().run_dir(&environment::run_id()?);
+    let path = log::start(&filter, &run, entry.name)
+        .with_context(|| format!("can't write the log of this test into {}", run.display()))?;
+    Ok(Some(path))
 }
 
 /// Puts the failure dump beside the sidecar, if there is one.
@@ -145,6 +161,7 @@ fn observers(plan: &TestPlan) -> Vec<Box<dyn RunObserver>> {
     let socket = environment::progress_socket();
     let stages = socket.is_none() && std::io::stderr().is_terminal();
     vec![
+        Box::new(RunLog::new(&plan.name)),
         Box::new(ProgressLines::new(&plan.name, plan.run.duration(), stages)),
         Box::new(ProgressSender::new(
             socket.as_deref(),

@@ -12,6 +12,8 @@ use ktstr_report::{
     Palette, RUN_ID_ENV, RUNS_DIR_ENV, RunId, RunIdError, RunStore, UNSTORED_DIR_ENV,
 };
 
+use tracing_subscriber::filter::Targets;
+
 use crate::folders::{Folders, working_folder, workspace_root};
 use crate::settings_error::SettingsError;
 
@@ -138,6 +140,11 @@ pub(crate) fn palette() -> Palette {
 /// Where a test leaves its result if there is no room where it belongs.
 pub(crate) fn unstored() -> Option<RunStore> {
     path(UNSTORED_DIR_ENV).map(RunStore::new)
+}
+
+/// What the harness logs of itself; nothing if no log is asked for.
+pub(crate) fn log_filter() -> Result<Option<Targets>, SettingsError> {
+    parsed("KTSTR_LOG")
 }
 
 /// Where the command that started this test wants to be told how far it is.

@@ -27,6 +27,7 @@ mod entry;
 mod environment;
 mod folders;
 mod host_body;
+mod log;
 mod registry;
 mod scheduler;
 mod settings_error;

@@ -4,6 +4,7 @@
 //! steady.two_llcs.json          the sidecar of `steady::two_llcs`
 //! steady.two_llcs+dump.json     its failure dump
 //! steady.two_llcs+2.json        the sidecar of its second attempt
+//! steady.two_llcs+4711.log      the harness's own log of it, by process 4711
 //! ```
 //!
 //! A `+` is in no test's part of a name, so no two files can want one name.
@@ -42,6 +43,11 @@ pub(crate) fn dump(path: &Path) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(DUMP);
     path.with_file_name(name)
+}
+
+/// Where process `pid` logs what it does for a test, in the folder of its run.
+pub(crate) fn log(run: &Path, test: &str, pid: u32) -> PathBuf {
+    run.join(format!("{}+{pid}.log", escaped(test)))
 }
 
 /// The test's name as part of a file name: readable, without a character that a file system, a shell or an artifact

@@ -161,6 +161,11 @@ impl Sidecar {
         file_names::dump(path)
     }
 
+    /// Where process `pid` logs what it does for a test (`KTSTR_LOG`), in the folder of its run.
+    pub fn log_path(run: &Path, test: &str, pid: u32) -> PathBuf {
+        file_names::log(run, test, pid)
+    }
+
     /// The command that runs only this test again, on the same kernel and engine.
     pub fn rerun_command(&self) -> String {
         let mut command = "cargo ktstr test".to_owned();

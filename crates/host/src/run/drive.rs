@@ -262,10 +262,17 @@ impl Driver<'_> {
     /// Does what the guest asks for, and tells it, since it waits.
     fn answer(&mut self, what: Request) {
         self.requests += 1;
+        let label = match &what {
+            Request::Snapshot(label) => Some(label.clone()),
+            _ => None,
+        };
         let done = match &mut self.observer {
             Some(observer) if self.requests <= MAX_REQUESTS => observer.answer(self.machine, what),
             _ => false,
         };
+        if let Some(label) = label.filter(|_| done) {
+            self.on.event(&RunEvent::Snapshot { label: &label });
+        }
         self.speaker.answer(done);
     }
 

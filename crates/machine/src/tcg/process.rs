@@ -17,6 +17,7 @@ pub(crate) fn spawn(
     inherited: &[RawFd],
     stderr: OwnedFd,
 ) -> io::Result<Child> {
+    tracing::debug!(qemu = %qemu.display(), ?args, "starting QEMU");
     let mut command = Command::new(qemu);
     command
         .args(args)

@@ -17,18 +17,26 @@ pub use palette::Palette;
 
 /// Turns results into text.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Renderer {
+pub struct Renderer<'a> {
     palette: Palette,
     columns: Option<usize>,
+    log: Option<&'a Path>,
 }
 
-impl Renderer {
+impl<'a> Renderer<'a> {
     /// A renderer that paints with `palette`.
     pub fn new(palette: Palette) -> Self {
         Self {
             palette,
             columns: None,
+            log: None,
         }
+    }
+
+    /// The same for a test whose harness has written a log: its report names it.
+    #[must_use]
+    pub fn with_log(self, log: Option<&'a Path>) -> Self {
+        Self { log, ..self }
     }
 
     /// The same for a terminal with so many columns: a table that is wider becomes a list.
@@ -46,7 +54,9 @@ impl Renderer {
     pub fn test(&self, sidecar: &Sidecar, path: Option<&Path>) -> String {
         match sidecar.outcome {
             Outcome::Pass | Outcome::Skip => self.line(sidecar) + "\n",
-            Outcome::Fail | Outcome::Inconclusive => report::report(self.palette, sidecar, path),
+            Outcome::Fail | Outcome::Inconclusive => {
+                report::report(self.palette, sidecar, path, self.log)
+            }
         }
     }
 

@@ -71,7 +71,12 @@ pub(super) fn line(palette: Palette, sidecar: &Sidecar) -> String {
 }
 
 /// The line, then what decided, then everything that helps to find out why.
-pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -> String {
+pub(super) fn report(
+    palette: Palette,
+    sidecar: &Sidecar,
+    path: Option<&Path>,
+    log: Option<&Path>,
+) -> String {
     let mut out = line(palette, sidecar) + "\n";
     if !sidecar.cause.is_empty() {
         let label = paint(palette.outcome(sidecar.outcome), "cause");
@@ -125,6 +130,10 @@ pub(super) fn report(palette: Palette, sidecar: &Sidecar, path: Option<&Path>) -
             let path = Sidecar::dump_path(path);
             _ = writeln!(out, "{label}  {}", clean_line(&path.to_string_lossy()));
         }
+    }
+    if let Some(log) = log {
+        let label = paint(palette.faint, "log      ");
+        _ = writeln!(out, "{label}  {}", clean_line(&log.to_string_lossy()));
     }
     let label = paint(palette.faint, "run again");
     _ = writeln!(out, "{label}  {}", clean_line(&sidecar.rerun_command()));
