@@ -114,7 +114,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run tests, each in a machine of its own, and sum up what they came to
+    /// Run tests, each in a machine of its own, and sum up the outcomes
     #[command(after_help = TEST_EXAMPLES, override_usage = TEST_USAGE)]
     Test(TestArgs),
     /// Fetch, list and remove kernels
@@ -215,13 +215,13 @@ pub(crate) struct CleanArgs {
     /// Remove every kernel
     #[arg(long, group = "which")]
     pub(crate) all: bool,
-    /// Remove all but the N that were stored last, and those that are damaged
+    /// Remove all but the N that were stored last, and damaged ones
     #[arg(long, value_name = "N", group = "which")]
     pub(crate) keep: Option<usize>,
     /// Remove those whose files are not as they were stored
     #[arg(long, group = "which")]
     pub(crate) corrupt_only: bool,
-    /// Remove those that were given as files (--kernel PATH), and those that are damaged
+    /// Remove those that were given as files (--kernel PATH), and damaged ones
     #[arg(long, group = "which")]
     pub(crate) given: bool,
 }
@@ -234,7 +234,7 @@ pub(crate) struct RunsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
-    /// List the runs, oldest first, with what their tests came to
+    /// List the runs, oldest first, with the outcomes of their tests
     #[command(after_help = RUNS_HELP)]
     List {
         /// Print JSON for programs
@@ -278,10 +278,10 @@ pub(crate) struct ShellArgs {
     /// Give the machine AMD-V, and load its own KVM (with the `tcg` engine)
     #[arg(long = "nested-virtualization")]
     pub(crate) own_kvm: bool,
-    /// Run this command instead of a shell for a person
+    /// Run this command instead of an interactive shell
     #[arg(long, value_name = "CMD", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exec: Option<String>,
-    /// End the machine after so many seconds [default: 120 with --exec, else never]
+    /// End the machine after this many seconds [default: 120 with --exec, else never]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: Option<u64>,
 }
@@ -344,7 +344,9 @@ impl FromStr for DistancesArg {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let distance = |part: &str| {
             part.trim().parse::<u8>().map_err(|_| {
-                format!("`{part}` is no distance: write a row for each node, such as 10,30/30,10")
+                format!(
+                    "`{part}` is not a distance: write a row for each node, such as 10,30/30,10"
+                )
             })
         };
         let rows = text.split('/');

@@ -59,7 +59,7 @@ pub(crate) fn refuse_arguments(error: &clap::Error) -> std::process::ExitCode {
     }
 }
 
-/// The outermost error, then its causes by number. A cause that the line before has told already is left out.
+/// The outermost error, then its causes by number. A cause that the line before already contains is left out.
 fn rendered(causes: &[String]) -> String {
     let mut text = String::new();
     let mut told = "";

@@ -1,4 +1,4 @@
-//! Figures and tables as a person reads them.
+//! Figures and tables for people.
 
 use std::time::{Duration, SystemTime};
 

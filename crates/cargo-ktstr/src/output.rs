@@ -23,7 +23,7 @@ pub(crate) fn print(text: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Tells the user what goes on. A closed standard error is no reason to stop.
+/// Tells the user what happens. A closed standard error is no reason to stop.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
@@ -34,7 +34,7 @@ pub(crate) fn columns() -> Option<usize> {
     Some(environment::columns().unwrap_or(said))
 }
 
-/// Whether a person watches standard error.
+/// Whether standard error is a terminal.
 pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! What a person sees while a kernel is fetched and while a machine boots.
+//! What the user sees while a kernel is fetched and while a machine boots.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ const TICK: Duration = Duration::from_millis(120);
 pub(crate) enum Talk {
     /// Every event.
     All,
-    /// What takes time, and what a person should know.
+    /// What takes time, and what the user should know.
     Slow,
 }
 

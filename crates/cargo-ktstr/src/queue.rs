@@ -18,7 +18,7 @@ pub(crate) fn run(as_json: bool) -> Result<ExitCode, Refusal> {
         let entries: Vec<_> = queue.iter().map(described).collect();
         output::print(&format!("{:#}\n", json!({ "queue": entries })))?;
     } else if queue.is_empty() {
-        output::say("no machine runs, and no test waits for its turn");
+        output::say("no machine runs, and no test waits");
     } else {
         output::print(&table(&queue, SystemTime::now()))?;
     }

@@ -24,7 +24,7 @@ pub(crate) fn settings(target: &Target) -> Result<Settings, Refusal> {
     Ok(settings)
 }
 
-/// The variables whose values are paths, as tests shall have them. Tests run in the folder of their package, so
+/// The variables whose values are paths, as tests get them. Tests run in the folder of their package, so
 /// what is relative to this one must not stay so.
 pub(crate) fn paths(settings: &Settings) -> Result<Vec<(&'static str, PathBuf)>, Refusal> {
     let scheduler = ktstr::scheduler_from_environment().or_exit(ExitCode::Usage)?;
@@ -76,7 +76,7 @@ fn exit_code(error: &SessionError) -> ExitCode {
     }
 }
 
-/// The same of a kernel that can't be had.
+/// The same of a kernel that is not available.
 pub(crate) fn of_kernel(error: &ResolveError) -> ExitCode {
     match error {
         ResolveError::NoSuchKeyOrFile { .. }

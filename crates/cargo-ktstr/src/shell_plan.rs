@@ -47,7 +47,7 @@ pub(crate) fn includes(args: &[IncludeArg]) -> anyhow::Result<Vec<Include>> {
     Ok(includes)
 }
 
-/// The plan. `window` is the size of the user's terminal, if a person is to type there.
+/// The plan. `window` is the size of the user's terminal, if the shell is interactive.
 pub(crate) fn plan(
     args: &ShellArgs,
     memory: MemoryPlan,

@@ -26,7 +26,7 @@ pub(crate) struct WindowSize {
     pub(crate) columns: u16,
 }
 
-/// Whether a person can type here and see what comes.
+/// Whether the user can type here and see the output.
 pub(crate) fn is_there() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }

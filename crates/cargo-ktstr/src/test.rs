@@ -27,7 +27,7 @@ use crate::{environment, output, packages, runs, session, signals};
 /// What to say when nextest isn't there.
 pub(crate) const NEXTEST_ADVICE: &str = "cargo install cargo-nextest --locked";
 
-/// Runs the tests and sums up what they came to.
+/// Runs the tests and sums up their outcomes.
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode, Refusal> {
     let cargo = environment::cargo();
     require_nextest(&cargo)?;
@@ -95,7 +95,7 @@ fn scratch() -> Option<Scratch> {
     let made = Scratch::make();
     if let Err(error) = &made {
         output::say(&format!(
-            "warning: there is no temporary folder for nextest's record of this run: {error}"
+            "warning: no temporary folder for nextest's record of this run: {error}"
         ));
     }
     made.ok()

@@ -10,7 +10,7 @@ const NEXTEST_OK: i32 = 0;
 const NEXTEST_NO_TESTS_RUN: i32 = 4;
 const NEXTEST_TEST_RUN_FAILED: i32 = 100;
 
-/// What a run came to, by nextest's word and by what the tests left behind.
+/// The outcome of a run, by nextest's exit code and by the results that the tests left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Exit code.
@@ -35,7 +35,7 @@ pub(crate) struct Run {
     pub(crate) nextest: ExitStatus,
     /// How many tests it ran by its own record, if it left one.
     pub(crate) recorded: Option<usize>,
-    /// The signal that was to end this command meanwhile.
+    /// The signal that was sent to end this command during the run.
     pub(crate) signal: Option<Signal>,
     /// Whether tests were only to be built.
     pub(crate) is_build_only: bool,
@@ -67,8 +67,7 @@ pub(crate) fn verdict(run: Run, summary: &RunSummary) -> Verdict {
         (Some(NEXTEST_TEST_RUN_FAILED), code) if is_green(code) => Verdict::new(
             ExitCode::TestFailed,
             Some(
-                "a test failed that left no result: it crashed, or is no `#[ktstr_test]`; what nextest printed says \
-                 which",
+                "a test failed that left no result: it crashed, or is not a `#[ktstr_test]`; nextest's output says which",
             ),
         ),
         (Some(NEXTEST_OK | NEXTEST_TEST_RUN_FAILED), code) => by_skips(run, code, summary),

@@ -152,7 +152,7 @@ fn impossible_numa_nodes_are_explained() {
         refused(&["--node-distances", "10,30/20,10"])
             .contains("30 from NUMA node 0 to node 1, but 20 from node 1 to node 0")
     );
-    assert!(refused(&["--node-distances", "10,x/20,10"]).contains("`x` is no distance"));
+    assert!(refused(&["--node-distances", "10,x/20,10"]).contains("`x` is not a distance"));
     assert!(refused(&["--node-memory-mib", "512"]).contains("2 are needed"));
     assert!(
         refused(&["--node-memory-mib", "512,512", "--memory-mib", "512"])
@@ -348,10 +348,7 @@ fn fault_a2_the_queue_shows_who_holds_host_cpus_and_memory() {
     };
     let none = shown(&["queue"]);
     assert_eq!((none.code, none.stdout.as_str()), (Some(0), ""));
-    assert_eq!(
-        none.stderr,
-        "no machine runs, and no test waits for its turn\n"
-    );
+    assert_eq!(none.stderr, "no machine runs, and no test waits\n");
 
     let queue = CpuQueue::open(Some(&folder.path().join("line")), CpuCap::Count(4));
     let claim = Claim::new("suite::test", "kvm", 3).with_memory(64, false);

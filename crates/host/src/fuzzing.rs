@@ -1,4 +1,4 @@
-//! Fuzz target: what a test comes to, whatever its guest sends and however its machine ends.
+//! Fuzz target: the outcome of a test, whatever its guest sends and however its machine ends.
 //!
 //! `fuzz/` runs it under libFuzzer, the test here with the seeds and what was once found. Not public API: it is
 //! there only for tests and with the feature `fuzzing`.
@@ -23,7 +23,7 @@ pub fn verdict(input: &[u8]) {
     outcome(input);
 }
 
-/// What it comes to, once all that must hold of it does.
+/// The outcome, once all that must hold of it does.
 fn outcome(input: &[u8]) -> Outcome {
     let mut input = Unstructured::new(input);
     let flags: u8 = input.arbitrary().unwrap_or_default();

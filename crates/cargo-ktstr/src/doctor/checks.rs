@@ -130,11 +130,7 @@ pub(super) fn debian() -> Check {
     let what = "Debian kernels";
     let other = "other kernels can be given as a path";
     if environment::on_path("apt-get").is_none() {
-        return Check::note(
-            what,
-            "there is no apt-get, which `debian` kernels are fetched with",
-            other,
-        );
+        return Check::note(what, "no apt-get, which fetches `debian` kernels", other);
     }
     let Some(keyring) = KEYRINGS.iter().find(|path| Path::new(path).exists()) else {
         let advice = format!("apt install debian-archive-keyring; {other}");

@@ -114,7 +114,7 @@ fn size_of(folder: &Path) -> io::Result<u64> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let found = entry.metadata()?;
-        // A folder that vanishes meanwhile takes no space.
+        // A folder that has vanished takes no space.
         bytes += if found.is_dir() {
             size_of(&entry.path()).unwrap_or(0)
         } else {

@@ -171,7 +171,7 @@ impl BaseCache {
         }
     }
 
-    /// Writes an entry. `packed` is its key; it is not `key`, under which it is locked, if a file has changed meanwhile.
+    /// Writes an entry. `packed` is its key; it is not `key`, under which it is locked, if a file has changed since.
     fn keep(&self, key: &Key, packed: &Key, mut partial: File, archive: &[u8]) -> io::Result<File> {
         self.remove_old();
         let path = self.path(key, PARTIAL);

@@ -59,7 +59,7 @@ impl Deadline {
         }
     }
 
-    /// Puts it off for ever; `false` if the time has come.
+    /// Cancels it; `false` if the time has come.
     pub(crate) fn call_off(&self) -> bool {
         self.set(None);
         self.at().is_none()

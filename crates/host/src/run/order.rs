@@ -5,7 +5,7 @@ use ktstr_wire::Message;
 /// Faults that are kept. One is enough to trust nothing.
 const MAX_FAULTS: usize = 4;
 
-/// What came so far, and what could not come then. A guest that breaks the order was damaged, or is not ours.
+/// What came so far, and what came out of order. A guest that breaks the order is corrupted, or is not ours.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     /// Kinds that came, as bits: each of [`ONCE`] may come once.

@@ -57,7 +57,7 @@ pub fn run_host_only(plan: &TestPlan, body: Body) -> Sidecar {
         Err(RecvTimeoutError::Disconnected) => {
             let payload = thread.join().err();
             let message = payload.as_deref().and_then(panic_text);
-            let message = message.unwrap_or("a value that is no text");
+            let message = message.unwrap_or("non-string panic payload");
             let summary = format!("the test panicked: {message}");
             fail(FailureKind::Test, summary, "its output says where")
         }

@@ -32,7 +32,7 @@ pub(crate) trait Runner {
     /// Runs a test in a machine to its end.
     fn run(&self, plan: &TestPlan, on: &mut dyn RunObserver) -> Result<Ran, SetUpError>;
 
-    /// Fills in what the test came to. What the host saw is given back.
+    /// Fills in the outcome of the test, and returns what the host saw.
     fn conclude(&self, sidecar: &mut Sidecar, ran: Ran, assert: &Assert) -> Observation {
         conclude(sidecar, ran.record, ran.limits, assert)
     }

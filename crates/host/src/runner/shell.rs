@@ -28,7 +28,7 @@ pub struct ShellPlan {
     pub memory: MemoryPlan,
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// Whether a person talks to it.
+    /// Whether it is a shell at the user's terminal.
     pub interactive: bool,
     /// Files of the host it needs; the shell itself among them.
     pub includes: Vec<Include>,
@@ -36,7 +36,7 @@ pub struct ShellPlan {
     pub modules: Vec<String>,
     /// Whether it has a KVM of its own, which the `tcg` engine can give.
     pub own_kvm: bool,
-    /// How long the command may take; a person may take as long as they like.
+    /// How long the command may take; a shell at a terminal has no limit.
     pub timeout: Option<Duration>,
 }
 

@@ -21,7 +21,7 @@ pub struct CargoSettings {
 /// Lines of cargo's own output that an error quotes.
 const QUOTED_LINES: usize = 40;
 
-/// A scheduler can't be built. There is no falling back to one that was built before.
+/// A scheduler can't be built. One that was built earlier is not used instead.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// No cargo.

@@ -59,14 +59,14 @@ pub struct SchedulerPlan {
     pub options: SchedulerOptions,
 }
 
-/// The scheduler can't be had.
+/// The scheduler is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum SchedulerError {
     /// It could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// There is no such file.
-    #[error("scheduler `{name}`: there is no file {}", path.display())]
+    #[error("scheduler `{name}`: no file {}", path.display())]
     NoFile {
         /// The scheduler.
         name: String,
@@ -86,7 +86,7 @@ pub enum SchedulerError {
     },
     /// Shell commands need a shell.
     #[error(
-        "scheduler `{name}` is switched on by a shell command, and there is no static busybox to run it in the guest: \
+        "scheduler `{name}` is switched on by a shell command, and no static busybox was found to run it in the guest: \
          `cargo ktstr setup` fetches one where there is apt; elsewhere install one as /bin/busybox"
     )]
     NoShell {
@@ -249,9 +249,6 @@ mod tests {
             None,
         )
         .expect_err("missing");
-        assert_eq!(
-            error.to_string(),
-            "scheduler `x`: there is no file /no/such/scx"
-        );
+        assert_eq!(error.to_string(), "scheduler `x`: no file /no/such/scx");
     }
 }

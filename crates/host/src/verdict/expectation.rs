@@ -441,13 +441,13 @@ mod tests {
         sidecar.outcome = Outcome::Inconclusive;
         sidecar.failure = Some(Failure {
             kind: FailureKind::Harness,
-            summary: "the link was damaged".to_owned(),
+            summary: "frames on the link were corrupted".to_owned(),
             detail: String::new(),
         });
         let (outcome, words) = judged(sidecar, &Expectation::Stall);
         assert_eq!(
             (outcome, words.as_str()),
-            (Outcome::Inconclusive, "the link was damaged")
+            (Outcome::Inconclusive, "frames on the link were corrupted")
         );
     }
 

@@ -1,6 +1,6 @@
-//! What a test came to, from what its machine said and how it ended. A pure function of the record.
+//! The outcome of a test, from what its machine said and how it ended. A pure function of the record.
 //!
-//! A result frame alone is no pass. The guest must have come to its end after it, nothing on the link may be damaged or
+//! A result frame alone is not a pass. The guest must have finished after it, nothing on the link may be corrupted or
 //! out of order, and a declared scheduler must have been attached.
 
 use ktstr_machine::{End, KillReason};
@@ -13,7 +13,7 @@ use crate::plan::Limits;
 use crate::run::Record;
 
 /// The causes of an error, one numbered line each, as one text. `chain` begins with the error itself, which is told
-/// elsewhere. A cause that the line before it has told already is left out.
+/// elsewhere. A cause that the line before it already contains is left out.
 pub(crate) fn numbered(chain: &[String]) -> String {
     let mut text = String::new();
     let mut number = 0;
@@ -45,7 +45,7 @@ pub(crate) fn judge(record: &Record, terms: Terms<'_>) -> (Outcome, Option<Failu
         .as_ref()
         .map(|end| end.result.clone())
         .unwrap_or_default();
-    // A body that did not want to run is no test of the scheduler.
+    // A skipped body doesn't exercise the scheduler.
     if let Some(observation) = &record.observation
         && result.skipped.is_none()
     {
@@ -112,7 +112,7 @@ fn against_end(record: &Record) -> Option<(FailureKind, String)> {
         _ => FailureKind::Guest,
     };
     let summary = format!(
-        "the guest sent its result and did not come to its end: {}",
+        "the guest sent its result and did not finish: {}",
         record.end
     );
     Some((kind, summary))
@@ -127,7 +127,7 @@ fn against_link(record: &Record) -> Option<String> {
             more => format!(" (and {more} more)"),
         };
         return Some(format!(
-            "the link was damaged, and what was lost is not known: {first}{more}"
+            "frames on the link were corrupted, and what was lost is not known: {first}{more}"
         ));
     }
     let fault = record.order.faults().first()?;
@@ -141,7 +141,7 @@ fn damaged_to_guest(what: &str) -> String {
 /// What is missing for a pass under a scheduler.
 fn unproven(record: &Record) -> Option<String> {
     let Some(report) = &record.scheduler else {
-        return Some("the test passed, but there is no word of its scheduler".to_owned());
+        return Some("the test passed, but its guest sent no report of the scheduler".to_owned());
     };
     let is_named = record.scheduler_attached == report.ops;
     if !is_named || !report.was_attached() || report.end != SchedulerEnd::Attached {
@@ -185,17 +185,14 @@ pub(crate) fn against_outer_machine(record: &Record) -> Option<String> {
     } else if let Some(what) = &record.damaged_to_guest {
         damaged_to_guest(what)
     } else if !record.said_bye {
-        format!(
-            "it sent the result and did not come to its end: {}",
-            record.end
-        )
+        format!("it sent the result and did not finish: {}", record.end)
     } else {
         against_link(record)?
     };
     Some(format!("the outer machine can't be relied on: {what}"))
 }
 
-/// Judges what a body came to: the error that it returned, or all checks.
+/// Judges how a body ended: by the error that it returned, or by all checks.
 pub(crate) fn judge_end(
     error: Option<&[String]>,
     result: &AssertResult,
@@ -401,7 +398,7 @@ mod tests {
                 record.end = end.clone();
                 let (judged, summary) = judged(&record, TERMS);
                 assert_eq!(judged, outcome, "{end}");
-                let words = format!("the guest sent its result and did not come to its end: {end}");
+                let words = format!("the guest sent its result and did not finish: {end}");
                 assert_eq!(summary, words);
             }
         }
@@ -416,7 +413,7 @@ mod tests {
         damaged.more_frame_errors = 2;
         let (outcome, summary) = judged(&damaged, TERMS);
         assert_eq!(outcome, Outcome::Inconclusive);
-        let words = "the link was damaged, and what was lost is not known: ";
+        let words = "frames on the link were corrupted, and what was lost is not known: ";
         assert!(
             summary.starts_with(words) && summary.ends_with(" (and 2 more)"),
             "{summary}"
@@ -492,7 +489,7 @@ mod tests {
             ),
             (
                 judged(&self::passed(), terms),
-                "the test passed, but there is no word of its scheduler",
+                "the test passed, but its guest sent no report of the scheduler",
             ),
         ] {
             assert_eq!(judged.0, Outcome::Inconclusive);

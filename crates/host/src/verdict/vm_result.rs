@@ -74,8 +74,7 @@ impl VmResult {
         })
     }
 
-    /// Takes in what a `post_vm` function came to: its checks, or its error with the causes, outermost
-    /// first.
+    /// Takes in what a `post_vm` function returned: its checks, or its error with the causes, outermost first.
     pub fn take_post_vm(&mut self, returned: Result<AssertResult, Vec<String>>) {
         let sidecar = &mut self.sidecar;
         match returned {

@@ -255,7 +255,7 @@ fn fault_a6_a_damaged_frame_is_named_and_not_read_and_passes_no_test() {
     let reported = run("frame_is_damaged");
     let (sidecar, summary) = failed(&reported, FailureKind::Harness);
     assert_eq!(sidecar.outcome, Outcome::Inconclusive, "{}", reported.text);
-    let words = "the link was damaged, and what was lost is not known: ";
+    let words = "frames on the link were corrupted, and what was lost is not known: ";
     assert!(summary.starts_with(words), "{summary}");
     let damage =
         |remark: &String| remark.contains("(remark, ") && remark.contains("fails its checksum");
