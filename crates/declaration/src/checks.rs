@@ -39,6 +39,11 @@ macro_rules! for_each_check {
             MinIterationRate min_iteration_rate no_min_iteration_rate: Number,
                 Preset::Off(None), "iterations/CPU-s", Workers, false, [Stall, Gone];
 
+            /// Each worker did at least this many units of work per second of CPU time. What a unit is depends on the work
+            /// type: a turn of a spinner's loop, a message of a pipe.
+            MinWorkRate min_work_rate no_min_work_rate: Number,
+                Preset::Off(None), "units/CPU-s", Workers, false, [Stall, Gone];
+
             /// Each worker migrated at most this often per iteration.
             MaxMigrationRatio max_migration_ratio no_max_migration_ratio: Number,
                 Preset::Off(None), "migrations/iteration", Workers, false, [Stall, Gone];

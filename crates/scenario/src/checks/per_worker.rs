@@ -47,6 +47,16 @@ const FIGURES: &[Figure] = &[
         no_data: "no worker got any CPU time",
     },
     Figure {
+        check: Check::MinWorkRate,
+        allowed: Allowed::AtLeast,
+        of: |worker| {
+            let cpu_s = float(worker.cpu_time_ns) / 1e9;
+            (worker.cpu_time_ns > 0).then_some(float(worker.work_units) / cpu_s)
+        },
+        what: "units of work per second of CPU time",
+        no_data: "no worker got any CPU time",
+    },
+    Figure {
         check: Check::MaxMigrationRatio,
         allowed: Allowed::AtMost,
         of: |worker| {

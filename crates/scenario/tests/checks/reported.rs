@@ -80,6 +80,7 @@ fn every_check_that_is_off_is_named_as_not_judged() {
     for check in [
         "max_p99_wake_latency_ns",
         "min_iteration_rate",
+        "min_work_rate",
         "max_migration_ratio",
         "max_throughput_cv",
     ] {
@@ -346,6 +347,29 @@ fn the_iteration_rate_is_per_cpu_time() {
         outcome(&result, "min_iteration_rate"),
         Outcome::Inconclusive
     );
+}
+
+#[test]
+fn work_is_counted_per_cpu_time() {
+    // 1.024 million units in a second of CPU time.
+    let judged = |bound: f64, worker: WorkerReport| {
+        let assert = Assert::DEFAULT.min_work_rate(bound);
+        let result = judge(assert, &[cgroup("a", "0", vec![worker])]);
+        find(&result, "min_work_rate").clone()
+    };
+    assert_eq!(judged(1_024_000.0, good(1)).outcome, Outcome::Pass);
+    let failed = judged(1_024_001.0, good(1));
+    assert_eq!(failed.outcome, Outcome::Fail);
+    assert_eq!(
+        failed.detail,
+        "worker 1 (SpinWait) of cgroup `a`: units of work per second of CPU time is 1024000; the least allowed is \
+         1024001"
+    );
+    let never_ran = WorkerReport {
+        cpu_time_ns: 0,
+        ..good(1)
+    };
+    assert_eq!(judged(1.0, never_ran).outcome, Outcome::Inconclusive);
 }
 
 #[test]

@@ -30,6 +30,12 @@ fn fault_b2_weights_that_are_ignored_are_found(ctx: &Ctx) -> Result<AssertResult
     Ok(execute_defs(ctx, defs)?)
 }
 
+/// No CPU does so much.
+#[ktstr_test(min_work_rate = 1e15, expect_err(check(min_work_rate)))]
+fn a_rate_of_work_that_is_missed_is_found(ctx: &Ctx) -> Result<AssertResult> {
+    Ok(scenarios::steady(ctx)?)
+}
+
 #[ktstr_test(
     scheduler = PLAIN,
     cores = 2,
