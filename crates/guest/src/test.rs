@@ -81,7 +81,7 @@ fn run_body(
     link: &Arc<Link>,
 ) -> anyhow::Result<TestEnd> {
     link.send(&Message::Stage(GuestStage::Body))?;
-    let returned = CgroupManager::of_tests()
+    let returned = CgroupManager::of_tests(CgroupManager::WORKLOAD_ROOT)
         .map_err(anyhow::Error::from)
         .map(|cgroups| {
             let numa = job.numa.clone();

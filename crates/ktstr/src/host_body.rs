@@ -24,7 +24,7 @@ pub(crate) fn host_body(entry: &'static TestEntry, slack: TimingSlack) -> Body {
 }
 
 fn call(entry: &TestEntry, slack: TimingSlack) -> anyhow::Result<AssertResult> {
-    let cgroups = CgroupManager::of_tests()?;
+    let cgroups = CgroupManager::of_tests(CgroupManager::WORKLOAD_ROOT)?;
     let no_memory = NumaMemory::uniform(&entry.shape.topology, 0);
     let ctx = Ctx::new(
         entry.shape.topology,

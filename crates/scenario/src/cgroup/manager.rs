@@ -117,9 +117,13 @@ pub struct CgroupManager {
 }
 
 impl CgroupManager {
-    /// The manager of a test, below the cgroup `ktstr` of /sys/fs/cgroup.
-    pub fn of_tests() -> Result<Self, CgroupError> {
-        Self::new("/sys/fs/cgroup", "ktstr")
+    /// The workload root of a test that declares none.
+    pub const WORKLOAD_ROOT: &str = "/ktstr";
+
+    /// The manager of a test, below the cgroup `workload_root` of /sys/fs/cgroup.
+    pub fn of_tests(workload_root: &str) -> Result<Self, CgroupError> {
+        let root = workload_root.strip_prefix('/');
+        Self::new("/sys/fs/cgroup", root.unwrap_or(workload_root))
     }
 
     /// A manager for the cgroup v2 hierarchy mounted at `mount` (`/sys/fs/cgroup`), with its cgroups in
@@ -279,8 +283,9 @@ impl CgroupManager {
         entry.write("cgroup.subtree_control", &missing.join(" "))
     }
 
-    /// The workload root for `kind`, made and ready to have children.
-    fn make_root(&self, kind: CgroupKind) -> Result<PathBuf, CgroupError> {
+    /// Makes the workload root of `kind`, if it isn't there, with every controller enabled for its children, and says
+    /// where it is. The first cgroup makes it too.
+    pub fn make_root(&self, kind: CgroupKind) -> Result<PathBuf, CgroupError> {
         let mut dir = self.mount.clone();
         let name = self.root_name(kind);
         for part in name.split('/') {
