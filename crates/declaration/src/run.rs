@@ -11,6 +11,8 @@ pub struct Run {
     pub duration_ms: u64,
     /// How long the guest may take from its first message to its last.
     pub timeout_ms: Option<u64>,
+    /// The cgroup below which the test makes its own. It is made before the scheduler starts.
+    pub workload_root_cgroup: Option<&'static str>,
 }
 
 impl Run {
@@ -18,6 +20,7 @@ impl Run {
     pub const DEFAULT: Self = Self {
         duration_ms: 2_000,
         timeout_ms: None,
+        workload_root_cgroup: None,
     };
 
     /// How long a scenario holds its load.
@@ -47,6 +50,15 @@ pub(crate) const RUN: &[Attribute] = &[
         needs: Needs::Nothing,
         default: "30 + 2 × `duration_s` + 1 per CPU; 240 more under a scheduler",
         text: "how long the guest may take from its first message to its last",
+    },
+    Attribute {
+        name: "workload_root_cgroup",
+        takes: Takes::Text("\"/test.slice\""),
+        fills: Fills::Optional("workload_root_cgroup"),
+        needs: Needs::Machine,
+        default: "`/ktstr`",
+        text: "the cgroup below which the test makes its own; a declared one is made, with its controllers enabled, before \
+               the scheduler starts",
     },
 ];
 

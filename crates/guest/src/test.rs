@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ktstr_declaration::{Run, SchedulerOptions};
 use ktstr_report::{AssertResult, Outcome, TimingSlack};
-use ktstr_scenario::{Assert, CgroupManager, Ctx, Host, LoadStop, checks};
+use ktstr_scenario::{Assert, CgroupKind, CgroupManager, Ctx, Host, LoadStop, checks};
 use ktstr_wire::{DumpMoment, GuestStage, Job, Message, Request, SchedulerJob, TestEnd};
 
 use crate::crash;
@@ -48,6 +48,15 @@ pub(crate) fn run(
     let link = Arc::new(link);
     let pump = OutputPump::start(Arc::clone(&link)).context("redirecting the test's output")?;
     let load_stop = LoadStop::default();
+    let ctx = match context(job, &case, slack, &load_stop, &link) {
+        Ok(ctx) => ctx,
+        Err(error) => {
+            let chain = error.chain().map(ToString::to_string).collect();
+            pump.finish()?;
+            link.send(&Message::SetupFailed(chain))?;
+            return Ok(link.send(&Message::Bye)?);
+        }
+    };
     let started = scheduler
         .map(|scheduler| {
             link.send(&Message::Stage(GuestStage::Attaching))?;
@@ -62,48 +71,54 @@ pub(crate) fn run(
                 error: None,
             }
         }
-        Some(Start::Attached(scheduler)) => {
-            run_body(job, &case, slack, load_stop, Some(*scheduler), &link)?
-        }
-        None => run_body(job, &case, slack, load_stop, None, &link)?,
+        Some(Start::Attached(scheduler)) => run_body(&case, &ctx, Some(*scheduler), &link)?,
+        None => run_body(&case, &ctx, None, &link)?,
     };
     pump.finish()?;
     link.send(&Message::Result(end))?;
     Ok(link.send(&Message::Bye)?)
 }
 
-fn run_body(
+/// What the body gets. A declared workload root is made here, before the scheduler starts.
+fn context(
     job: &Job,
     case: &TestCase,
     slack: &TimingSlack,
-    load_stop: LoadStop,
+    load_stop: &LoadStop,
+    link: &Arc<Link>,
+) -> anyhow::Result<Ctx> {
+    let declared = case.run.workload_root_cgroup;
+    let cgroups = CgroupManager::of_tests(declared.unwrap_or(CgroupManager::WORKLOAD_ROOT))?;
+    if let Some(root) = declared {
+        cgroups
+            .make_root(CgroupKind::Domain)
+            .with_context(|| format!("making the workload root {root}"))?;
+    }
+    let numa = job.numa.clone();
+    let ctx = Ctx::new(
+        job.topology,
+        numa,
+        cgroups,
+        case.run.duration(),
+        case.assert,
+        slack.clone(),
+    );
+    let ctx = ctx.with_load_stop(load_stop.clone());
+    Ok(ctx.with_host(Arc::clone(link) as Arc<dyn Host>))
+}
+
+fn run_body(
+    case: &TestCase,
+    ctx: &Ctx,
     scheduler: Option<Scheduler>,
     link: &Arc<Link>,
 ) -> anyhow::Result<TestEnd> {
     link.send(&Message::Stage(GuestStage::Body))?;
-    let returned = CgroupManager::of_tests(CgroupManager::WORKLOAD_ROOT)
+    let mut writes = case.scheduler.bpf_map_write.iter();
+    let returned = writes
+        .try_for_each(|&(path, value)| ctx.bpf_map_write(path, value))
         .map_err(anyhow::Error::from)
-        .map(|cgroups| {
-            let numa = job.numa.clone();
-            Ctx::new(
-                job.topology,
-                numa,
-                cgroups,
-                case.run.duration(),
-                case.assert,
-                slack.clone(),
-            )
-        })
-        .map(|ctx| {
-            ctx.with_load_stop(load_stop)
-                .with_host(Arc::clone(link) as Arc<dyn Host>)
-        })
-        .and_then(|ctx| {
-            for &(path, value) in case.scheduler.bpf_map_write {
-                ctx.bpf_map_write(path, value)?;
-            }
-            (case.body)(&ctx)
-        });
+        .and_then(|()| (case.body)(ctx));
     link.ask(Request::Dump(DumpMoment::BodyEnded))?;
     let of_scheduler = scheduler
         .map(|scheduler| {
@@ -119,7 +134,7 @@ fn run_body(
             (AssertResult::default(), Some(chain))
         }
     };
-    let of_machine = checks::judge_live_machine(&case.assert, &job.topology);
+    let of_machine = checks::judge_live_machine(&case.assert, &ctx.topo);
     add(&mut result, of_scheduler.into_iter().chain([of_machine]));
     Ok(TestEnd { result, error })
 }

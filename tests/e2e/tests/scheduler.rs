@@ -55,6 +55,13 @@ declare_scheduler!(SWITCHED_ON, {
     is_enabled = "grep -q 1 /proc/sys/kernel/sched_schedstats",
 });
 
+declare_scheduler!(CELLS, {
+    name = "cells",
+    enable = "grep -q cpuset /sys/fs/cgroup/cells.slice/cgroup.subtree_control && touch /tmp/cells",
+    disable = "rm /tmp/cells",
+    is_enabled = "test -e /tmp/cells",
+});
+
 declare_scheduler!(NOTHING, {
     name = "nothing",
     enable = "true",
@@ -526,4 +533,15 @@ fn a_scheduler_by_another_name_is_not_the_one_under_test() {
         &text,
         &["calls `ktstr`, not `other`", "declare `ops = \"ktstr\"`"],
     );
+}
+
+#[ktstr_test(scheduler = CELLS, workload_root_cgroup = "/cells.slice")]
+fn a_declared_workload_root_is_there_before_the_scheduler(ctx: &Ctx) -> Result<AssertResult> {
+    ctx.cgroups.create("a", CgroupKind::Domain)?;
+    let path = ctx.cgroups.path("a")?.display().to_string();
+    ctx.cgroups.remove("a")?;
+    let mut result = scenarios::steady(ctx)?;
+    let wanted = "/sys/fs/cgroup/cells.slice/a";
+    result.push(CheckResult::equal("root", "the path", &path, wanted));
+    Ok(result)
 }
