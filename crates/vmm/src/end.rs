@@ -26,7 +26,6 @@ pub enum End {
         vcpu: u32,
         /// Where it was; `None` if KVM does not say.
         rip: Option<u64>,
-        /// What happened.
         reason: String,
     },
 }

@@ -3,9 +3,7 @@
 /// KVM refused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused {
-    /// What was tried.
     pub(crate) action: &'static str,
-    /// Its answer.
     pub(crate) source: kvm_ioctls::Error,
 }
 
@@ -19,9 +17,7 @@ pub(crate) fn refused(action: &'static str) -> impl Fn(kvm_ioctls::Error) -> Ref
 pub struct VcpuError {
     /// The CPU, in the order of the topology.
     pub vcpu: u32,
-    /// What was tried.
     pub action: &'static str,
-    /// KVM's answer.
     #[source]
     pub source: kvm_ioctls::Error,
 }

@@ -47,17 +47,13 @@ pub(crate) struct Streams {
 pub enum ControlError {
     /// It has ended.
     #[error("can't {action}: the machine has ended")]
-    Ended {
-        /// What was asked for.
-        action: &'static str,
-    },
+    Ended { action: &'static str },
     /// A vCPU could not be stopped.
     #[error(
         "can't {action}: vCPU {vcpu} did not stop within {} s; is the host out of CPU time?",
         PAUSE_TIMEOUT.as_secs()
     )]
     Timeout {
-        /// What was asked for.
         action: &'static str,
         /// The first that did not stop.
         vcpu: usize,
@@ -65,9 +61,7 @@ pub enum ControlError {
     /// KVM refused.
     #[error("can't {action}: KVM refused")]
     Kvm {
-        /// What was asked for.
         action: &'static str,
-        /// Its answer.
         #[source]
         source: kvm_ioctls::Error,
     },

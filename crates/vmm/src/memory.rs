@@ -104,31 +104,18 @@ pub enum MemoryError {
         "{len_bytes} bytes of RAM for NUMA node {node}: give each node a multiple of 4096 bytes, and more \
          than 0"
     )]
-    Size {
-        /// The node.
-        node: usize,
-        /// Its size.
-        len_bytes: u64,
-    },
+    Size { node: usize, len_bytes: u64 },
     /// More RAM than addresses.
     #[error("the machine's RAM has more than 2^46 bytes: declare less")]
     TooMuch,
     /// A region that its node doesn't have.
     #[error("the RAM at {gpa:#x} lies outside the memory of NUMA node {node}")]
-    OutsideNode {
-        /// Where in the guest.
-        gpa: u64,
-        /// The node.
-        node: u32,
-    },
+    OutsideNode { gpa: u64, node: u32 },
     /// The host refused the mapping.
     #[error("can't map {len_bytes} bytes of guest RAM at {gpa:#x}")]
     Map {
-        /// Where in the guest.
         gpa: u64,
-        /// How much.
         len_bytes: u64,
-        /// Why not.
         #[source]
         source: MmapRegionError,
     },
@@ -141,11 +128,8 @@ pub enum MemoryError {
     /// KVM refused the memory.
     #[error("KVM doesn't take {len_bytes} bytes of guest RAM at {gpa:#x}")]
     Kvm {
-        /// Where in the guest.
         gpa: u64,
-        /// How much.
         len_bytes: u64,
-        /// Why not.
         #[source]
         source: kvm_ioctls::Error,
     },

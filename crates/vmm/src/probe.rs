@@ -64,16 +64,10 @@ pub struct Usable {
 pub enum Unusable {
     /// No access.
     #[error("/dev/kvm can't be opened: {source}{}", way_in(source))]
-    Open {
-        /// Why not.
-        source: kvm_ioctls::Error,
-    },
+    Open { source: kvm_ioctls::Error },
     /// Not the KVM that has been stable since Linux 2.6.22.
     #[error("/dev/kvm speaks version {version} of its interface, not 12")]
-    Version {
-        /// What it said.
-        version: i32,
-    },
+    Version { version: i32 },
     /// Something is missing.
     #[error("/dev/kvm lacks {capability}")]
     Capability {
@@ -83,9 +77,7 @@ pub enum Unusable {
     /// It refused to make a virtual machine.
     #[error("KVM refused to {action}: {source}")]
     Refused {
-        /// What was tried.
         action: &'static str,
-        /// Its answer.
         source: kvm_ioctls::Error,
     },
     /// It refused to set up a vCPU.
@@ -111,7 +103,6 @@ pub enum Unusable {
     /// The guest took too long.
     #[error("it can't run a kernel: {stage} was not done within {} ms", bound.as_millis())]
     Late {
-        /// Where it was.
         stage: ProbeStage,
         /// How long it was given.
         bound: Duration,
@@ -120,16 +111,10 @@ pub enum Unusable {
     #[error(
         "it can't run a kernel in any useful time: a guest counts {times} times slower than the host"
     )]
-    TooSlow {
-        /// How many times.
-        times: u128,
-    },
+    TooSlow { times: u128 },
     /// A vCPU can't be interrupted. Its thread is left alone.
     #[error("it can't run a kernel: a vCPU that was interrupted at {stage} does not return")]
-    Stuck {
-        /// Where it was.
-        stage: ProbeStage,
-    },
+    Stuck { stage: ProbeStage },
 }
 
 impl Unusable {

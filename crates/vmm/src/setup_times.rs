@@ -7,7 +7,6 @@ use nix::time::{ClockId, clock_gettime};
 /// Time that a step of the set-up took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepTime {
-    /// By the clock.
     pub wall: Duration,
     /// CPU time, user and system, of the thread that does the set-up.
     pub cpu: Duration,
@@ -89,7 +88,6 @@ impl StepClock {
 /// The moment in which the boot CPU first enters the guest: the set-up is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstRun {
-    /// When.
     pub at: Instant,
     /// CPU time, user and system, of all threads of this process since it was started.
     pub process_cpu: Duration,

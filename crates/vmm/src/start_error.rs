@@ -16,12 +16,7 @@ use crate::memory::MemoryError;
 pub enum StartError {
     /// No memory for a node, or memory for none.
     #[error("memory for {given} NUMA nodes is given, but the machine has {declared}")]
-    NodeCount {
-        /// Pieces of memory.
-        given: usize,
-        /// Nodes of the machine.
-        declared: usize,
-    },
+    NodeCount { given: usize, declared: usize },
     /// A description of nodes that is that of another shape.
     #[error("{described} NUMA nodes with CPUs are described, but the topology has {declared}")]
     CpuNodeCount {
@@ -36,7 +31,6 @@ pub enum StartError {
          CPUs"
     )]
     TooManyCpus {
-        /// The shape.
         topology: Topology,
         /// The highest id it needs.
         highest: u32,
@@ -46,25 +40,17 @@ pub enum StartError {
     HostCpus {
         /// Host CPUs.
         given: usize,
-        /// CPUs of the topology.
         vcpus: u32,
     },
     /// More CPUs than this KVM allows.
     #[error("{cpus} CPUs declared, but this host's KVM runs at most {max}")]
-    KvmCpus {
-        /// CPUs of the topology.
-        cpus: u32,
-        /// KVM's limit.
-        max: usize,
-    },
+    KvmCpus { cpus: u32, max: usize },
     /// KVM refused.
     #[error(
         "KVM refused to {action}; `cargo ktstr doctor` tells whether this host's KVM is usable"
     )]
     Kvm {
-        /// What was tried.
         action: &'static str,
-        /// Its answer.
         #[source]
         source: kvm_ioctls::Error,
     },
@@ -83,9 +69,7 @@ pub enum StartError {
     /// The host refused.
     #[error("can't {action}")]
     Host {
-        /// What was tried.
         action: &'static str,
-        /// Its answer.
         #[source]
         source: io::Error,
     },

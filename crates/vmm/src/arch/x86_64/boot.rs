@@ -99,7 +99,6 @@ pub enum BootError {
          give the first NUMA node more memory"
     )]
     Placement {
-        /// Its first address.
         start: u64,
         /// Its end, with the room that it needs before it knows of memory.
         end: u64,
@@ -111,10 +110,7 @@ pub enum BootError {
         "the kernel command line has {len_bytes} bytes; x86 kernels take at most {} (COMMAND_LINE_SIZE)",
         CMDLINE_MAX_BYTES - 1
     )]
-    CmdlineTooLong {
-        /// Its length.
-        len_bytes: usize,
-    },
+    CmdlineTooLong { len_bytes: usize },
     /// A byte that ends it early.
     #[error("the kernel command line has a NUL byte in it")]
     CmdlineNul,
@@ -123,7 +119,6 @@ pub enum BootError {
     ReadInitrd {
         /// Which part, from 0 on.
         index: usize,
-        /// Why not.
         #[source]
         source: io::Error,
     },
@@ -132,7 +127,6 @@ pub enum BootError {
     MapInitrd {
         /// Which part, from 0 on.
         index: usize,
-        /// Why not.
         #[source]
         source: io::Error,
     },
@@ -141,7 +135,6 @@ pub enum BootError {
     CopyInitrd {
         /// Which part, from 0 on.
         index: usize,
-        /// Why not.
         #[source]
         source: GuestMemoryError,
     },
@@ -150,12 +143,7 @@ pub enum BootError {
         "the initramfs has {len_bytes} bytes, but between the kernel and the end of RAM below 3 GiB there \
          are {room_bytes}: give the first NUMA node more memory"
     )]
-    InitrdTooLarge {
-        /// Its size.
-        len_bytes: u64,
-        /// What there is.
-        room_bytes: u64,
-    },
+    InitrdTooLarge { len_bytes: u64, room_bytes: u64 },
     /// Less RAM than the first megabyte, where the kernel's parameters lie.
     #[error(
         "can't write the kernel's parameters: the first NUMA node needs more than 1 MiB of memory"

@@ -8,7 +8,6 @@ use kvm_ioctls::VcpuFd;
 pub struct VcpuRegisters {
     /// Instruction pointer.
     pub rip: u64,
-    /// Flags.
     pub rflags: u64,
     /// Root of the page tables, with the PCID bits.
     pub cr3: u64,
