@@ -84,7 +84,7 @@ fn on_panic(info: &PanicHookInfo<'_>) {
     let place = info
         .location()
         .map_or_else(String::new, |location| format!(" at {location}"));
-    let message = info.payload_as_str().unwrap_or("a value that is no text");
+    let message = info.payload_as_str().unwrap_or("non-string panic payload");
     report(&format!(
         "the test panicked{place}: {message}\n{}",
         Backtrace::force_capture()

@@ -16,7 +16,7 @@ pub enum SchedulerEnd {
     Attached,
     /// Its process died while it was attached.
     Died,
-    /// Its process ended by its own choice while it was attached, with exit status 0.
+    /// Its process exited with status 0 while it was attached.
     Left,
     /// The kernel's watchdog disabled it: a runnable task was not run, or it did not answer.
     Stalled,
@@ -40,7 +40,7 @@ impl SchedulerEnd {
             Self::NeverLoaded => "was never attached",
             Self::Attached => "was attached to the end of the test",
             Self::Died => "died",
-            Self::Left => "ended by its own choice before the test did",
+            Self::Left => "exited (status 0) before the test ended",
             Self::Stalled => "was disabled by the kernel's watchdog",
             Self::Error => "was disabled by the kernel for an error",
             Self::Reloaded => "was disabled and loaded again",

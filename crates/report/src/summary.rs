@@ -75,7 +75,7 @@ pub struct Totals {
     pub passed: usize,
     /// Tests that failed.
     pub failed: usize,
-    /// Tests without a signal to judge by.
+    /// Tests without data to judge by.
     pub inconclusive: usize,
     /// Tests that did not run.
     pub skipped: usize,

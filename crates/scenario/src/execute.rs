@@ -207,7 +207,7 @@ fn wait_running(running: &[Running], ctx: &Ctx) -> Result<Vec<String>, CgroupErr
         let missing = cgroup.workload.wait_running_by(deadline);
         (missing > 0).then(|| {
             format!(
-                "{missing} workers of cgroup `{}` had not begun when the deadline for it came",
+                "{missing} workers of cgroup `{}` had not started before the deadline",
                 cgroup.name
             )
         })

@@ -19,7 +19,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PLAIN_TYPES: [u32; 6] = [1, 2, 5, 6, 9, 10];
 
 /// More maps than any scheduler has.
-const MOST_MAPS: usize = 1024;
+const MAX_MAPS: usize = 1024;
 
 /// References to maps.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl HeldMaps {
     pub(super) fn all() -> io::Result<Self> {
         let mut held = Self::default();
         let mut id = 0;
-        while held.maps.len() < MOST_MAPS {
+        while held.maps.len() < MAX_MAPS {
             // start_id, next_id, open_flags
             let mut next = [id, 0, 0, 0];
             match bpf(BPF_MAP_GET_NEXT_ID, &mut next) {

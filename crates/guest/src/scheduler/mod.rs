@@ -274,7 +274,7 @@ impl Scheduler {
                 Err(error) => {
                     self.report.enables = enables;
                     self.remark(&format!(
-                        "the kernel's reason for ending the scheduler can't be had: {error}"
+                        "the kernel's reason for disabling the scheduler is not available: {error}"
                     ))?;
                 }
             }

@@ -164,9 +164,9 @@ fn scheduler_lines(scheduler: &SchedulerReport) -> String {
 fn checks_judged(sidecar: &Sidecar) -> String {
     let result = &sidecar.result;
     let mut text = format!("{} judged", count(result.judged(), "check"));
-    let no_signal = result.with_outcome(Outcome::Inconclusive).count();
-    if no_signal > 0 {
-        _ = write!(text, ", {no_signal} without a signal");
+    let no_data = result.with_outcome(Outcome::Inconclusive).count();
+    if no_data > 0 {
+        _ = write!(text, ", {no_data} without data");
     }
     let not_checked = &result.not_checked;
     if !not_checked.is_empty() {
@@ -182,7 +182,7 @@ fn checks_judged(sidecar: &Sidecar) -> String {
 
 /// `a, b: turned off by the test; 5 checks: the test sets no bound`. The sidecar has all names.
 fn reasons(not_checked: &[NotChecked]) -> String {
-    const MOST_NAMES: usize = 3;
+    const MAX_NAMES: usize = 3;
 
     let pairs = not_checked
         .iter()
@@ -190,7 +190,7 @@ fn reasons(not_checked: &[NotChecked]) -> String {
     let groups: Vec<String> = by_reason(pairs)
         .into_iter()
         .map(|(why, checks)| match checks.len() {
-            0..=MOST_NAMES => format!("{}: {why}", checks.join(", ")),
+            0..=MAX_NAMES => format!("{}: {why}", checks.join(", ")),
             many => format!("{many} checks: {why}"),
         })
         .map(|group| clean_line(&group))

@@ -81,8 +81,7 @@ pub(crate) fn check_failed(test: &str) -> Sidecar {
             worker: Some(74),
             cpu: Some(2),
         },
-        detail: "worker 74 was kept from its work for 3120.4 ms, from 1.2 s after the start"
-            .to_owned(),
+        detail: "worker 74 made no progress for 3120.4 ms, from 1.2 s after the start".to_owned(),
     };
     sidecar.result.push(CheckResult {
         outcome: Outcome::Inconclusive,
