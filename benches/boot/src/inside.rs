@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ktstr_machine::{
-    BootKernel, Chosen, End, EngineKind, EngineOptions, InitrdPart, KillReason, Machine,
-    MachineSpec,
+    BootKernel, Chosen, End, EngineKind, EngineOptions, InitrdPart, Machine, MachineSpec,
+    StopReason,
 };
 use ktstr_topology::Topology;
 use nix::sys::personality::{self, Persona};
@@ -196,7 +196,7 @@ pub(crate) fn ours(cpus: &str, look: Look) -> Result<()> {
             println!(r#"{{"figure":"probe","wall_ns":{}}}"#, probe.as_nanos());
             start.print_set_up("set-up", machine.as_mut())?;
             print_step("launch", launch, launched);
-            for step in machine.setup_steps() {
+            for step in machine.startup().steps {
                 print_step(step.name, step.wall, step.cpu);
             }
             return Ok(());
@@ -238,13 +238,13 @@ impl Start {
     fn print_set_up(&self, name: &str, machine: &mut dyn Machine) -> Result<()> {
         let until = Instant::now() + DEADLINE;
         let first = loop {
-            match machine.first_run() {
+            match machine.startup().first_run {
                 Some(first) => break first,
                 None if Instant::now() < until => std::thread::yield_now(),
                 None => bail!("the guest did not run"),
             }
         };
-        machine.kill(KillReason::Done);
+        machine.stop(StopReason::Done);
         print_step(
             name,
             first.at - self.at,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use ktstr_machine::{End, KillReason};
+use ktstr_machine::{End, StopReason};
 use ktstr_report::{
     Assert, AssertResult, CheckResult, Expectation, FailedLoad, KernelExit, Outcome, RefusedCall,
     SchedulerEnd, SchedulerReport, Sidecar,
@@ -29,7 +29,7 @@ fn outcome(input: &[u8]) -> Outcome {
     let flags: u8 = input.arbitrary().unwrap_or_default();
     let mut run = Run {
         record: Record {
-            end: End::Stopped(KillReason::Done),
+            end: End::Stopped(StopReason::Done),
             ..empty_record()
         },
         sent: Vec::new(),
@@ -231,9 +231,9 @@ fn end(number: u8) -> End {
         2 => End::TripleFault { vcpu: 0, rip: None },
         3 => End::Panicked { text: text() },
         4 => End::Killed { signal: 9 },
-        5 => End::Stopped(KillReason::Watchdog),
+        5 => End::Stopped(StopReason::Watchdog),
         6 => End::Broken { message: text() },
-        _ => End::Stopped(KillReason::Done),
+        _ => End::Stopped(StopReason::Done),
     }
 }
 

@@ -8,8 +8,8 @@ mod disk;
 use arbitrary::{Result, Unstructured};
 use serde_json::Value;
 
-use crate::machine::VcpuRegisters;
 use crate::tcg::{qmp, registers};
+use ktstr_vmm::VcpuRegisters;
 
 #[cfg(test)]
 pub(crate) use disk::Guest as DiskGuest;

@@ -1,12 +1,12 @@
 //! A machine that runs, and how it ends.
 
 use std::fmt;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktstr_vmm::{FirstRun, GuestRam, SetupTimes, StepTime};
+use ktstr_report::KERNEL_PANIC;
+use ktstr_vmm::{ControlError, FirstRun, GuestRam, SetupTimes, StepTime, VcpuRegisters};
 
 use crate::console::ConsoleLog;
 use crate::vcpu_clock::VcpuClock;
@@ -23,8 +23,8 @@ pub enum Port {
 
 /// Why we ended a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KillReason {
-    /// It has served its purpose.
+pub enum StopReason {
+    /// It is not needed any more.
     Done,
     /// It took longer than the test allows.
     Watchdog,
@@ -59,7 +59,7 @@ pub enum End {
         signal: i32,
     },
     /// We ended it.
-    Stopped(KillReason),
+    Stopped(StopReason),
     /// The engine never came to run the guest.
     FailedToStart {
         /// What the engine said about it.
@@ -86,15 +86,15 @@ impl fmt::Display for End {
                     .map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
                 write!(f, "the machine's process was killed from outside by {name}")
             }
-            Self::Stopped(KillReason::Done) => f.write_str("the machine was stopped"),
-            Self::Stopped(KillReason::Watchdog) => {
+            Self::Stopped(StopReason::Done) => f.write_str("the machine was stopped"),
+            Self::Stopped(StopReason::Watchdog) => {
                 f.write_str("the machine was stopped by the watchdog")
             }
-            Self::Stopped(KillReason::User) => f.write_str("the machine was stopped by the user"),
+            Self::Stopped(StopReason::User) => f.write_str("the machine was stopped by the user"),
             Self::FailedToStart { message } => {
                 write!(f, "the machine did not start: {message}")
             }
-            Self::Broken { message } => write!(f, "the machine broke down: {message}"),
+            Self::Broken { message } => write!(f, "the machine failed: {message}"),
         }
     }
 }
@@ -102,78 +102,17 @@ impl fmt::Display for End {
 /// The reason in the first line of a panic's text, without the time and the words that every panic has.
 fn panic_reason(text: &str) -> &str {
     let line = text.lines().next().unwrap_or_default().trim();
-    line.split_once("Kernel panic - not syncing: ")
-        .map_or(line, |(_, reason)| reason)
+    line.split_once(KERNEL_PANIC)
+        .map_or(line, |(_, reason)| reason.trim_start_matches(": "))
 }
 
-/// Why a running machine did not do as told.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ControlError {
-    /// It has ended.
-    #[error("can't {action}: the machine has ended")]
-    Ended {
-        /// What was asked for.
-        action: &'static str,
-    },
-    /// No answer in time.
-    #[error("can't {action}: no answer from the engine within {} s", timeout.as_secs())]
-    Timeout {
-        /// What was asked for.
-        action: &'static str,
-        /// How long it was waited for.
-        timeout: Duration,
-    },
-    /// The engine refused.
-    #[error("can't {action}: the engine says {message:?}")]
-    Refused {
-        /// What was asked for.
-        action: &'static str,
-        /// Its words.
-        message: String,
-    },
-    /// The engine's answer makes no sense to us.
-    #[error("can't {action}: the engine's answer is not understood at {at:?}")]
-    Answer {
-        /// What was asked for.
-        action: &'static str,
-        /// The place.
-        at: String,
-    },
-    /// The connection or the host's own files failed.
-    #[error("can't {action}")]
-    Io {
-        /// What was asked for.
-        action: &'static str,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// The registers of one vCPU that tell where it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VcpuRegisters {
-    /// Instruction pointer.
-    pub rip: u64,
-    /// Flags.
-    pub rflags: u64,
-    /// Root of the page tables, with the PCID bits.
-    pub cr3: u64,
-    /// RAX, RBX, RCX, RDX, RSI, RDI, RBP, RSP, R8 to R15.
-    pub gprs: [u64; 16],
-    /// Whether the vCPU sleeps in `hlt`.
-    pub halted: bool,
-}
-
-impl VcpuRegisters {
-    /// Place of RSP in [`Self::gprs`].
-    const RSP: usize = 7;
-
-    /// The stack pointer.
-    pub const fn rsp(&self) -> u64 {
-        self.gprs[Self::RSP]
-    }
+/// How a machine came to run, if the engine does it in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Startup {
+    /// Where the time of its set-up went.
+    pub steps: Vec<SetupStep>,
+    /// When the guest first ran; `None` before.
+    pub first_run: Option<FirstRun>,
 }
 
 /// A step of a machine's set-up, and what it took.
@@ -200,16 +139,16 @@ impl SetupStep {
 
 /// Ends a machine from any thread, also while another one uses its handle.
 #[derive(Clone)]
-pub struct Stopper(Arc<dyn Fn(KillReason) + Send + Sync>);
+pub struct Stopper(Arc<dyn Fn(StopReason) + Send + Sync>);
 
 impl Stopper {
     /// `stop` ends the machine, and must return at once.
-    pub fn new(stop: impl Fn(KillReason) + Send + Sync + 'static) -> Self {
+    pub fn new(stop: impl Fn(StopReason) + Send + Sync + 'static) -> Self {
         Self(Arc::new(stop))
     }
 
     /// Ends it, and returns at once. Does nothing if it has ended.
-    pub fn stop(&self, reason: KillReason) {
+    pub fn stop(&self, reason: StopReason) {
         (self.0)(reason);
     }
 }
@@ -255,7 +194,7 @@ pub trait Machine: Send + fmt::Debug {
     fn stopper(&self) -> Stopper;
 
     /// Ends it, and waits until its process is gone. Does nothing if it has ended.
-    fn kill(&mut self, reason: KillReason);
+    fn stop(&mut self, reason: StopReason);
 
     /// Waits at most `timeout` for it to end.
     fn wait(&mut self, timeout: Duration) -> Option<End>;
@@ -263,14 +202,9 @@ pub trait Machine: Send + fmt::Debug {
     /// The process that runs the guest: the engine's child, or this process itself.
     fn pid(&self) -> u32;
 
-    /// Where the time of the machine's set-up went, if the engine does it in this process.
-    fn setup_steps(&self) -> &[SetupStep] {
-        &[]
-    }
-
-    /// When the guest first ran, if the engine runs it in this process; `None` before.
-    fn first_run(&self) -> Option<FirstRun> {
-        None
+    /// How it came to run; empty if another process runs it.
+    fn startup(&self) -> Startup {
+        Startup::default()
     }
 
     /// How its vCPUs and its RAM lie on the host, as the host's kernel says, in performance mode.

@@ -1,8 +1,9 @@
 //! Finds a kernel panic in the bytes of a console.
 
-/// What the kernel says when it can't go on: `panic()` in kernel/panic.c, and the reason that
-/// kernel/exit.c gives it when PID 1 dies.
-const MARKS: [&[u8]; 2] = [b"Kernel panic - not syncing", b"Attempted to kill init"];
+use ktstr_report::KERNEL_PANIC;
+
+/// What the kernel prints when it can't go on, and the reason that kernel/exit.c gives when PID 1 dies.
+const MARKS: [&[u8]; 2] = [KERNEL_PANIC.as_bytes(), b"Attempted to kill init"];
 
 /// A line is judged at its newline, or when it is this long. A guest that never ends its lines is bounded
 /// by this.

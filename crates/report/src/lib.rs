@@ -12,6 +12,7 @@ mod assert;
 mod check;
 mod exit_code;
 mod file_names;
+mod kernel_panic;
 mod outcome;
 mod render;
 mod run_id;
@@ -31,6 +32,7 @@ pub use account::{
 pub use assert::{Assert, OffBy, Setting};
 pub use check::{AssertResult, CheckName, CheckResult, NotChecked, Subject};
 pub use exit_code::ExitCode;
+pub use kernel_panic::KERNEL_PANIC;
 pub use outcome::Outcome;
 pub use render::{Palette, Renderer};
 pub use run_id::{RUN_ID_ENV, RunId, RunIdError};

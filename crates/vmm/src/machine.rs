@@ -10,6 +10,7 @@ use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VmFd;
 
 use crate::arch::registers::VcpuRegisters;
+use crate::control_error::ControlError;
 use crate::end::End;
 use crate::gate::Gate;
 use crate::guest_ram::GuestRam;
@@ -39,32 +40,6 @@ pub(crate) struct Streams {
     pub(crate) com2: Option<UnixStream>,
     /// By number.
     pub(crate) ports: BTreeMap<u32, UnixStream>,
-}
-
-/// Why a running machine did not do as told.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ControlError {
-    /// It has ended.
-    #[error("can't {action}: the machine has ended")]
-    Ended { action: &'static str },
-    /// A vCPU could not be stopped.
-    #[error(
-        "can't {action}: vCPU {vcpu} did not stop within {} s; is the host out of CPU time?",
-        PAUSE_TIMEOUT.as_secs()
-    )]
-    Timeout {
-        action: &'static str,
-        /// The first that did not stop.
-        vcpu: usize,
-    },
-    /// KVM refused.
-    #[error("can't {action}: KVM refused")]
-    Kvm {
-        action: &'static str,
-        #[source]
-        source: kvm_ioctls::Error,
-    },
 }
 
 /// Ends a machine from any thread, also while another one uses its handle.
@@ -124,7 +99,7 @@ impl MicroVm {
 
     /// Stops all vCPUs, and kvmclock with them. Does nothing if they are stopped.
     pub fn pause(&mut self) -> Result<(), ControlError> {
-        const ACTION: &str = "pause";
+        const ACTION: &str = "pause the machine";
         if self.gate.is_closed() {
             return self.stopped(ACTION).map(|_| ());
         }
@@ -133,10 +108,7 @@ impl MicroVm {
             self.gate.open();
             return Err(error);
         }
-        let clock = self.vm.get_clock().map_err(|source| ControlError::Kvm {
-            action: ACTION,
-            source,
-        });
+        let clock = self.vm.get_clock().map_err(ControlError::failed(ACTION));
         match clock {
             Ok(clock) => self.paused_clock = Some(clock),
             Err(error) => {
@@ -149,7 +121,7 @@ impl MicroVm {
 
     /// Lets the vCPUs run on. Does nothing if they run.
     pub fn resume(&mut self) -> Result<(), ControlError> {
-        const ACTION: &str = "resume";
+        const ACTION: &str = "resume the machine";
         if self.end().is_some() {
             return Err(ControlError::Ended { action: ACTION });
         }
@@ -160,10 +132,7 @@ impl MicroVm {
             };
             self.vm
                 .set_clock(&clock)
-                .map_err(|source| ControlError::Kvm {
-                    action: ACTION,
-                    source,
-                })?;
+                .map_err(ControlError::failed(ACTION))?;
         }
         self.gate.open();
         Ok(())
@@ -172,7 +141,7 @@ impl MicroVm {
     /// Registers of every vCPU in CPU order. If the machine is not paused, all vCPUs are stopped for a
     /// moment. Those of a machine that was killed are as each vCPU left the guest.
     pub fn registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
-        const ACTION: &str = "read the registers";
+        const ACTION: &str = "read the vCPUs' registers";
         if self.end().is_some() {
             return self
                 .gate
@@ -233,7 +202,11 @@ impl MicroVm {
                 return Ok(parked.into_iter().flatten().collect());
             };
             if Instant::now() >= until {
-                return Err(ControlError::Timeout { action, vcpu });
+                return Err(ControlError::Timeout {
+                    action,
+                    what: format!("vCPU {vcpu}"),
+                    timeout: PAUSE_TIMEOUT,
+                });
             }
             patience = (patience * 2).min(Duration::from_millis(20));
         }

@@ -18,8 +18,8 @@ use ktstr_introspect::{Budget, KernelImage};
 use ktstr_kernels::tools::{self, Tool};
 use ktstr_kernels::{Cache, KernelSpec, Lines, OptionState, ResolveOptions, resolve};
 use ktstr_machine::{
-    BootKernel, EngineKind, EngineOptions, GuestMemory, InitrdPart, KillReason, Machine,
-    MachineSpec, choose,
+    BootKernel, EngineKind, EngineOptions, GuestMemory, InitrdPart, Machine, MachineSpec,
+    StopReason, choose,
 };
 use ktstr_topology::Topology;
 
@@ -169,7 +169,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.machine.kill(KillReason::Done);
+        self.machine.stop(StopReason::Done);
     }
 }
 

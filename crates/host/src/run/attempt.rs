@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use ktstr_machine::{End, KillReason};
-use ktstr_report::BootAttempt;
+use ktstr_machine::{End, StopReason};
+use ktstr_report::{BootAttempt, KERNEL_PANIC};
 
 use super::console::console_end;
 use super::drive::DriveError;
@@ -23,7 +23,7 @@ const COMPLAINTS: [&str; 8] = [
     "general protection fault",
     "WARNING: CPU",
     "INFO: rcu",
-    "Kernel panic - not syncing",
+    KERNEL_PANIC,
 ];
 
 /// Drives a machine, and a second one if the first boot met a fault of the emulator.
@@ -67,7 +67,7 @@ fn emulators_fault(record: &Record, is_emulated: bool) -> Option<&'static str> {
         (End::Panicked { .. } | End::Reset, Some(first)) if first.contains("int3: ") => {
             Some("a vCPU met a breakpoint that the kernel had patched away (Oops: int3)")
         }
-        (End::Stopped(KillReason::Watchdog), None) => {
+        (End::Stopped(StopReason::Watchdog), None) => {
             Some("the vCPUs stood still without a word of the kernel, as when an interrupt is lost")
         }
         _ => None,
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn fault_a3_a_boot_is_tried_again_only_for_a_fault_of_the_emulator() {
-        let hung = || record(End::Stopped(KillReason::Watchdog), "[ 0.1] Linux\n");
+        let hung = || record(End::Stopped(StopReason::Watchdog), "[ 0.1] Linux\n");
         let int3 = || panicked(INT3);
         for (boot, words) in [
             (&hung as &dyn Fn() -> Record, "as when an interrupt is lost"),
@@ -143,7 +143,7 @@ mod tests {
     fn fault_a3_a_boot_that_fails_otherwise_is_a_finding() {
         let warned = "[ 0.2] ------------[ cut here ]------------\n";
         let rcu = "[ 30.1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\n";
-        let watchdog = || End::Stopped(KillReason::Watchdog);
+        let watchdog = || End::Stopped(StopReason::Watchdog);
         let triple = || End::TripleFault { vcpu: 0, rip: None };
         let broken = || End::Broken {
             message: "x".to_owned(),
@@ -159,7 +159,7 @@ mod tests {
             &|| record(End::PoweredOff, "[ 0.2] Linux\n"),
             &|| record(triple(), ""),
             &|| record(broken(), ""),
-            &|| record(End::Stopped(KillReason::User), ""),
+            &|| record(End::Stopped(StopReason::User), ""),
             &|| Record {
                 release: Some("7.3.4".to_owned()),
                 ..record(watchdog(), "")

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use ktstr_machine::{End, Engine, KillReason, LaunchError, Machine, MachineSpec, Port};
+use ktstr_machine::{End, Engine, LaunchError, Machine, MachineSpec, Port, StopReason};
 use ktstr_wire::frame::OversizeError;
 use ktstr_wire::{Job, Message, Request};
 
@@ -71,7 +71,7 @@ pub(crate) fn drive(
     let speaker = speaker.map_err(DriveError::Thread)?;
     let stopper = machine.stopper();
     let deadline = Deadline::start(Some(started + limits.boot), move || {
-        stopper.stop(KillReason::Watchdog);
+        stopper.stop(StopReason::Watchdog);
     })
     .map_err(DriveError::Thread)?;
     let listener = link::listen(port, events.clone()).map_err(DriveError::Thread)?;
@@ -145,7 +145,7 @@ impl Driver<'_> {
         let now = Instant::now();
         self.last_message = Some(self.deadline.at().map_or(now, |deadline| deadline.min(now)));
         if !in_time {
-            self.machine.kill(KillReason::Watchdog);
+            self.machine.stop(StopReason::Watchdog);
         }
         let timed_out = !in_time && self.ended_by_watchdog();
         if timed_out {
@@ -154,7 +154,7 @@ impl Driver<'_> {
         self.finish_observation(timed_out);
         if in_time && self.record.said_bye {
             self.record.footprint_bytes = self.machine.footprint_bytes().ok();
-            self.machine.kill(KillReason::Done);
+            self.machine.stop(StopReason::Done);
         }
     }
 
@@ -178,7 +178,7 @@ impl Driver<'_> {
     /// Whether the watchdog ended the machine, and not the guest itself shortly before.
     fn ended_by_watchdog(&self) -> bool {
         let end = self.machine.end();
-        end.is_none_or(|end| end == End::Stopped(KillReason::Watchdog))
+        end.is_none_or(|end| end == End::Stopped(StopReason::Watchdog))
     }
 
     fn finish_observation(&mut self, timed_out: bool) {

@@ -8,7 +8,6 @@ mod link;
 mod order;
 mod record;
 mod speaker;
-mod text;
 
 pub(crate) use attempt::boot;
 pub(crate) use console::console_end;

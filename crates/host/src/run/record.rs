@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use ktstr_machine::End;
+use ktstr_machine::{BoundedText, End};
 use ktstr_report::SchedulerReport;
 use ktstr_wire::{FrameError, GuestStage, Message, TestEnd};
 
 use super::order::Order;
-use super::text::BoundedText;
 use crate::observe::Observation;
+
+/// Kept of what a process of the guest prints: the beginning and the end.
+const MAX_PRINTED_BYTES: usize = 512 << 10;
 
 /// What a machine said and how it ended.
 #[derive(Debug)]
@@ -112,6 +114,11 @@ impl Record {
     }
 }
 
+/// Room for what a process of the guest prints, which it may do without end.
+const fn printed() -> BoundedText {
+    BoundedText::new(MAX_PRINTED_BYTES / 2, MAX_PRINTED_BYTES / 2)
+}
+
 pub(crate) fn empty_record() -> Record {
     Record {
         release: None,
@@ -120,7 +127,7 @@ pub(crate) fn empty_record() -> Record {
         sidecar: None,
         scheduler_attached: None,
         scheduler: None,
-        scheduler_log: BoundedText::default(),
+        scheduler_log: printed(),
         setup_failed: None,
         exit: None,
         said_bye: false,
@@ -129,7 +136,7 @@ pub(crate) fn empty_record() -> Record {
         damaged_to_guest: None,
         more_frame_errors: 0,
         order: Order::default(),
-        output: BoundedText::default(),
+        output: printed(),
         console: String::new(),
         crash: String::new(),
         performance: None,

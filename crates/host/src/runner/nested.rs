@@ -94,7 +94,7 @@ impl Runner for Nested<'_> {
         match inner {
             Some(Ok(inner)) => {
                 let against = against_outer_machine(&record);
-                let printed = record.output.into_text();
+                let printed = record.output.text();
                 *sidecar = marked(inner, sidecar, &printed, &self.engine.describe());
                 if let Some(why) = against {
                     distrust(sidecar, why);

@@ -3,7 +3,7 @@
 //! A result frame alone is not a pass. The guest must have finished after it, nothing on the link may be corrupted or
 //! out of order, and a declared scheduler must have been attached.
 
-use ktstr_machine::{End, KillReason};
+use ktstr_machine::{End, StopReason};
 use ktstr_report::{
     Assert, AssertResult, Failure, FailureKind, Outcome, SchedulerEnd, SchedulerReport,
 };
@@ -218,7 +218,7 @@ fn without_result(record: &Record, limits: Limits) -> (Outcome, Option<Failure>)
         .map(ToString::to_string)
         .collect();
     match &record.end {
-        End::Stopped(KillReason::Watchdog) => {
+        End::Stopped(StopReason::Watchdog) => {
             let bound = if record.booted() {
                 limits.run
             } else {
@@ -333,7 +333,7 @@ mod tests {
 
     fn record(messages: Vec<Message>) -> Record {
         let mut record = Record {
-            end: End::Stopped(KillReason::Done),
+            end: End::Stopped(StopReason::Done),
             ..empty_record()
         };
         for message in messages {
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn fault_a6_a_guest_that_ends_after_its_result_and_before_its_last_word_is_no_pass() {
         for (end, outcome) in [
-            (End::Stopped(KillReason::Watchdog), Outcome::Fail),
+            (End::Stopped(StopReason::Watchdog), Outcome::Fail),
             (End::TripleFault { vcpu: 1, rip: None }, Outcome::Fail),
             (End::Reset, Outcome::Fail),
             (End::PoweredOff, Outcome::Fail),
@@ -511,7 +511,7 @@ mod tests {
             Some("the outer machine can't be relied on: the guest kernel panicked: x")
         );
         let mut hung = record(vec![hello(), sidecar()]);
-        hung.end = End::Stopped(KillReason::Watchdog);
+        hung.end = End::Stopped(StopReason::Watchdog);
         assert!(against_outer_machine(&hung).is_some());
         let twice = record(vec![hello(), sidecar(), sidecar(), Message::Bye]);
         assert!(against_outer_machine(&twice).is_some());

@@ -69,7 +69,7 @@ pub(crate) fn conclude(
     sidecar.failure = failure;
     sidecar.result = result;
     if let Some(blank) = sidecar.scheduler.take() {
-        let log = record.scheduler_log.into_text();
+        let log = record.scheduler_log.text();
         let sent = record.scheduler.unwrap_or(SchedulerReport {
             ops: record.scheduler_attached,
             ..blank
@@ -94,13 +94,13 @@ pub(crate) fn conclude(
             record.more_frame_errors
         ));
     }
-    if record.output.dropped() > 0 {
+    if record.output.dropped_bytes() > 0 {
         sidecar.remarks.push(format!(
             "the test printed {} bytes more than a report keeps",
-            record.output.dropped()
+            record.output.dropped_bytes()
         ));
     }
-    sidecar.output = record.output.into_text();
+    sidecar.output = record.output.text();
     observation
 }
 

@@ -11,6 +11,7 @@ use ktstr_vmm::{BootSource, NodeMemory, PortKind, Unusable, VmConfig, can_dedica
 use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
 use crate::cmdline;
+use crate::end_cell::MachineThread;
 use crate::engine::{Engine, EngineOptions, LaunchError, OnEnd};
 use crate::initrd;
 use crate::limits::check_memory;
@@ -178,7 +179,11 @@ impl Engine for KvmEngine {
         let shared = Shared::new(vm);
         let thread =
             Watcher::start(&shared, ended, on_end).map_err(host("start the machine's thread"))?;
-        Ok(Box::new(KvmMachine::new(shared, thread, performance)))
+        Ok(Box::new(KvmMachine::new(
+            shared,
+            MachineThread::new(thread),
+            performance,
+        )))
     }
 }
 

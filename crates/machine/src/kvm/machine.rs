@@ -3,35 +3,33 @@
 use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ktstr_vmm::{FirstRun, GuestRam, Stream};
+use ktstr_vmm::{ControlError, GuestRam, Stream, VcpuRegisters};
 
 use super::watcher::Shared;
 use crate::console::ConsoleLog;
+use crate::end_cell::MachineThread;
 use crate::footprint;
-use crate::machine::{
-    ControlError, End, KillReason, Machine, Port, SetupStep, Stopper, VcpuRegisters,
-};
+use crate::machine::{End, Machine, Port, SetupStep, Startup, StopReason, Stopper};
 use crate::vcpu_clock::VcpuClock;
 
 /// How long the machine's thread may take to read the rest and tell the end, once the vCPUs are gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct KvmMachine {
     memory: GuestRam,
     setup: Vec<SetupStep>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: MachineThread,
     performance: Option<String>,
 }
 
 impl KvmMachine {
     pub(super) fn new(
         shared: Arc<Shared>,
-        thread: JoinHandle<()>,
+        thread: MachineThread,
         performance: Option<String>,
     ) -> Self {
         let (memory, setup) = {
@@ -42,16 +40,9 @@ impl KvmMachine {
             memory,
             setup,
             shared,
-            thread: Some(thread),
+            thread,
             performance,
         }
-    }
-}
-
-fn failed(action: &'static str) -> impl FnOnce(ktstr_vmm::ControlError) -> ControlError {
-    move |error| ControlError::Refused {
-        action,
-        message: error.to_string(),
     }
 }
 
@@ -72,49 +63,33 @@ impl Machine for KvmMachine {
     }
 
     fn com1(&self) -> &ConsoleLog {
-        &self.shared.com1
+        &self.shared.logs.com1
     }
 
     fn com2(&self) -> &ConsoleLog {
-        &self.shared.com2
+        &self.shared.logs.com2
     }
 
     fn pause(&mut self) -> Result<(), ControlError> {
-        self.shared
-            .vm()
-            .pause()
-            .map_err(failed("pause the machine"))
+        self.shared.vm().pause()
     }
 
     fn resume(&mut self) -> Result<(), ControlError> {
-        self.shared
-            .vm()
-            .resume()
-            .map_err(failed("resume the machine"))
+        self.shared.vm().resume()
     }
 
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
-        let registers = self.shared.vm().registers();
-        let registers = registers.map_err(failed("read the vCPUs' registers"))?;
-        let convert = |vcpu: &ktstr_vmm::VcpuRegisters| VcpuRegisters {
-            rip: vcpu.rip,
-            rflags: vcpu.rflags,
-            cr3: vcpu.cr3,
-            gprs: vcpu.gprs,
-            halted: vcpu.halted,
-        };
-        Ok(registers.iter().map(convert).collect())
+        self.shared.vm().registers()
     }
 
     fn vcpu_clock(&mut self) -> Result<VcpuClock, ControlError> {
         let action = "find the vCPUs' threads";
         let tids = self.shared.vm().vcpu_tids();
-        VcpuClock::open(process::id(), &tids, Duration::ZERO)
-            .map_err(|source| ControlError::Io { action, source })
+        VcpuClock::open(process::id(), &tids, Duration::ZERO).map_err(ControlError::failed(action))
     }
 
     fn end(&self) -> Option<End> {
-        self.shared.end()
+        self.shared.ended.get()
     }
 
     fn stopper(&self) -> Stopper {
@@ -122,46 +97,40 @@ impl Machine for KvmMachine {
         Stopper::new(move |reason| shared.stop(reason))
     }
 
-    fn kill(&mut self, reason: KillReason) {
+    fn stop(&mut self, reason: StopReason) {
         if self.end().is_none() {
             self.shared.stop(reason);
-            self.wait(KILL_TIMEOUT);
+            self.wait(STOP_TIMEOUT);
         }
     }
 
     fn wait(&mut self, timeout: Duration) -> Option<End> {
-        self.shared.wait(timeout)
+        self.shared.ended.wait(timeout)
     }
 
     fn pid(&self) -> u32 {
         process::id()
     }
 
-    fn setup_steps(&self) -> &[SetupStep] {
-        &self.setup
-    }
-
-    fn first_run(&self) -> Option<FirstRun> {
-        self.shared.vm().first_run()
+    fn startup(&self) -> Startup {
+        Startup {
+            steps: self.setup.clone(),
+            first_run: self.shared.vm().first_run(),
+        }
     }
 
     fn footprint_bytes(&self) -> Result<u64, ControlError> {
         let action = "read the memory use of this process";
         let ram: Vec<_> = self.memory.host_ranges().collect();
-        footprint::bytes(process::id(), &ram).map_err(|source| ControlError::Io { action, source })
+        footprint::bytes(process::id(), &ram).map_err(ControlError::failed(action))
     }
 }
 
 impl Drop for KvmMachine {
     fn drop(&mut self) {
-        self.kill(KillReason::Done);
-        // `on_end` runs on that thread and may own this handle.
-        let thread = self.thread.take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
-            && self.end().is_some()
-        {
-            // A panic there is one of `on_end`, which has been printed.
-            let _ = thread.join();
+        self.stop(StopReason::Done);
+        if self.end().is_some() {
+            self.thread.join();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use nix::sys::signal::Signal;
 
-use crate::machine::{End, KillReason};
+use crate::machine::{End, StopReason};
 
 /// What is known about a QEMU that has ended. Its exit status alone proves nothing: it is 0 after a guest
 /// panic too.
@@ -17,7 +17,7 @@ pub(crate) struct Evidence {
     /// QEMU said that the guest was ending.
     pub(crate) shutdown: Option<Shutdown>,
     /// We were asked to end it.
-    pub(crate) stop: Option<KillReason>,
+    pub(crate) stop: Option<StopReason>,
     /// Something between us and QEMU failed.
     pub(crate) trouble: Option<String>,
     /// The start of QEMU's standard error.

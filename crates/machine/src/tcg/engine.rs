@@ -15,11 +15,13 @@ use super::KICK_PERIOD_MS;
 use super::args::{Abilities, SANDBOX, kernel_cmdline, qemu_args};
 use super::machine::TcgMachine;
 use super::process;
+use super::shared::Shared;
 use super::streams::{self, ChildEnds};
-use super::supervisor::{Shared, Streams, Supervisor};
+use super::supervisor::{Streams, Supervisor};
 use super::topology::ram_regions;
 use super::tsc;
 use super::version::{OLDEST, Version};
+use crate::end_cell::MachineThread;
 use crate::engine::{Engine, EngineError, EngineOptions, LaunchError, OnEnd};
 use crate::initrd;
 use crate::limits::check_memory;
@@ -302,7 +304,7 @@ impl Engine for TcgEngine {
             control,
             (host_ends.shell, host_ends.frames),
             spec.topology.cpu_count(),
-            thread,
+            MachineThread::new(thread),
         )))
     }
 }

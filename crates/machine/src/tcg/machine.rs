@@ -4,18 +4,18 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ktstr_vmm::GuestRam;
+use ktstr_vmm::{ControlError, GuestRam, VcpuRegisters};
 use serde_json::Value;
 
 use super::KICK_PERIOD;
-use super::supervisor::Shared;
+use super::shared::Shared;
 use super::{qmp, registers, vcpu_threads};
 use crate::console::ConsoleLog;
+use crate::end_cell::MachineThread;
 use crate::footprint;
-use crate::machine::{ControlError, End, KillReason, Machine, Port, Stopper, VcpuRegisters};
+use crate::machine::{End, Machine, Port, StopReason, Stopper};
 use crate::vcpu_clock::VcpuClock;
 
 /// How long QEMU may take to answer. Its main loop shares a lock with emulated devices, and the host may be
@@ -23,7 +23,16 @@ use crate::vcpu_clock::VcpuClock;
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the end of a killed process is waited for. Only a host in trouble takes longer.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why QEMU did not do as told.
+#[derive(Debug, thiserror::Error)]
+enum QemuError {
+    #[error("QEMU refused: {0}")]
+    Refused(String),
+    #[error("QEMU's answer is not understood at {0:?}")]
+    NotUnderstood(String),
+}
 
 #[derive(Debug)]
 pub(crate) struct TcgMachine {
@@ -35,7 +44,7 @@ pub(crate) struct TcgMachine {
     frames: Option<UnixStream>,
     cpu_count: u32,
     reply_timeout: Duration,
-    thread: Option<JoinHandle<()>>,
+    thread: MachineThread,
 }
 
 impl TcgMachine {
@@ -46,7 +55,7 @@ impl TcgMachine {
         control: UnixStream,
         (shell, frames): (Option<UnixStream>, UnixStream),
         cpu_count: u32,
-        thread: JoinHandle<()>,
+        thread: MachineThread,
     ) -> Self {
         Self {
             pid,
@@ -57,7 +66,7 @@ impl TcgMachine {
             frames: Some(frames),
             cpu_count,
             reply_timeout: REPLY_TIMEOUT,
-            thread: Some(thread),
+            thread,
         }
     }
 
@@ -72,22 +81,20 @@ impl TcgMachine {
             .shared
             .expect_reply()
             .ok_or(ControlError::Ended { action })?;
-        let answer = self
-            .send(&qmp::request(command, arguments, id))
-            .map_err(|source| ControlError::Io { action, source })
-            .and_then(|()| {
-                reply
-                    .recv_timeout(self.reply_timeout)
-                    .map_err(|error| match error {
-                        RecvTimeoutError::Timeout => ControlError::Timeout {
-                            action,
-                            timeout: self.reply_timeout,
-                        },
-                        RecvTimeoutError::Disconnected => ControlError::Ended { action },
-                    })
-            });
+        let answer = self.send(&qmp::request(command, arguments, id));
+        let answer = answer.map_err(ControlError::failed(action)).and_then(|()| {
+            let answer = reply.recv_timeout(self.reply_timeout);
+            answer.map_err(|error| match error {
+                RecvTimeoutError::Timeout => ControlError::Timeout {
+                    action,
+                    what: "QEMU".to_owned(),
+                    timeout: self.reply_timeout,
+                },
+                RecvTimeoutError::Disconnected => ControlError::Ended { action },
+            })
+        });
         self.shared.forget_reply(id);
-        answer?.map_err(|message| ControlError::Refused { action, message })
+        answer?.map_err(|message| ControlError::failed(action)(QemuError::Refused(message)))
     }
 
     fn send(&self, request: &[u8]) -> io::Result<()> {
@@ -123,16 +130,16 @@ impl Machine for TcgMachine {
     }
 
     fn com1(&self) -> &ConsoleLog {
-        &self.shared.com1
+        &self.shared.logs.com1
     }
 
     fn com2(&self) -> &ConsoleLog {
-        &self.shared.com2
+        &self.shared.logs.com2
     }
 
     fn pause(&mut self) -> Result<(), ControlError> {
         let paused = self.command("pause the machine", "stop", None).map(drop);
-        if let Err(ControlError::Timeout { .. } | ControlError::Io { .. }) = paused {
+        if let Err(ControlError::Timeout { .. } | ControlError::Failed { .. }) = paused {
             self.take_pause_back();
         }
         paused
@@ -151,24 +158,22 @@ impl Machine for TcgMachine {
                 self.command(action, command, Some(&arguments))?
             }
         };
-        let text = answer.as_str().ok_or_else(|| ControlError::Answer {
-            action,
-            at: "the type of the answer".to_owned(),
-        })?;
-        registers::parse(text, self.cpu_count).map_err(|at| ControlError::Answer { action, at })
+        let not_understood = |at| ControlError::failed(action)(QemuError::NotUnderstood(at));
+        let text = answer.as_str();
+        let text = text.ok_or_else(|| not_understood("the type of the answer".to_owned()))?;
+        registers::parse(text, self.cpu_count).map_err(not_understood)
     }
 
     fn vcpu_clock(&mut self) -> Result<VcpuClock, ControlError> {
         let action = "find the vCPUs' threads";
         let answer = self.command(action, "query-cpus-fast", None)?;
         let tids = vcpu_threads::parse(&answer, self.cpu_count)
-            .map_err(|at| ControlError::Answer { action, at })?;
-        VcpuClock::open(self.pid, &tids, KICK_PERIOD)
-            .map_err(|source| ControlError::Io { action, source })
+            .map_err(|at| ControlError::failed(action)(QemuError::NotUnderstood(at)))?;
+        VcpuClock::open(self.pid, &tids, KICK_PERIOD).map_err(ControlError::failed(action))
     }
 
     fn end(&self) -> Option<End> {
-        self.shared.end()
+        self.shared.ended.get()
     }
 
     fn stopper(&self) -> Stopper {
@@ -176,15 +181,15 @@ impl Machine for TcgMachine {
         Stopper::new(move |reason| shared.stop(reason))
     }
 
-    fn kill(&mut self, reason: KillReason) {
+    fn stop(&mut self, reason: StopReason) {
         if self.end().is_none() {
             self.shared.stop(reason);
-            self.wait(KILL_TIMEOUT);
+            self.wait(STOP_TIMEOUT);
         }
     }
 
     fn wait(&mut self, timeout: Duration) -> Option<End> {
-        self.shared.wait(timeout)
+        self.shared.ended.wait(timeout)
     }
 
     fn pid(&self) -> u32 {
@@ -196,20 +201,15 @@ impl Machine for TcgMachine {
         if self.end().is_some() {
             return Err(ControlError::Ended { action });
         }
-        footprint::bytes(self.pid, &[]).map_err(|source| ControlError::Io { action, source })
+        footprint::bytes(self.pid, &[]).map_err(ControlError::failed(action))
     }
 }
 
 impl Drop for TcgMachine {
     fn drop(&mut self) {
-        self.kill(KillReason::Done);
-        // `on_end` runs on that thread and may own this handle.
-        let thread = self.thread.take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
-            && self.end().is_some()
-        {
-            // A panic there is one of `on_end`, which has been printed.
-            let _ = thread.join();
+        self.stop(StopReason::Done);
+        if self.end().is_some() {
+            self.thread.join();
         }
     }
 }
@@ -217,6 +217,7 @@ impl Drop for TcgMachine {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader};
+    use std::thread;
 
     use ktstr_vmm::{NodeMemory, RamRegion};
 
@@ -225,7 +226,7 @@ mod tests {
     /// A machine whose QEMU is the test, at the other end of the control stream.
     fn machine() -> (TcgMachine, UnixStream) {
         let (control, qemu) = UnixStream::pair().unwrap();
-        qemu.set_read_timeout(Some(KILL_TIMEOUT)).unwrap();
+        qemu.set_read_timeout(Some(STOP_TIMEOUT)).unwrap();
         let (frames, _) = UnixStream::pair().unwrap();
         let node = NodeMemory::new(4096).unwrap();
         let region = RamRegion {
@@ -236,7 +237,7 @@ mod tests {
         };
         let memory = GuestRam::of_nodes(&[node], &[region]).unwrap();
         let shared = Shared::new().unwrap();
-        let thread = thread::spawn(|| {});
+        let thread = MachineThread::new(thread::spawn(|| {}));
         let mut machine = TcgMachine::new(0, memory, shared, control, (None, frames), 1, thread);
         machine.reply_timeout = Duration::from_millis(20);
         (machine, qemu)

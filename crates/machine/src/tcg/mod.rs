@@ -10,6 +10,7 @@ mod machine;
 mod process;
 pub(crate) mod qmp;
 pub(crate) mod registers;
+mod shared;
 mod streams;
 mod supervisor;
 mod topology;

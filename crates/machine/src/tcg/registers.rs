@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::machine::VcpuRegisters;
+use ktstr_vmm::VcpuRegisters;
 
 /// In the order of [`VcpuRegisters::gprs`], as QEMU's `x86_cpu_dump_state` names them
 /// (target/i386/cpu-dump.c).

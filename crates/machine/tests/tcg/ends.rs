@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::Instant;
 
-use ktstr_machine::{End, KillReason, Port};
+use ktstr_machine::{End, Port, StopReason};
 use ktstr_topology::Topology;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -33,7 +33,7 @@ fn a_guest_powers_off() {
     assert_eq!(guest.machine.com2().contents(), "two");
     assert_eq!(frames.read(&mut [0; 16]).unwrap(), 0);
     // Too late for anything else.
-    guest.machine.kill(KillReason::Watchdog);
+    guest.machine.stop(StopReason::Watchdog);
     assert_eq!(guest.machine.end(), Some(End::PoweredOff));
     assert!(guest.machine.pause().is_err());
     assert!(guest.machine.footprint_bytes().is_err());
@@ -72,9 +72,9 @@ fn a_panic_that_hangs_is_ended() {
 
 #[test]
 fn we_stop_it() {
-    for reason in [KillReason::Done, KillReason::Watchdog, KillReason::User] {
+    for reason in [StopReason::Done, StopReason::Watchdog, StopReason::User] {
         let mut guest = Guest::launch(&Program::new().spin());
-        guest.machine.kill(reason);
+        guest.machine.stop(reason);
         assert_eq!(guest.end(), End::Stopped(reason));
     }
 }
@@ -96,7 +96,7 @@ fn dropping_the_handle_ends_it() {
     let pid = machine.pid();
     drop(machine);
     assert!(!crate::is_alive(pid));
-    assert_eq!(ends.recv(), Ok(End::Stopped(KillReason::Done)));
+    assert_eq!(ends.recv(), Ok(End::Stopped(StopReason::Done)));
 }
 
 /// The test starts itself again; the copy launches a machine, says so and waits to be killed.
@@ -164,8 +164,8 @@ fn fault_d1_the_watchdog_ends_a_machine_whose_handle_is_in_use_and_it_says_where
         guest.wait_for_com1("up");
         let stopper = guest.machine.stopper();
         // This thread holds the handle and only waits.
-        let watchdog = std::thread::spawn(move || stopper.stop(KillReason::Watchdog));
-        assert_eq!(guest.end(), End::Stopped(KillReason::Watchdog));
+        let watchdog = std::thread::spawn(move || stopper.stop(StopReason::Watchdog));
+        assert_eq!(guest.end(), End::Stopped(StopReason::Watchdog));
         watchdog.join().unwrap();
         guest.machine.vcpu_registers().ok()
     };
@@ -182,8 +182,8 @@ fn fault_d1_the_watchdog_does_not_wait_for_a_qemu_that_does_not_answer() {
     guest.wait_for_com1("up");
     send(&guest, Signal::SIGSTOP);
     let stopped = Instant::now();
-    guest.machine.stopper().stop(KillReason::Watchdog);
-    assert_eq!(guest.end(), End::Stopped(KillReason::Watchdog));
+    guest.machine.stopper().stop(StopReason::Watchdog);
+    assert_eq!(guest.end(), End::Stopped(StopReason::Watchdog));
     assert!(stopped.elapsed().as_secs() < 8);
     let error = guest.machine.vcpu_registers().unwrap_err();
     assert!(error.to_string().contains("has ended"), "{error}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ktstr_machine::{Disk, End, KillReason, Port, VcpuCpuTime};
+use ktstr_machine::{Disk, End, Port, StopReason, VcpuCpuTime};
 use ktstr_topology::Topology;
 
 use crate::guest::{COM1, Program};
@@ -27,7 +27,7 @@ fn guest_memory_is_read_while_it_runs_and_after() {
         word_at(&guest, 0x300_0000) == 0x1234_5678
     });
     assert_eq!(word_at(&guest, 0x20_0004), 0xfeed_face);
-    guest.machine.kill(KillReason::Done);
+    guest.machine.stop(StopReason::Done);
     let memory = guest.machine.memory().clone();
     drop(guest);
     let mut bytes = [0; 8];
@@ -77,7 +77,7 @@ fn registers_tell_where_each_cpu_is_and_pausing_stops_it() {
 #[test]
 fn a_paused_guest_says_nothing() {
     let mut guest = Guest::launch(&Program::new().flood());
-    let seen = |guest: &Guest| guest.machine.com1().bytes_seen();
+    let seen = |guest: &Guest| guest.machine.com1().seen_bytes();
     wait_until("the flood runs", || seen(&guest) > 100_000);
     guest.machine.pause().unwrap();
     // What was on its way arrives; then no more comes.
@@ -107,13 +107,13 @@ fn what_a_guest_prints_in_one_go_arrives_whole() {
 fn a_flood_is_counted_and_dropped() {
     let mut guest = Guest::launch(&Program::new().print(COM1, "start").flood());
     let com1 = guest.machine.com1().clone();
-    wait_until("1 MiB came", || com1.bytes_seen() > 1 << 20);
-    guest.machine.kill(KillReason::Watchdog);
+    wait_until("1 MiB came", || com1.seen_bytes() > 1 << 20);
+    guest.machine.stop(StopReason::Watchdog);
     let kept = com1.contents();
     assert!(kept.len() < 330 << 10);
     assert!(after(&kept, "start").starts_with('x'));
-    assert!(kept.contains("bytes dropped"));
-    assert!(com1.bytes_dropped() > 600 << 10);
+    assert!(kept.contains("bytes left out"));
+    assert!(com1.dropped_bytes() > 600 << 10);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn the_cpu_time_of_vcpus_is_that_of_their_threads() {
     };
     let before = spinning_ns();
     wait_until("the guest spins", || spinning_ns() > before + 10_000_000);
-    guest.machine.kill(KillReason::Done);
+    guest.machine.stop(StopReason::Done);
     assert!(clock.read().is_err());
 }
 

@@ -1,7 +1,7 @@
 //! `kernel_log`: the guest's kernel printed no warning, bug, oops, lockup or stall since boot.
 
 use ktstr_declaration::Check;
-use ktstr_report::{AssertResult, CheckResult, Subject};
+use ktstr_report::{AssertResult, CheckResult, KERNEL_PANIC, Subject};
 
 use super::figure::Measured;
 
@@ -61,7 +61,7 @@ const COMPLAINTS: &[&str] = &[
     // kernel/softirq.c, handle_softirqs().
     "huh, entered softirq ",
     // kernel/panic.c, vpanic().
-    "Kernel panic - not syncing",
+    KERNEL_PANIC,
     // kernel/watchdog.c before 6.5 (later kernels name the CPU first, see `is_hard_lockup`).
     "Watchdog detected hard LOCKUP",
     // lib/list_debug.c.

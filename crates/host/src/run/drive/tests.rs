@@ -159,7 +159,7 @@ impl Machine for FakeMachine {
         })
     }
 
-    fn kill(&mut self, reason: KillReason) {
+    fn stop(&mut self, reason: StopReason) {
         self.stopper().stop(reason);
     }
 
@@ -264,7 +264,7 @@ fn flood(message: Message) -> impl Iterator<Item = Message> {
 }
 
 fn assert_ended_by_the_watchdog(record: &Record, began: Instant) {
-    assert_eq!(record.end, End::Stopped(KillReason::Watchdog));
+    assert_eq!(record.end, End::Stopped(StopReason::Watchdog));
     assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
     assert_eq!(record.run, LIMITS.run.unwrap());
     let remark = "vCPU 0 when the watchdog fired: RIP 0x1234".to_owned();
@@ -316,7 +316,7 @@ fn fault_d5_remarks_have_a_bound_and_the_rest_is_counted() {
         remarks.chain([Message::Bye])
     };
     let record = drive_guest(messages, &mut ());
-    assert_eq!(record.end, End::Stopped(KillReason::Done));
+    assert_eq!(record.end, End::Stopped(StopReason::Done));
     assert_eq!(record.remarks.len(), MAX_REMARKS + 1);
     let last = record.remarks.last().unwrap();
     assert_eq!(last, "936 more remarks of the guest are left out");

@@ -18,6 +18,13 @@ pub struct VcpuRegisters {
 }
 
 impl VcpuRegisters {
+    /// The stack pointer.
+    pub const fn rsp(&self) -> u64 {
+        /// Place of RSP in [`VcpuRegisters::gprs`].
+        const RSP: usize = 7;
+        self.gprs[RSP]
+    }
+
     /// Those of a vCPU that does not run.
     pub(crate) fn read(fd: &VcpuFd) -> Result<Self, kvm_ioctls::Error> {
         let regs = fd.get_regs()?;
