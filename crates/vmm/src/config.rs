@@ -8,6 +8,7 @@ use crate::arch::cpu_ids::{CpuIds, MAX_APIC_ID};
 use crate::devices::virtio::console::PortKind;
 use crate::devices::virtio::device::VirtioDevice;
 use crate::memory::NodeMemory;
+use crate::pause_port::{OnPause, PausePort};
 use crate::start_error::StartError;
 
 /// What a machine is made of. [`Self::create`] makes it; what it then runs is another matter.
@@ -19,6 +20,7 @@ pub struct VmConfig {
     pub(crate) ports: BTreeMap<u32, PortKind>,
     pub(crate) devices: Vec<Box<dyn VirtioDevice>>,
     pub(crate) host_cpus: Vec<u32>,
+    pub(crate) pause_port: Option<PausePort>,
     llc_from_bit: u32,
 }
 
@@ -32,6 +34,7 @@ impl VmConfig {
             ports: BTreeMap::new(),
             devices: Vec::new(),
             host_cpus: Vec::new(),
+            pause_port: None,
             llc_from_bit: 0,
         }
     }
@@ -73,6 +76,14 @@ impl VmConfig {
     #[must_use]
     pub fn llc_from_apic_id_bit(mut self, bit: u32) -> Self {
         self.llc_from_bit = bit.min(15);
+        self
+    }
+
+    /// Gives the guest a port by which it pauses the machine: an `out` of a byte other than 0. The machine stays paused
+    /// until [`MicroVm::release`](crate::MicroVm::release).
+    #[must_use]
+    pub fn pause_port(mut self, port: u16, on_pause: OnPause) -> Self {
+        self.pause_port = Some(PausePort { port, on_pause });
         self
     }
 

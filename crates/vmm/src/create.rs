@@ -24,6 +24,7 @@ use crate::interrupt::line;
 use crate::kvm_error::refused;
 use crate::machine::Streams;
 use crate::memory::{self, NodeMemory, RamRegion};
+use crate::pause_port::PausePort;
 use crate::setup_times::{SetupTimes, StepClock};
 use crate::start_error::{StartError, host};
 
@@ -41,6 +42,7 @@ pub struct CreatedVm {
     pub(crate) worker: Worker,
     pub(crate) streams: Streams,
     pub(crate) host_cpus: Vec<u32>,
+    pub(crate) pause_port: Option<PausePort>,
     pub(crate) times: SetupTimes,
 }
 
@@ -91,6 +93,7 @@ impl VmConfig {
             worker,
             streams,
             host_cpus: self.host_cpus,
+            pause_port: self.pause_port,
             times,
         })
     }

@@ -9,16 +9,18 @@ use crate::arch::registers::VcpuRegisters;
 use crate::end::End;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Mode {
-    #[default]
-    Running,
-    Paused,
+/// Who pauses a machine. It runs when neither does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pauser {
+    Host,
+    /// The guest itself, by a port.
+    Guest,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    mode: Mode,
+    paused_by_host: bool,
+    paused_by_guest: bool,
     /// By CPU: the registers of those that are parked.
     parked: Vec<Option<VcpuRegisters>>,
     /// By CPU: the registers of those that were stopped.
@@ -26,6 +28,19 @@ struct State {
     end: Option<End>,
     /// Everything is torn down.
     finished: bool,
+}
+
+impl State {
+    fn is_paused(&self) -> bool {
+        self.paused_by_host || self.paused_by_guest
+    }
+
+    fn paused_by(&mut self, pauser: Pauser) -> &mut bool {
+        match pauser {
+            Pauser::Host => &mut self.paused_by_host,
+            Pauser::Guest => &mut self.paused_by_guest,
+        }
+    }
 }
 
 /// The one place that all vCPU threads pass between two runs of the guest.
@@ -67,10 +82,10 @@ impl Gate {
             return Order::Run;
         }
         let state = self.lock();
-        match (&state.end, state.mode) {
+        match (&state.end, state.is_paused()) {
             (Some(_), _) => Order::Stop,
-            (None, Mode::Paused) => Order::Park,
-            (None, Mode::Running) => Order::Run,
+            (None, true) => Order::Park,
+            (None, false) => Order::Run,
         }
     }
 
@@ -79,7 +94,7 @@ impl Gate {
         let mut state = self.lock();
         state.parked[vcpu] = Some(registers);
         self.changed.notify_all();
-        while state.mode == Mode::Paused && state.end.is_none() {
+        while state.is_paused() && state.end.is_none() {
             state = self.wait(state);
         }
         state.parked[vcpu] = None;
@@ -97,27 +112,38 @@ impl Gate {
     }
 
     /// Asks all threads to park; they must be kicked as well.
-    pub(crate) fn close(&self) {
-        self.lock().mode = Mode::Paused;
+    pub(crate) fn close(&self, pauser: Pauser) {
+        let mut state = self.lock();
+        *state.paused_by(pauser) = true;
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Lets the threads run on, and waits until they have left.
-    pub(crate) fn open(&self) {
+    /// Ends the pause of `pauser`. If it was the last, the threads run on, and are waited for until they have left.
+    pub(crate) fn open(&self, pauser: Pauser) {
         let mut state = self.lock();
-        state.mode = Mode::Running;
+        *state.paused_by(pauser) = false;
+        if state.is_paused() {
+            return;
+        }
         if state.end.is_none() {
             self.closed.store(false, Ordering::Release);
         }
         self.changed.notify_all();
-        while state.end.is_none() && state.parked.iter().any(Option::is_some) {
+        // A guest may pause again before all of its CPUs have left.
+        while state.end.is_none() && !state.is_paused() && state.parked.iter().any(Option::is_some)
+        {
             state = self.wait(state);
         }
     }
 
     /// Whether the machine is paused.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().mode == Mode::Paused
+        self.lock().is_paused()
+    }
+
+    /// Whether it is paused by `pauser`.
+    pub(crate) fn is_closed_by(&self, pauser: Pauser) -> bool {
+        *self.lock().paused_by(pauser)
     }
 
     /// Which CPUs are parked, after at most `timeout`; `None` when the machine has ended.

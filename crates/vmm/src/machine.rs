@@ -12,7 +12,7 @@ use kvm_ioctls::VmFd;
 use crate::arch::registers::VcpuRegisters;
 use crate::control_error::ControlError;
 use crate::end::End;
-use crate::gate::Gate;
+use crate::gate::{Gate, Pauser};
 use crate::guest_ram::GuestRam;
 use crate::realtime::VcpuPlacement;
 use crate::setup_times::{FirstRun, SetupTimes};
@@ -100,41 +100,51 @@ impl MicroVm {
     /// Stops all vCPUs, and kvmclock with them. Does nothing if they are stopped.
     pub fn pause(&mut self) -> Result<(), ControlError> {
         const ACTION: &str = "pause the machine";
-        if self.gate.is_closed() {
-            return self.stopped(ACTION).map(|_| ());
-        }
-        self.gate.close();
-        if let Err(error) = self.stopped(ACTION) {
-            self.gate.open();
-            return Err(error);
-        }
-        let clock = self.vm.get_clock().map_err(ControlError::failed(ACTION));
-        match clock {
-            Ok(clock) => self.paused_clock = Some(clock),
-            Err(error) => {
-                self.gate.open();
-                return Err(error);
+        let was_paused = self.gate.is_closed_by(Pauser::Host);
+        self.gate.close(Pauser::Host);
+        let paused = self.stopped(ACTION).and_then(|_| {
+            if self.paused_clock.is_none() {
+                let clock = self.vm.get_clock();
+                self.paused_clock = Some(clock.map_err(ControlError::failed(ACTION))?);
             }
+            Ok(())
+        });
+        if paused.is_err() && !was_paused {
+            self.gate.open(Pauser::Host);
         }
-        Ok(())
+        paused
     }
 
-    /// Lets the vCPUs run on. Does nothing if they run.
+    /// Lets the vCPUs run on, unless the guest has paused them. Does nothing if they run.
     pub fn resume(&mut self) -> Result<(), ControlError> {
-        const ACTION: &str = "resume the machine";
+        self.open("resume the machine", Pauser::Host, Pauser::Guest)
+    }
+
+    /// Lets a guest run on that has paused its machine, unless the host has paused it too.
+    pub fn release(&mut self) -> Result<(), ControlError> {
+        self.open("release the guest", Pauser::Guest, Pauser::Host)
+    }
+
+    fn open(
+        &mut self,
+        action: &'static str,
+        pauser: Pauser,
+        other: Pauser,
+    ) -> Result<(), ControlError> {
         if self.end().is_some() {
-            return Err(ControlError::Ended { action: ACTION });
+            return Err(ControlError::Ended { action });
         }
-        if let Some(clock) = self.paused_clock.take() {
+        if !self.gate.is_closed_by(other)
+            && let Some(clock) = self.paused_clock.take()
+        {
             let clock = kvm_clock_data {
                 clock: clock.clock,
                 ..kvm_clock_data::default()
             };
-            self.vm
-                .set_clock(&clock)
-                .map_err(ControlError::failed(ACTION))?;
+            let set = self.vm.set_clock(&clock);
+            set.map_err(ControlError::failed(action))?;
         }
-        self.gate.open();
+        self.gate.open(pauser);
         Ok(())
     }
 
@@ -151,9 +161,9 @@ impl MicroVm {
         if self.gate.is_closed() {
             return self.stopped(ACTION);
         }
-        self.gate.close();
+        self.gate.close(Pauser::Host);
         let registers = self.stopped(ACTION);
-        self.gate.open();
+        self.gate.open(Pauser::Host);
         registers
     }
 

@@ -30,12 +30,13 @@ impl LoadedVm {
             worker,
             streams,
             host_cpus,
+            pause_port,
             mut times,
             ..
         } = self.0;
         let mut clock = StepClock::start();
         let gate = Arc::new(Gate::new(vcpus.len(), worker.wake()));
-        let threads = VcpuThreads::start(vcpus, &host_cpus, &gate, &devices)
+        let threads = VcpuThreads::start(vcpus, &host_cpus, &gate, &devices, pause_port)
             .map(Arc::new)
             .map_err(host("start the threads of the vCPUs"))?;
         times.vcpus = times.vcpus + clock.lap();

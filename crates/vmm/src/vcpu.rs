@@ -14,18 +14,21 @@ use crate::arch::registers::VcpuRegisters;
 use crate::arch::vcpu::{program_counter, program_counter_unless_reset};
 use crate::devices::Devices;
 use crate::end::End;
-use crate::gate::{Gate, Order};
+use crate::gate::{Gate, Order, Pauser};
 use crate::kick::install_kick_handler;
 use crate::kvm_run::internal_error;
 use crate::lock::lock;
+use crate::pause_port::PausePort;
 use crate::realtime::{self, VcpuPlacement};
 use crate::setup_times::FirstRun;
+
+type Threads = Arc<Mutex<Vec<JoinHandle<()>>>>;
 
 /// The running threads of a machine's vCPUs. They end when the gate says so, and are joined by
 /// [`Self::join`].
 #[derive(Debug)]
 pub(crate) struct VcpuThreads {
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Threads,
     tids: Arc<[AtomicI32]>,
     first_run: Arc<OnceLock<FirstRun>>,
     placements: Vec<VcpuPlacement>,
@@ -38,10 +41,12 @@ impl VcpuThreads {
         host_cpus: &[u32],
         gate: &Arc<Gate>,
         devices: &Arc<Devices>,
+        pause_port: Option<PausePort>,
     ) -> io::Result<Self> {
         install_kick_handler()?;
+        let pause_port = pause_port.map(Arc::new);
         let mut threads = Self {
-            threads: Mutex::default(),
+            threads: Threads::default(),
             tids: vcpus.iter().map(|_| AtomicI32::new(0)).collect(),
             first_run: Arc::default(),
             placements: Vec::new(),
@@ -52,6 +57,8 @@ impl VcpuThreads {
                 fd,
                 gate: Arc::clone(gate),
                 devices: Arc::clone(devices),
+                pause_port: pause_port.clone(),
+                siblings: Arc::clone(&threads.threads),
                 first_run: (index == 0).then(|| Arc::clone(&threads.first_run)),
             };
             let tids = Arc::clone(&threads.tids);
@@ -107,12 +114,7 @@ impl VcpuThreads {
     /// Gets all threads out of the guest, so that they look at the gate. A kick that comes just before a
     /// thread enters the guest is lost: the caller repeats it until it sees the effect.
     pub(crate) fn kick(&self) {
-        for thread in lock(&self.threads).iter() {
-            if !thread.is_finished() {
-                // Fails only for a thread that has just ended.
-                let _ = thread.kill(SIGRTMIN());
-            }
-        }
+        kick_all(&self.threads);
     }
 
     /// Waits until all threads have ended, which the gate must have told them.
@@ -130,11 +132,22 @@ impl VcpuThreads {
     }
 }
 
+fn kick_all(threads: &Threads) {
+    for thread in lock(threads).iter() {
+        if !thread.is_finished() {
+            // Fails only for a thread that has just ended.
+            let _ = thread.kill(SIGRTMIN());
+        }
+    }
+}
+
 struct Vcpu {
     index: usize,
     fd: VcpuFd,
     gate: Arc<Gate>,
     devices: Arc<Devices>,
+    pause_port: Option<Arc<PausePort>>,
+    siblings: Threads,
     /// To be set by the boot CPU.
     first_run: Option<Arc<OnceLock<FirstRun>>>,
 }
@@ -190,7 +203,15 @@ impl Vcpu {
                 self.devices.port_read(port, data);
                 return None;
             }
-            Ok(VcpuExit::IoOut(port, data)) => return self.devices.port_write(port, data),
+            Ok(VcpuExit::IoOut(port, data)) => {
+                return match &self.pause_port {
+                    Some(pause) if pause.is_hit(port, data) => {
+                        self.pause_machine(pause);
+                        None
+                    }
+                    _ => self.devices.port_write(port, data),
+                };
+            }
             Ok(VcpuExit::MmioRead(gpa, data)) => {
                 self.devices.mmio_read(gpa, data);
                 return None;
@@ -222,6 +243,14 @@ impl Vcpu {
             rip: program_counter(&self.fd),
             reason,
         })
+    }
+
+    /// This vCPU runs no further instruction; the others are out of the guest as soon as the host's signals reach them.
+    /// Who is told makes sure of it.
+    fn pause_machine(&self, pause: &PausePort) {
+        self.gate.close(Pauser::Guest);
+        kick_all(&self.siblings);
+        (pause.on_pause)();
     }
 
     fn park(&mut self) {

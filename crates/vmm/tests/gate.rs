@@ -29,7 +29,7 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, JoinHandle};
 use nix::sys::eventfd::EventFd;
 
-use gate::{Gate, Order};
+use gate::{Gate, Order, Pauser};
 
 /// In the model no time passes: who waits with a time limit waits until it is woken.
 const LONG: Duration = Duration::from_secs(3600);
@@ -115,7 +115,7 @@ impl Machine {
     }
 
     fn close(&self) {
-        self.gate.close();
+        self.gate.close(Pauser::Host);
         self.kick();
     }
 
@@ -149,7 +149,7 @@ fn a_pause_stops_all_cpus_and_after_it_all_of_them_run_on() {
         machine.close();
         assert!(machine.look());
         assert!(machine.gate.is_closed());
-        machine.gate.open();
+        machine.gate.open(Pauser::Host);
         machine.nobody_is_parked();
         machine.end(End::Stopped);
     });
@@ -161,8 +161,24 @@ fn a_pause_after_a_pause_sees_no_cpu_as_it_was_in_the_first() {
         for _ in 0..2 {
             machine.close();
             assert!(machine.look());
-            machine.gate.open();
+            machine.gate.open(Pauser::Host);
         }
+        machine.end(End::Stopped);
+    });
+}
+
+#[test]
+fn a_guest_that_has_paused_its_machine_waits_for_its_release() {
+    model(1, 2, |machine| {
+        // As its CPU does.
+        machine.gate.close(Pauser::Guest);
+        machine.close();
+        assert!(machine.look());
+        machine.gate.open(Pauser::Host);
+        assert!(machine.gate.is_closed_by(Pauser::Guest));
+        assert!(machine.look());
+        machine.gate.open(Pauser::Guest);
+        machine.nobody_is_parked();
         machine.end(End::Stopped);
     });
 }
@@ -176,7 +192,7 @@ fn an_end_during_a_pause_reaches_who_is_parked_and_who_waits() {
         };
         machine.close();
         if machine.look() {
-            machine.gate.open();
+            machine.gate.open(Pauser::Host);
         }
         machine.end(End::Stopped);
         let end = machine.gate.wait_for_end();

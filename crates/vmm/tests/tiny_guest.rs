@@ -59,12 +59,20 @@ fn run_on(config: VmConfig, code: &[u8], on_end: OnEnd) -> Result<MicroVm, Start
 
 /// Starts a machine that runs `code`; `None` where there is no KVM.
 pub(crate) fn start(topology: Topology, code: &[u8]) -> Option<(MicroVm, Receiver<End>)> {
+    start_with(topology, code, |config| config)
+}
+
+fn start_with(
+    topology: Topology,
+    code: &[u8],
+    change: impl FnOnce(VmConfig) -> VmConfig,
+) -> Option<(MicroVm, Receiver<End>)> {
     let nodes = (0..topology.numa_nodes())
         .map(|_| NodeMemory::new(RAM_BYTES).unwrap())
         .collect();
     let (sender, ends) = mpsc::channel();
     let on_end = Box::new(move |end| sender.send(end).unwrap());
-    let machine = run_on(VmConfig::new(topology, nodes), code, on_end);
+    let machine = run_on(change(VmConfig::new(topology, nodes)), code, on_end);
     if File::options()
         .read(true)
         .write(true)
@@ -268,6 +276,39 @@ fn a_spinning_guest_is_paused_looked_into_and_killed() {
     assert!(matches!(machine.pause(), Err(ControlError::Ended { .. })));
     machine.ram().read(0x110_0000, &mut word).unwrap();
     assert_eq!(word, [0x5a; 4]);
+}
+
+#[test]
+fn a_guest_pauses_its_machine_before_its_next_instruction() {
+    const PORT: u16 = 0xe9;
+    // mov dword ptr [0x1100000], 0x5a5a5a5a
+    let store = [0xc7, 0x04, 0x25, 0, 0, 0x10, 0x01, 0x5a, 0x5a, 0x5a, 0x5a];
+    let code = [&out(PORT, 1)[..], &out(PORT, 0), &store, &SPIN].concat();
+    let (sender, pauses) = mpsc::channel();
+    let on_pause = Box::new(move || sender.send(()).unwrap());
+    let with_port = |config: VmConfig| config.pause_port(PORT, on_pause);
+    let Some((mut machine, _ends)) = start_with(Topology::SINGLE, &code, with_port) else {
+        return;
+    };
+    pauses.recv_timeout(DEADLINE).unwrap();
+    let word = |machine: &MicroVm| {
+        let mut word = [0; 4];
+        machine.ram().read(0x110_0000, &mut word).unwrap();
+        word
+    };
+    // A pause of the host within that of the guest does not end it.
+    for _ in 0..20 {
+        machine.pause().unwrap();
+        assert_eq!(machine.registers().unwrap()[0].rip, ENTRY + 7);
+        machine.resume().unwrap();
+        assert_eq!(machine.registers().unwrap()[0].rip, ENTRY + 7);
+    }
+    assert_eq!(word(&machine), [0; 4]);
+    machine.release().unwrap();
+    wait_until(|| word(&machine) == [0x5a; 4]);
+    assert!(pauses.try_recv().is_err(), "0 does not pause");
+    machine.kill();
+    assert!(matches!(machine.release(), Err(ControlError::Ended { .. })));
 }
 
 /// Counts in RBX the bytes that it has written to COM1, each the low byte of its number, and reads every
