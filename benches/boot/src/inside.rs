@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use ktstr_machine::{
     BootKernel, Chosen, End, EngineKind, EngineOptions, InitrdPart, Machine, MachineSpec,
-    StopReason,
+    StopReason, on_end,
 };
 use ktstr_topology::Topology;
 use nix::sys::personality::{self, Persona};
@@ -188,7 +188,7 @@ pub(crate) fn ours(cpus: &str, look: Look) -> Result<()> {
         process_cpu: cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?,
         thread_cpu: cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)?,
     };
-    let mut machine = engine.launch(&spec, Box::new(move |end| drop(sender.send(end))))?;
+    let mut machine = engine.launch(&spec, on_end(move |end| drop(sender.send(end))))?;
     match look {
         Look::SetUp => {
             let launched = cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)? - start.thread_cpu;

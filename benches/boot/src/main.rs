@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use ktstr::prelude::*;
 use ktstr_kernels::{Cache, Kernel, Quiet, ResolveOptions};
-use ktstr_machine::{BootKernel, End, EngineKind, InitrdPart, MachineSpec};
+use ktstr_machine::{BootKernel, End, EngineKind, InitrdPart, MachineSpec, on_end};
 use minimal_init::Finish;
 use qemu::Qemu;
 
@@ -107,7 +107,7 @@ fn tuned() -> Result<()> {
         minimal_init::initramfs(Finish::PowerOff)?.into(),
     )];
     let (sender, ended) = channel();
-    let machine = engine.launch(&spec, Box::new(move |end| drop(sender.send(end))))?;
+    let machine = engine.launch(&spec, on_end(move |end| drop(sender.send(end))))?;
     let end = ended.recv_timeout(DEADLINE)?;
     ensure!(
         end == End::PoweredOff,

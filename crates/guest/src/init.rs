@@ -100,7 +100,7 @@ fn receive_job(link: &Link) -> anyhow::Result<Job> {
     })?;
     #[cfg(target_arch = "x86_64")]
     if may_host_machines(&job.task) {
-        crate::pit::interrupt_steadily().context("starting the interval timer")?;
+        crate::io_ports::interrupt_steadily().context("starting the interval timer")?;
     }
     Ok(job)
 }

@@ -15,13 +15,13 @@ mod command;
 mod crash;
 mod end;
 mod init;
+mod io_ports;
 mod link;
 mod modules;
 mod mounts;
 mod nested;
 mod output;
 mod packed;
-mod pit;
 mod scheduler;
 mod test;
 

@@ -160,7 +160,13 @@ impl Link {
     fn exchange(&self, request: Request) -> Result<bool, LinkError> {
         // Nobody else may send until it is answered, so the next answer is to this.
         let mut writer = lock(&self.writer);
+        let is_at_a_pause = request.is_at_a_pause();
         writer.send(&Message::Request(request))?;
+        if is_at_a_pause {
+            // In a kernel that locks ports (lockdown(7)) it fails, and the host pauses the machine a little later.
+            #[cfg(target_arch = "x86_64")]
+            let _ = crate::io_ports::pause_machine();
+        }
         match lock(&self.reader).next(None)? {
             Some(HostMessage::Answer { done }) => Ok(done),
             _ => Err(LinkError::Unexpected { wanted: "answer" }),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ktstr_report::TimingSlack;
 use ktstr_topology::Topology;
@@ -138,8 +139,27 @@ impl LaunchError {
     }
 }
 
-/// Called exactly once, from a thread of the engine, when the machine has ended and its process is gone.
-pub type OnEnd = Box<dyn FnOnce(End) + Send>;
+/// What happens to a machine by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MachineEvent {
+    /// Its guest has paused it, by [`MachineSpec::pause_port`]. The vCPU that did so runs no further instruction until
+    /// [`Machine::release`]; [`Machine::pause`] returns when none does.
+    Paused,
+    /// It has ended, and its process is gone. Told once, and last.
+    Ended(End),
+}
+
+/// Called from threads of the engine. It must return at once, and not wait for the machine.
+pub type OnEvent = Arc<dyn Fn(MachineEvent) + Send + Sync>;
+
+/// For who waits for the end of a machine only.
+pub fn on_end(ended: impl Fn(End) + Send + Sync + 'static) -> OnEvent {
+    Arc::new(move |event| {
+        if let MachineEvent::Ended(end) = event {
+            ended(end);
+        }
+    })
+}
 
 /// Something that runs machines.
 pub trait Engine: Send + Sync + fmt::Debug {
@@ -163,6 +183,10 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Whether `spec` can be run, checked without starting anything.
     fn check(&self, spec: &MachineSpec) -> Result<(), SpecError>;
 
-    /// Starts a machine. `on_end` is dropped uncalled when this fails.
-    fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError>;
+    /// Starts a machine. `on_event` is dropped uncalled when this fails.
+    fn launch(
+        &self,
+        spec: &MachineSpec,
+        on_event: OnEvent,
+    ) -> Result<Box<dyn Machine>, LaunchError>;
 }

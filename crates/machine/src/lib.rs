@@ -34,7 +34,7 @@ pub use bounded::BoundedText;
 pub use choice::{Chosen, EngineKind, choose};
 pub use console::ConsoleLog;
 pub use devices::*;
-pub use engine::{Engine, EngineError, EngineOptions, LaunchError, OnEnd};
+pub use engine::{Engine, EngineError, EngineOptions, LaunchError, MachineEvent, OnEvent, on_end};
 pub use host_memory::{HostMemory, TouchedRam, touched_ram};
 pub use ktstr_vmm::{ControlError, FirstRun, ServicePriority, VcpuRegisters};
 pub use ktstr_vmm::{GuestRam as GuestMemory, NotRam as MemoryError};

@@ -177,11 +177,18 @@ pub trait Machine: Send + fmt::Debug {
     /// Stops all vCPUs. Guest time stops with them.
     fn pause(&mut self) -> Result<(), ControlError>;
 
-    /// Lets the vCPUs run on.
+    /// Lets the vCPUs run on, unless the guest has paused them.
     fn resume(&mut self) -> Result<(), ControlError>;
+
+    /// Lets a guest run on that has paused its machine ([`MachineEvent::Paused`](crate::MachineEvent)), unless
+    /// [`Self::pause`] keeps it from it. Does nothing if it has not.
+    fn release(&mut self) -> Result<(), ControlError>;
 
     /// Registers of every vCPU in CPU order. They belong together only while the machine is paused. Of a machine
     /// that the watchdog has ended they are the last ones, if the engine got to read them.
+    ///
+    /// On `tcg`, the vCPUs of a machine that its guest has paused run on for a moment before QEMU can tell them: whoever
+    /// reads memory too reads it first.
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError>;
 
     /// What reads the CPU time that the host gives to the vCPUs.

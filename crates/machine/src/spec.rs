@@ -45,6 +45,9 @@ pub struct MachineSpec {
     pub frames_port_name: String,
     /// What else it has.
     pub devices: Vec<Arc<dyn Device>>,
+    /// The I/O port by which the guest pauses its whole machine: it puts out a byte there, and by the next instruction one
+    /// at the port after it. With `None` it has none.
+    pub pause_port: Option<u16>,
     /// Whether the guest's CPUs have AMD-V, for a KVM of its own.
     pub amd_v: bool,
     /// The host CPU of each vCPU, in performance mode.
@@ -66,6 +69,7 @@ impl MachineSpec {
             interactive_console: false,
             frames_port_name: "frames".to_owned(),
             devices: Vec::new(),
+            pause_port: None,
             amd_v: false,
             host_cpus: Vec::new(),
         }

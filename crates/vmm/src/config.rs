@@ -79,7 +79,7 @@ impl VmConfig {
         self
     }
 
-    /// Gives the guest a port by which it pauses the machine: an `out` of a byte other than 0. The machine stays paused
+    /// Gives the guest a port by which it pauses the machine: an `out` there. The machine stays paused
     /// until [`MicroVm::release`](crate::MicroVm::release).
     #[must_use]
     pub fn pause_port(mut self, port: u16, on_pause: OnPause) -> Self {

@@ -6,17 +6,10 @@ use std::fmt;
 /// nothing of the machine.
 pub type OnPause = Box<dyn Fn() + Send + Sync>;
 
-/// A byte other than 0 that a CPU writes there parks it with all others, before its next instruction.
+/// A CPU that puts out anything there is parked with all others, before its next instruction.
 pub(crate) struct PausePort {
     pub(crate) port: u16,
     pub(crate) on_pause: OnPause,
-}
-
-impl PausePort {
-    /// Whether an `out` instruction pauses the machine.
-    pub(crate) fn is_hit(&self, port: u16, data: &[u8]) -> bool {
-        port == self.port && data.first().is_some_and(|&byte| byte != 0)
-    }
 }
 
 impl fmt::Debug for PausePort {

@@ -205,7 +205,7 @@ impl Vcpu {
             }
             Ok(VcpuExit::IoOut(port, data)) => {
                 return match &self.pause_port {
-                    Some(pause) if pause.is_hit(port, data) => {
+                    Some(pause) if pause.port == port => {
                         self.pause_machine(pause);
                         None
                     }

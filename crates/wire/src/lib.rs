@@ -23,5 +23,9 @@ pub use message::{DumpMoment, GuestStage, MAX_REMARK_BYTES, Message, Request, St
 /// Name of the virtio-console port that carries the frames, as in /sys/class/virtio-ports/*/name.
 pub const FRAME_PORT_NAME: &str = "ktstr.frames";
 
+/// The I/O port by which a guest pauses its whole machine: it puts out a byte there, and by the next instruction one at
+/// the port after it.
+pub const PAUSE_PORT: u16 = 0xe9;
+
 /// First words of what a dying guest process writes to COM2.
 pub const CRASH_MARK: &str = "KTSTR-CRASH: ";

@@ -82,6 +82,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether the guest pauses its machine as soon as it has asked, so that what is read is the moment that was meant.
+    /// The host releases it before it answers.
+    pub const fn is_at_a_pause(&self) -> bool {
+        match self {
+            Self::Snapshot(_) | Self::Dump(_) => true,
+            Self::WriteGlobal { .. } => false,
+        }
+    }
+}
+
 /// When the state of the kernel is read for a failure dump. Earlier ones say more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DumpMoment {

@@ -19,7 +19,7 @@ use ktstr_kernels::tools::{self, Tool};
 use ktstr_kernels::{Cache, KernelSpec, Lines, OptionState, ResolveOptions, resolve};
 use ktstr_machine::{
     BootKernel, EngineKind, EngineOptions, GuestMemory, InitrdPart, Machine, MachineSpec,
-    StopReason, choose,
+    StopReason, choose, on_end,
 };
 use ktstr_topology::Topology;
 
@@ -135,7 +135,7 @@ impl Guest {
             ..EngineOptions::default()
         };
         let tcg = choose(EngineKind::Tcg, &options).unwrap();
-        let machine = tcg.engine.launch(&spec, Box::new(|_| ())).unwrap();
+        let machine = tcg.engine.launch(&spec, on_end(|_| ())).unwrap();
         // While it boots.
         let image = KernelImage::from_vmlinux(&std::fs::read(kernel.vmlinux()).unwrap()).unwrap();
         let told = wait_until_told(&*machine);

@@ -1,5 +1,7 @@
 //! What the host sees of the kernel: snapshots that a test asks for, and the dump of one that fails.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use e2e::Again;
 use ktstr::prelude::*;
 use ktstr_report::{SchedulerEnd, Sidecar};
@@ -52,6 +54,45 @@ fn judge_snapshots(vm: &VmResult) -> Result<AssertResult> {
     });
     result.push(clock.nondecreasing());
     Ok(result)
+}
+
+/// A snapshot is of the moment in which it is asked for: the task that asks still runs then, beside one that is busy.
+#[ktstr_test(llcs = 1, cores = 2, duration_s = 1, post_vm = judge_who_asked)]
+fn who_asks_for_a_snapshot_runs_in_it(ctx: &Ctx) -> Result<AssertResult> {
+    std::fs::write("/proc/thread-self/comm", ASKER)?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let busy = std::thread::Builder::new().name(BUSY.to_owned());
+        busy.spawn_scoped(scope, || {
+            while !done.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        })?;
+        let taken = (0..SNAPSHOTS).try_for_each(|number| ctx.capture_snapshot(&number.to_string()));
+        done.store(true, Ordering::Relaxed);
+        Ok(taken?)
+    })
+    .map(|()| AssertResult::default())
+}
+
+const ASKER: &str = "asker";
+const BUSY: &str = "busy";
+const SNAPSHOTS: usize = 10;
+
+fn judge_who_asked(vm: &VmResult) -> Result<()> {
+    let snapshots = &vm.observation.snapshots;
+    ensure!(snapshots.len() == SNAPSHOTS, "{snapshots:?}");
+    let mut beside_busy = 0;
+    for snapshot in snapshots {
+        let cpus = snapshot.kernel.cpus.as_ref().map_err(Clone::clone)?;
+        let running = cpus.iter().filter_map(|cpu| cpu.running.as_ref());
+        let running: Vec<&str> = running.map(|task| task.comm.as_str()).collect();
+        ensure!(running.contains(&ASKER), "{}: {cpus:?}", snapshot.label);
+        beside_busy += usize::from(running.contains(&BUSY));
+    }
+    // The busy one may be off its CPU for a kernel thread.
+    ensure!(beside_busy > SNAPSHOTS / 2, "{snapshots:?}");
+    Ok(())
 }
 
 /// Tests whose report is read by the tests below.

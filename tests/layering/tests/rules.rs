@@ -13,7 +13,7 @@ use layering::{
 const UNSAFE_FILES: &[&str] = &[
     "crates/guest/src/crash.rs",
     "crates/guest/src/init.rs",
-    "crates/guest/src/pit.rs",
+    "crates/guest/src/io_ports.rs",
     "crates/guest/src/scheduler/held_maps.rs",
     "crates/scenario/src/workload/shared.rs",
     "crates/scenario/src/workload/syscalls.rs",

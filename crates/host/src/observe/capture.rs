@@ -73,8 +73,9 @@ impl Sight {
         if !ended {
             machine.pause().map_err(|error| chain(&error))?;
         }
-        let registers = machine.vcpu_registers();
+        // Memory first: a guest that has paused its machine itself may run on for the registers.
         let kernel = self.reader.read(&Budget::default());
+        let registers = machine.vcpu_registers();
         let resumed = if ended { Ok(()) } else { machine.resume() };
         let stopped = began.elapsed();
         // One that does not run on ends by the watchdog, or has ended meanwhile.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ktstr_machine::{End, Engine, LaunchError, Machine, MachineSpec, Port, StopReason};
@@ -9,6 +10,7 @@ use ktstr_wire::frame::OversizeError;
 use ktstr_wire::{Job, Message, Request};
 
 use super::deadline::Deadline;
+use super::guest_pause::{Act, GuestPause};
 use super::link::{self, Event, Events, Next};
 use super::record::{Record, empty_record};
 use super::speaker::{JobFrame, Speaker};
@@ -57,9 +59,9 @@ pub(crate) fn drive(
 ) -> Result<Record, DriveError> {
     let job = JobFrame::new(job)?;
     let events = Events::default();
-    let ended = events.clone();
+    let told = events.clone();
     let started = Instant::now();
-    let mut machine = engine.launch(spec, Box::new(move |end| ended.ended(end)))?;
+    let mut machine = engine.launch(spec, Arc::new(move |event| told.note(event)))?;
     if spec.interactive_console
         && let Some(terminal) = machine.take_port(Port::Shell)
     {
@@ -88,6 +90,7 @@ pub(crate) fn drive(
         first_message: None,
         last_message: None,
         link_open: true,
+        guest_pause: GuestPause::default(),
         requests: 0,
         more_remarks: 0,
         record: empty_record(),
@@ -114,6 +117,7 @@ struct Driver<'a> {
     first_message: Option<Instant>,
     last_message: Option<Instant>,
     link_open: bool,
+    guest_pause: GuestPause,
     requests: u64,
     more_remarks: u64,
     record: Record,
@@ -124,15 +128,17 @@ impl Driver<'_> {
     /// out of time is ended by the deadline's own thread.
     fn watch(&mut self) {
         while !self.record.said_bye && !self.deadline.has_come() {
-            if self.look() {
+            if self.look() || self.act_on_pause() {
                 continue;
             }
             let observer = self.observer.as_ref();
             let snapshot = observer.and_then(Observer::next_due);
             let look = observer.and_then(Observer::next_look);
-            let until = self.deadline.at().into_iter().chain(snapshot).chain(look);
+            let others = [snapshot, look, self.guest_pause.due()];
+            let until = others.into_iter().flatten().chain(self.deadline.at());
             match self.events.next(until.min()) {
                 Next::Event(event) => self.take(event),
+                Next::Paused => self.guest_pause.paused(Instant::now()),
                 Next::Nothing => {}
                 Next::Ended => {
                     // What it sent before may not have been read yet.
@@ -249,7 +255,7 @@ impl Driver<'_> {
                 });
                 record.output.push(&bytes);
             }
-            Message::Request(what) => self.answer(what),
+            Message::Request(what) => self.take_request(what),
             message => {
                 if let Message::SchedulerAttached(ops) = &message {
                     self.on.event(&RunEvent::Attached { ops });
@@ -259,21 +265,47 @@ impl Driver<'_> {
         }
     }
 
-    /// Does what the guest asks for, and tells it, since it waits.
-    fn answer(&mut self, what: Request) {
+    fn take_request(&mut self, what: Request) {
         self.requests += 1;
+        if self.observer.is_none() || self.requests > MAX_REQUESTS {
+            if what.is_at_a_pause() {
+                self.guest_pause.refused();
+            }
+            self.speaker.answer(false);
+        } else if !what.is_at_a_pause() {
+            self.carry_out(what);
+        } else if let Some(earlier) = self.guest_pause.asked(what, Instant::now()) {
+            self.carry_out(earlier);
+        }
+    }
+
+    /// Carries out what the guest has paused its machine for.
+    fn act_on_pause(&mut self) -> bool {
+        match self.guest_pause.act(Instant::now()) {
+            Some(Act::Answer(what)) => self.carry_out(what),
+            Some(Act::Release) => self.release(),
+            None => return false,
+        }
+        true
+    }
+
+    fn carry_out(&mut self, what: Request) {
         let label = match &what {
             Request::Snapshot(label) => Some(label.clone()),
             _ => None,
         };
-        let done = match &mut self.observer {
-            Some(observer) if self.requests <= MAX_REQUESTS => observer.answer(self.machine, what),
-            _ => false,
-        };
+        let observer = self.observer.as_mut();
+        let done = observer.is_some_and(|observer| observer.answer(self.machine, what));
+        self.release();
         if let Some(label) = label.filter(|_| done) {
             self.on.event(&RunEvent::Snapshot { label: &label });
         }
         self.speaker.answer(done);
+    }
+
+    fn release(&mut self) {
+        // One that can't be released is ended by the watchdog, if it has not ended.
+        let _ = self.machine.release();
     }
 
     /// Where each CPU stood: the difference between a guest that spins and one that sleeps.

@@ -1,4 +1,4 @@
-//! The host's end of the framed channel.
+//! The host's end of the framed channel, and what the engine tells of the machine.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use ktstr_machine::End;
+use ktstr_machine::{End, MachineEvent};
 use ktstr_wire::{Decoder, FrameError, Message};
 
 const CHUNK_BYTES: usize = 64 << 10;
@@ -51,6 +51,8 @@ struct Shared {
 struct State {
     waiting: VecDeque<Event>,
     waiting_bytes: usize,
+    /// The guest has paused its machine, and the driver has not been told.
+    paused: bool,
     /// How the machine ended, and when.
     end: Option<(End, Instant)>,
     /// The driver takes no more.
@@ -62,6 +64,8 @@ struct State {
 pub(crate) enum Next {
     /// The next event of the channel.
     Event(Event),
+    /// The guest has paused its machine. Told once for each pause.
+    Paused,
     /// The machine has ended, and no event waits.
     Ended,
     /// Nothing until the time.
@@ -78,6 +82,9 @@ impl Events {
             }
             if state.end.is_some() {
                 return Next::Ended;
+            }
+            if std::mem::take(&mut state.paused) {
+                return Next::Paused;
             }
             let Some(waited) = self.wait(state, until) else {
                 return Next::Nothing;
@@ -97,9 +104,13 @@ impl Events {
         }
     }
 
-    /// Notes the machine's end. The first one counts.
-    pub(crate) fn ended(&self, end: End) {
-        self.lock().end.get_or_insert((end, Instant::now()));
+    /// Notes what happened to the machine. Of its ends the first one counts.
+    pub(crate) fn note(&self, event: MachineEvent) {
+        let mut state = self.lock();
+        match event {
+            MachineEvent::Paused => state.paused = true,
+            MachineEvent::Ended(end) => _ = state.end.get_or_insert((end, Instant::now())),
+        }
         self.0.changed.notify_all();
     }
 
@@ -290,8 +301,8 @@ mod tests {
         let (events, listener, guest) = listen_to(stream_of((0..50_000).map(|_| line())));
         let waiting = || events.lock().waiting.len();
         wait_until("there is no more room", || waiting() == MAX_WAITING);
-        events.ended(End::PoweredOff);
-        events.ended(End::Reset);
+        events.note(MachineEvent::Ended(End::PoweredOff));
+        events.note(MachineEvent::Ended(End::Reset));
         assert_eq!(events.end().unwrap().0, End::PoweredOff);
         assert!(matches!(events.next(None), Next::Event(_)));
         assert!(events.close() >= MAX_WAITING - 1);

@@ -4,6 +4,7 @@ mod attempt;
 mod console;
 mod deadline;
 mod drive;
+mod guest_pause;
 mod link;
 mod order;
 mod record;

@@ -228,6 +228,7 @@ impl Resources {
             interactive_console: false,
             frames_port_name: ktstr_wire::FRAME_PORT_NAME.to_owned(),
             devices: Vec::new(),
+            pause_port: Some(ktstr_wire::PAUSE_PORT),
             amd_v: false,
             host_cpus: Vec::new(),
         };

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::sync::Arc;
 use std::thread;
 
 use ktstr_report::TimingSlack;
@@ -12,7 +13,7 @@ use super::machine::KvmMachine;
 use super::watcher::{Shared, Watcher};
 use crate::cmdline;
 use crate::end_cell::MachineThread;
-use crate::engine::{Engine, EngineOptions, LaunchError, OnEnd};
+use crate::engine::{Engine, EngineOptions, LaunchError, MachineEvent, OnEvent};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
@@ -142,7 +143,11 @@ impl Engine for KvmEngine {
         self.inputs(spec).map(drop)
     }
 
-    fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
+    fn launch(
+        &self,
+        spec: &MachineSpec,
+        on_event: OnEvent,
+    ) -> Result<Box<dyn Machine>, LaunchError> {
         let inputs = self.inputs(spec)?;
         let host = |action: &'static str| move |source| LaunchError::host(action, source);
         let nodes = ram(spec)?;
@@ -165,6 +170,11 @@ impl Engine for KvmEngine {
         if spec.immutable_files {
             source = source.immutable_images();
         }
+        if let Some(port) = spec.pause_port {
+            let on_event = Arc::clone(&on_event);
+            let on_pause = Box::new(move || on_event(MachineEvent::Paused));
+            config = config.pause_port(port, on_pause);
+        }
         for part in inputs.initrd {
             source = source.initrd(part);
         }
@@ -178,7 +188,7 @@ impl Engine for KvmEngine {
         let performance = performance::described(spec, vm.placements(), page_kib.flatten());
         let shared = Shared::new(vm);
         let thread =
-            Watcher::start(&shared, ended, on_end).map_err(host("start the machine's thread"))?;
+            Watcher::start(&shared, ended, on_event).map_err(host("start the machine's thread"))?;
         Ok(Box::new(KvmMachine::new(
             shared,
             MachineThread::new(thread),

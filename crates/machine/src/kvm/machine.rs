@@ -78,6 +78,10 @@ impl Machine for KvmMachine {
         self.shared.vm().resume()
     }
 
+    fn release(&mut self) -> Result<(), ControlError> {
+        self.shared.vm().release()
+    }
+
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
         self.shared.vm().registers()
     }

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use ktstr_vmm::{Killer, MicroVm, Stream};
 
 use crate::end_cell::EndCell;
-use crate::engine::OnEnd;
+use crate::engine::{MachineEvent, OnEvent};
 use crate::machine::{End, StopReason};
 use crate::readiness::wait_readable;
 use crate::serial_watch::{SerialLogs, SerialWatch};
@@ -64,7 +64,7 @@ impl Watcher {
     pub(super) fn start(
         shared: &Arc<Shared>,
         ended: Receiver<ktstr_vmm::End>,
-        on_end: OnEnd,
+        on_event: OnEvent,
     ) -> io::Result<JoinHandle<()>> {
         let take = |stream| shared.vm().take_stream(stream).map(UnixStream::into);
         let ports = [take(Stream::Com1), take(Stream::Com2)];
@@ -74,10 +74,10 @@ impl Watcher {
         };
         thread::Builder::new()
             .name("machine".to_owned())
-            .spawn(move || watcher.run(&ended, on_end))
+            .spawn(move || watcher.run(&ended, &on_event))
     }
 
-    fn run(mut self, ended: &Receiver<ktstr_vmm::End>, on_end: OnEnd) {
+    fn run(mut self, ended: &Receiver<ktstr_vmm::End>, on_event: &OnEvent) {
         let trouble = self.read_ports().err();
         if trouble.is_some() {
             self.shared.killer.kill();
@@ -91,7 +91,7 @@ impl Watcher {
             self.shared.ended.stop_reason(),
         );
         self.shared.ended.set(end.clone());
-        on_end(end);
+        on_event(MachineEvent::Ended(end));
     }
 
     /// Until both ports are closed.

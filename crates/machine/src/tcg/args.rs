@@ -40,6 +40,8 @@ pub(crate) struct ChildFds {
     pub(crate) shell: Option<RawFd>,
     /// What [`QemuDevice`]s name.
     pub(crate) devices: Vec<RawFd>,
+    /// Only with a port by which the guest pauses its machine.
+    pub(crate) pause: Option<RawFd>,
 }
 
 /// The kernel command line: the engine's options, then the machine's own.
@@ -104,15 +106,34 @@ pub(crate) fn qemu_args(
             .into_iter()
             .map(Into::into),
     );
+    add_streams(&mut args, spec, fds);
+    for (name, value) in devices.iter().flat_map(|device| &device.args) {
+        args.add(name, value);
+    }
+    args.path(
+        "-kernel",
+        spec.kernel.boot_file(spec.boot.kaslr)?.to_owned(),
+    );
+    if let Some(initrd) = fds.initrd {
+        args.add("-initrd", fd_path(initrd));
+    }
+    args.add("-append", kernel_cmdline(spec)?);
+    Ok(args.0)
+}
+
+/// What the guest and QEMU talk to us on.
+fn add_streams(args: &mut Args, spec: &MachineSpec, fds: &ChildFds) {
     args.socket("qmp", fds.qmp);
     args.add("-mon", "chardev=qmp,mode=control");
     args.serial("com1", fds.com1);
     args.add("-serial", "chardev:com1");
     args.serial("com2", fds.com2);
     args.add("-serial", "chardev:com2");
+    // What the guest has written to a port is in its stream then, and not still with a main loop that the guest's pause
+    // would hold up.
     args.add(
         "-device",
-        "virtio-serial-pci-non-transitional,max_ports=2,romfile=",
+        "virtio-serial-pci-non-transitional,max_ports=2,romfile=,ioeventfd=off",
     );
     if let Some(shell) = fds.shell {
         args.socket("shell", shell);
@@ -126,18 +147,14 @@ pub(crate) fn qemu_args(
             spec.frames_port_name
         ),
     );
-    for (name, value) in devices.iter().flat_map(|device| &device.args) {
-        args.add(name, value);
+    if let Some((port, fd)) = spec.pause_port.zip(fds.pause) {
+        args.serial("pause", fd);
+        args.add("-chardev", "stdio,id=hold,signal=off");
+        for (port, stream) in [(port, "pause"), (port + 1, "hold")] {
+            let device = format!("isa-debugcon,iobase={port:#x},chardev={stream}");
+            args.add("-device", device);
+        }
     }
-    args.path(
-        "-kernel",
-        spec.kernel.boot_file(spec.boot.kaslr)?.to_owned(),
-    );
-    if let Some(initrd) = fds.initrd {
-        args.add("-initrd", fd_path(initrd));
-    }
-    args.add("-append", kernel_cmdline(spec)?);
-    Ok(args.0)
 }
 
 /// The machine type with the parts left out that a test has no use for.
@@ -200,6 +217,7 @@ mod tests {
             frames: 13,
             shell: shell.then_some(14),
             devices: Vec::new(),
+            pause: shell.then_some(15),
         }
     }
 
@@ -240,6 +258,7 @@ mod tests {
     fn two_nodes_with_initramfs_shell_and_options() {
         let mut spec = spec("2,4,2,2", 3073);
         spec.interactive_console = true;
+        spec.pause_port = Some(0xe9);
         spec.cmdline = vec!["sched_verbose".to_owned()];
         insta::assert_snapshot!(show(&spec, true, &fds(2, true, true)));
     }

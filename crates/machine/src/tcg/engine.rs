@@ -13,7 +13,8 @@ use ktstr_vmm::{GuestRam, NodeMemory, StartError};
 
 use super::KICK_PERIOD_MS;
 use super::args::{Abilities, SANDBOX, kernel_cmdline, qemu_args};
-use super::machine::TcgMachine;
+use super::control::Control;
+use super::machine::{Pauses, TcgMachine};
 use super::process;
 use super::shared::Shared;
 use super::streams::{self, ChildEnds};
@@ -22,7 +23,7 @@ use super::topology::ram_regions;
 use super::tsc;
 use super::version::{OLDEST, Version};
 use crate::end_cell::MachineThread;
-use crate::engine::{Engine, EngineError, EngineOptions, LaunchError, OnEnd};
+use crate::engine::{Engine, EngineError, EngineOptions, LaunchError, OnEvent};
 use crate::initrd;
 use crate::limits::check_memory;
 use crate::machine::Machine;
@@ -161,25 +162,25 @@ impl TcgEngine {
         child_ends: ChildEnds,
         parts: (Arc<Shared>, Streams),
         started: &mpsc::Sender<Result<u32, LaunchError>>,
-        on_end: OnEnd,
+        on_event: OnEvent,
     ) {
         let (shared, streams) = parts;
         let start = || {
             let failed = |source| LaunchError::host(format!("start {}", qemu.display()), source);
-            let stderr = child_ends.stderr().map_err(failed)?;
-            let child = process::spawn(qemu, args, &child_ends.fds().all(), stderr);
+            let (stdout, stderr) = child_ends.outputs().map_err(failed)?;
+            let child = process::spawn(qemu, args, &child_ends.fds().all(), (stdout, stderr));
             // QEMU has its copies now.
             drop(child_ends);
             let child = child.map_err(failed)?;
             let pid = child.id();
-            let supervisor = Supervisor::new(shared, streams, child).map_err(failed)?;
+            let supervisor = Supervisor::new(shared, streams, child, on_event).map_err(failed)?;
             Ok((pid, supervisor))
         };
         match start() {
             Ok((pid, supervisor)) => {
                 // `launch` waits for this; it is gone only if its thread was.
                 let _ = started.send(Ok(pid));
-                supervisor.run(on_end);
+                supervisor.run();
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -244,7 +245,11 @@ impl Engine for TcgEngine {
         performance::check(spec, Some(lacks.to_owned()))
     }
 
-    fn launch(&self, spec: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
+    fn launch(
+        &self,
+        spec: &MachineSpec,
+        on_event: OnEvent,
+    ) -> Result<Box<dyn Machine>, LaunchError> {
         self.check(spec)?;
         let node_mib = spec.node_memory_mib();
         let ram = node_mib
@@ -260,9 +265,10 @@ impl Engine for TcgEngine {
             .map(|(index, device)| device.qemu(&format!("device{index}")))
             .collect();
         let devices = devices.map_err(|source| LaunchError::host("make a device", source))?;
+        let no_streams = |source| LaunchError::host("make the machine's streams", source);
         let (host_ends, child_ends) =
-            streams::pairs(ram, initrd, devices, spec.interactive_console)
-                .map_err(|source| LaunchError::host("make the machine's streams", source))?;
+            streams::pairs(ram, initrd, devices, spec).map_err(no_streams)?;
+        let control = host_ends.qmp.try_clone().map_err(no_streams)?;
         let mut timed = spec.clone();
         let rate = tsc::host_tsc_khz();
         timed
@@ -274,12 +280,8 @@ impl Engine for TcgEngine {
             &child_ends.fds(),
             child_ends.devices(),
         )?;
-        let shared =
-            Shared::new().map_err(|source| LaunchError::host("make an event fd", source))?;
-        let control = host_ends
-            .qmp
-            .try_clone()
-            .map_err(|source| LaunchError::host("make the machine's streams", source))?;
+        let shared = Shared::new(host_ends.pause)
+            .map_err(|source| LaunchError::host("make an event fd", source))?;
         let streams = Streams {
             qmp: host_ends.qmp,
             com1: host_ends.com1,
@@ -291,21 +293,24 @@ impl Engine for TcgEngine {
         let qemu = self.qemu.clone();
         let thread = thread::Builder::new()
             .name("machine".to_owned())
-            .spawn(move || Self::supervise(&qemu, &args, child_ends, parts, &sender, on_end))
+            .spawn(move || Self::supervise(&qemu, &args, child_ends, parts, &sender, on_event))
             .map_err(|source| LaunchError::host("start the machine's thread", source))?;
         let pid = started.recv().unwrap_or_else(|_| {
             let gone = io::Error::other("its thread ended early");
             Err(LaunchError::host("start QEMU", gone))
         })?;
-        Ok(Box::new(TcgMachine::new(
+        Ok(Box::new(TcgMachine {
             pid,
             memory,
+            control: Control::new(shared.clone(), control),
             shared,
-            control,
-            (host_ends.shell, host_ends.frames),
-            spec.topology.cpu_count(),
-            MachineThread::new(thread),
-        )))
+            shell: host_ends.shell,
+            frames: Some(host_ends.frames),
+            cpu_count: spec.topology.cpu_count(),
+            has_thread_per_vcpu: self.abilities().thread_per_vcpu,
+            pauses: Pauses::default(),
+            thread: MachineThread::new(thread),
+        }))
     }
 }
 

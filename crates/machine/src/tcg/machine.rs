@@ -1,119 +1,74 @@
 //! The handle of a machine on QEMU.
 
-use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use ktstr_vmm::{ControlError, GuestRam, VcpuRegisters};
-use serde_json::Value;
 
 use super::KICK_PERIOD;
+use super::control::{Carried, Control, QemuError};
 use super::shared::Shared;
-use super::{qmp, registers, vcpu_threads};
+use super::{registers, vcpu_threads};
 use crate::console::ConsoleLog;
 use crate::end_cell::MachineThread;
 use crate::footprint;
 use crate::machine::{End, Machine, Port, StopReason, Stopper};
 use crate::vcpu_clock::VcpuClock;
 
-/// How long QEMU may take to answer. Its main loop shares a lock with emulated devices, and the host may be
-/// busy.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long the end of a killed process is waited for. Only a host in trouble takes longer.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why QEMU did not do as told.
-#[derive(Debug, thiserror::Error)]
-enum QemuError {
-    #[error("QEMU refused: {0}")]
-    Refused(String),
-    #[error("QEMU's answer is not understood at {0:?}")]
-    NotUnderstood(String),
-}
-
 #[derive(Debug)]
 pub(crate) struct TcgMachine {
-    pid: u32,
-    memory: GuestRam,
-    shared: Arc<Shared>,
-    control: UnixStream,
-    shell: Option<UnixStream>,
-    frames: Option<UnixStream>,
-    cpu_count: u32,
-    reply_timeout: Duration,
-    thread: MachineThread,
+    pub(super) pid: u32,
+    pub(super) memory: GuestRam,
+    pub(super) shared: Arc<Shared>,
+    pub(super) control: Control,
+    pub(super) shell: Option<UnixStream>,
+    pub(super) frames: Option<UnixStream>,
+    pub(super) cpu_count: u32,
+    /// Each vCPU has a thread of its own, which runs on when another one is held.
+    pub(super) has_thread_per_vcpu: bool,
+    pub(super) pauses: Pauses,
+    pub(super) thread: MachineThread,
+}
+
+/// Who keeps QEMU from running the vCPUs. A guest that holds it besides, by the pipe, is known there.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    by_host: bool,
+    /// The guest held its machine, and QEMU has stopped it since: so QEMU answers, and the guest stands still.
+    by_guest: bool,
+    /// QEMU was told `stop`, and not `cont` since.
+    is_stopped: bool,
 }
 
 impl TcgMachine {
-    pub(crate) fn new(
-        pid: u32,
-        memory: GuestRam,
-        shared: Arc<Shared>,
-        control: UnixStream,
-        (shell, frames): (Option<UnixStream>, UnixStream),
-        cpu_count: u32,
-        thread: MachineThread,
-    ) -> Self {
-        Self {
-            pid,
-            memory,
-            shared,
-            control,
-            shell,
-            frames: Some(frames),
-            cpu_count,
-            reply_timeout: REPLY_TIMEOUT,
-            thread,
+    /// Has QEMU stop what its guest holds, so that it answers again. Between the two the vCPUs may run for a moment.
+    fn stop_what_is_held(&mut self, action: &'static str) -> Result<(), ControlError> {
+        let release = || self.shared.release();
+        let stopped = self.control.carry_out(action, "stop", None, release);
+        if stopped.is_err() {
+            self.control.take_stop_back();
         }
+        stopped?;
+        self.pauses.by_guest = true;
+        self.pauses.is_stopped = true;
+        Ok(())
     }
 
-    /// Has QEMU carry out a command, and gives its answer.
-    fn command(
-        &self,
-        action: &'static str,
-        command: &str,
-        arguments: Option<&Value>,
-    ) -> Result<Value, ControlError> {
-        let (id, reply) = self
-            .shared
-            .expect_reply()
-            .ok_or(ControlError::Ended { action })?;
-        let answer = self.send(&qmp::request(command, arguments, id));
-        let answer = answer.map_err(ControlError::failed(action)).and_then(|()| {
-            let answer = reply.recv_timeout(self.reply_timeout);
-            answer.map_err(|error| match error {
-                RecvTimeoutError::Timeout => ControlError::Timeout {
-                    action,
-                    what: "QEMU".to_owned(),
-                    timeout: self.reply_timeout,
-                },
-                RecvTimeoutError::Disconnected => ControlError::Ended { action },
-            })
-        });
-        self.shared.forget_reply(id);
-        answer?.map_err(|message| ControlError::failed(action)(QemuError::Refused(message)))
-    }
-
-    fn send(&self, request: &[u8]) -> io::Result<()> {
-        self.control.set_write_timeout(Some(self.reply_timeout))?;
-        (&self.control).write_all(request)
-    }
-
-    /// Takes a pause back that QEMU may still come to: it carries out commands in their order.
-    fn take_pause_back(&self) {
-        let Some((id, _)) = self.shared.expect_reply() else {
-            return;
-        };
-        let sent = self.send(&qmp::request("cont", None, id));
-        self.shared.forget_reply(id);
-        if let Err(error) = sent {
-            let trouble =
-                format!("QEMU may have stopped the guest and takes no more commands: {error}");
-            self.shared.give_up(trouble);
+    /// Has QEMU run the vCPUs unless somebody keeps it from it.
+    fn run_on(&mut self, action: &'static str) -> Result<(), ControlError> {
+        if self.pauses.by_host || self.pauses.by_guest || !self.pauses.is_stopped {
+            return match self.end() {
+                Some(_) => Err(ControlError::Ended { action }),
+                None => Ok(()),
+            };
         }
+        self.control.carry_out(action, "cont", None, || Ok(()))?;
+        self.pauses.is_stopped = false;
+        Ok(())
     }
 }
 
@@ -138,15 +93,42 @@ impl Machine for TcgMachine {
     }
 
     fn pause(&mut self) -> Result<(), ControlError> {
-        let paused = self.command("pause the machine", "stop", None).map(drop);
-        if let Err(ControlError::Timeout { .. } | ControlError::Failed { .. }) = paused {
-            self.take_pause_back();
+        let action = "pause the machine";
+        if !self.pauses.is_stopped {
+            match (self.shared.is_held(), self.has_thread_per_vcpu) {
+                (true, true) => self.stop_what_is_held(action)?,
+                // No vCPU runs.
+                (true, false) => {}
+                (false, _) => {
+                    let stopped = self.control.carry_out(action, "stop", None, || Ok(()));
+                    if let Err(ControlError::Timeout { .. } | ControlError::Failed { .. }) = stopped
+                    {
+                        self.control.take_stop_back();
+                    }
+                    // One that the guest has held meanwhile stands still already.
+                    let (Carried::Out(_) | Carried::Later) = stopped?;
+                    self.pauses.is_stopped = true;
+                }
+            }
         }
-        paused
+        self.pauses.by_host = true;
+        Ok(())
     }
 
     fn resume(&mut self) -> Result<(), ControlError> {
-        self.command("resume the machine", "cont", None).map(drop)
+        self.pauses.by_host = false;
+        self.run_on("resume the machine")
+    }
+
+    fn release(&mut self) -> Result<(), ControlError> {
+        let action = "release the guest";
+        self.pauses.by_guest = false;
+        if self.shared.is_held() {
+            self.shared
+                .release()
+                .map_err(ControlError::failed(action))?;
+        }
+        self.run_on(action)
     }
 
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
@@ -154,8 +136,11 @@ impl Machine for TcgMachine {
         let answer = match self.shared.last_registers() {
             Some(answer) => answer,
             None => {
+                if self.shared.is_held() {
+                    self.stop_what_is_held(action)?;
+                }
                 let (command, arguments) = registers::command();
-                self.command(action, command, Some(&arguments))?
+                self.control.command(action, command, Some(&arguments))?
             }
         };
         let not_understood = |at| ControlError::failed(action)(QemuError::NotUnderstood(at));
@@ -166,7 +151,7 @@ impl Machine for TcgMachine {
 
     fn vcpu_clock(&mut self) -> Result<VcpuClock, ControlError> {
         let action = "find the vCPUs' threads";
-        let answer = self.command(action, "query-cpus-fast", None)?;
+        let answer = self.control.command(action, "query-cpus-fast", None)?;
         let tids = vcpu_threads::parse(&answer, self.cpu_count)
             .map_err(|at| ControlError::failed(action)(QemuError::NotUnderstood(at)))?;
         VcpuClock::open(self.pid, &tids, KICK_PERIOD).map_err(ControlError::failed(action))
@@ -216,10 +201,11 @@ impl Drop for TcgMachine {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader};
+    use std::io::{BufRead as _, BufReader, Write as _};
     use std::thread;
 
     use ktstr_vmm::{NodeMemory, RamRegion};
+    use serde_json::Value;
 
     use super::*;
 
@@ -236,10 +222,23 @@ mod tests {
             offset_bytes: 0,
         };
         let memory = GuestRam::of_nodes(&[node], &[region]).unwrap();
-        let shared = Shared::new().unwrap();
-        let thread = MachineThread::new(thread::spawn(|| {}));
-        let mut machine = TcgMachine::new(0, memory, shared, control, (None, frames), 1, thread);
-        machine.reply_timeout = Duration::from_millis(20);
+        let shared = Shared::new(None).unwrap();
+        let machine = TcgMachine {
+            pid: 0,
+            memory,
+            control: Control {
+                shared: Arc::clone(&shared),
+                stream: control,
+                reply_timeout: Duration::from_millis(20),
+            },
+            shared,
+            shell: None,
+            frames: Some(frames),
+            cpu_count: 1,
+            has_thread_per_vcpu: false,
+            pauses: Pauses::default(),
+            thread: MachineThread::new(thread::spawn(|| {})),
+        };
         (machine, qemu)
     }
 
@@ -265,9 +264,10 @@ mod tests {
     fn fault_d6_a_qemu_that_takes_no_commands_after_a_pause_is_ended() {
         let (mut machine, qemu) = machine();
         // Nobody reads, and there is no room for another command.
-        machine.control.set_nonblocking(true).unwrap();
-        while (&machine.control).write(&[b' '; 4096]).is_ok() {}
-        machine.control.set_nonblocking(false).unwrap();
+        let mut control = &machine.control.stream;
+        control.set_nonblocking(true).unwrap();
+        while control.write(&[b' '; 4096]).is_ok() {}
+        control.set_nonblocking(false).unwrap();
         assert!(machine.pause().is_err());
         assert!(machine.shared.trouble().is_some());
         drop(qemu);

@@ -4,9 +4,11 @@
 //! streams, control), so that nothing is left behind however either side ends.
 
 mod args;
+mod control;
 mod end;
 mod engine;
 mod machine;
+mod pause_pipe;
 mod process;
 pub(crate) mod qmp;
 pub(crate) mod registers;

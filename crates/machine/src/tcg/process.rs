@@ -15,14 +15,14 @@ pub(crate) fn spawn(
     qemu: &Path,
     args: &[OsString],
     inherited: &[RawFd],
-    stderr: OwnedFd,
+    (stdout, stderr): (Option<OwnedFd>, OwnedFd),
 ) -> io::Result<Child> {
     tracing::debug!(qemu = %qemu.display(), ?args, "starting QEMU");
     let mut command = Command::new(qemu);
     command
         .args(args)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(stdout.map_or_else(Stdio::null, Stdio::from))
         .stderr(stderr)
         .process_group(0);
     ktstr_sys::tie_to_thread(&mut command, inherited);

@@ -10,15 +10,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde_json::Value;
 
+use super::pause_pipe::PausePipe;
 use crate::end_cell::EndCell;
 use crate::machine::{End, StopReason};
 use crate::serial_watch::SerialLogs;
+
+/// What comes of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reply {
+    Done(Value),
+    /// QEMU's words.
+    Refused(String),
+    /// Nothing for now: the guest holds its machine, and QEMU with it.
+    Held,
+}
 
 pub(crate) struct Shared {
     pub(crate) logs: SerialLogs,
     pub(crate) ended: EndCell,
     state: Mutex<State>,
     wake: EventFd,
+    /// Only of a machine whose guest has a port for it.
+    pause_pipe: Option<PausePipe>,
 }
 
 #[derive(Default)]
@@ -28,17 +41,18 @@ struct State {
     /// QEMU's answer with the registers of the vCPUs, from before the watchdog's kill.
     last_registers: Option<Value>,
     next_id: u64,
-    waiting: HashMap<u64, Sender<Result<Value, String>>>,
+    waiting: HashMap<u64, Sender<Reply>>,
 }
 
 impl Shared {
-    pub(crate) fn new() -> io::Result<Arc<Self>> {
+    pub(crate) fn new(pause_pipe: Option<PausePipe>) -> io::Result<Arc<Self>> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Arc::new(Self {
             logs: SerialLogs::default(),
             ended: EndCell::default(),
             state: Mutex::default(),
             wake: EventFd::from_flags(flags)?,
+            pause_pipe,
         }))
     }
 
@@ -64,8 +78,8 @@ impl Shared {
         self.lock().last_registers.clone()
     }
 
-    pub(crate) fn note_last_registers(&self, answer: Option<Value>) {
-        self.lock().last_registers = answer;
+    pub(crate) fn note_last_registers(&self, answer: Value) {
+        self.lock().last_registers = Some(answer);
     }
 
     /// Tells everyone how the machine ended.
@@ -76,7 +90,7 @@ impl Shared {
     }
 
     /// A number for a request, and where its reply will come; `None` once the machine has ended.
-    pub(crate) fn expect_reply(&self) -> Option<(u64, Receiver<Result<Value, String>>)> {
+    pub(crate) fn expect_reply(&self) -> Option<(u64, Receiver<Reply>)> {
         let mut state = self.lock();
         // Under the lock: who notes the end takes it afterwards, and finds this one waiting.
         if self.ended.get().is_some() {
@@ -91,15 +105,43 @@ impl Shared {
     }
 
     /// Hands a reply to who waits for it. Who asked may have given up.
-    pub(crate) fn reply(&self, id: u64, result: Result<Value, String>) {
+    pub(crate) fn reply(&self, id: u64, reply: Reply) {
         if let Some(sender) = self.lock().waiting.remove(&id) {
-            let _ = sender.send(result);
+            let _ = sender.send(reply);
         }
     }
 
     /// Nobody waits for the reply with this number any more.
     pub(crate) fn forget_reply(&self, id: u64) {
         self.lock().waiting.remove(&id);
+    }
+
+    /// What becomes readable when the guest holds its machine.
+    pub(crate) fn pause_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pause_pipe.as_ref().map(PausePipe::fd)
+    }
+
+    /// Whether the guest holds its machine, and QEMU with it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.pause_pipe.as_ref().is_some_and(PausePipe::is_held)
+    }
+
+    /// Whether the guest has come to hold its machine since this was last asked. Who waits for a reply is told: it
+    /// would come only after the release.
+    pub(crate) fn take_notice_of_hold(&self) -> io::Result<bool> {
+        let notice = self.pause_pipe.as_ref().map(PausePipe::take_notice);
+        let is_held = notice.transpose()?.unwrap_or(false);
+        if is_held {
+            for (_, sender) in self.lock().waiting.drain() {
+                let _ = sender.send(Reply::Held);
+            }
+        }
+        Ok(is_held)
+    }
+
+    /// Lets a guest run on that holds its machine.
+    pub(crate) fn release(&self) -> io::Result<()> {
+        self.pause_pipe.as_ref().map_or(Ok(()), PausePipe::release)
     }
 
     /// Readable from the first wake-up on: a stop is noted once.

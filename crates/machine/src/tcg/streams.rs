@@ -13,7 +13,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use super::args::ChildFds;
+use super::pause_pipe::{ChildPausePipe, PausePipe};
 use crate::devices::QemuDevice;
+use crate::spec::MachineSpec;
 
 /// Room for what a guest prints while we are busy: the kernel's default limit (pipe(7)).
 const SERIAL_BYTES: i32 = 1 << 20;
@@ -27,6 +29,7 @@ pub(crate) struct HostEnds {
     pub(crate) stderr: UnixStream,
     pub(crate) frames: UnixStream,
     pub(crate) shell: Option<UnixStream>,
+    pub(crate) pause: Option<PausePipe>,
 }
 
 /// What QEMU inherits. Dropped in our process once QEMU runs, so that its end is the end of the streams.
@@ -38,6 +41,7 @@ pub(crate) struct ChildEnds {
     frames: UnixStream,
     shell: Option<UnixStream>,
     stderr: UnixStream,
+    pause: Option<ChildPausePipe>,
     ram: Vec<NodeMemory>,
     initrd: Option<OwnedFd>,
     devices: Vec<QemuDevice>,
@@ -48,18 +52,25 @@ pub(crate) fn pairs(
     ram: Vec<NodeMemory>,
     initrd: Option<OwnedFd>,
     devices: Vec<QemuDevice>,
-    with_shell: bool,
+    spec: &MachineSpec,
 ) -> io::Result<(HostEnds, ChildEnds)> {
     let (qmp, child_qmp) = UnixStream::pair()?;
     let (com1, child_com1) = serial()?;
     let (com2, child_com2) = serial()?;
     let (stderr, child_stderr) = UnixStream::pair()?;
     let (frames, child_frames) = UnixStream::pair()?;
-    let (shell, child_shell) = if with_shell {
+    let (shell, child_shell) = if spec.interactive_console {
         let (host, child) = UnixStream::pair()?;
         (Some(host), Some(child))
     } else {
         (None, None)
+    };
+    let (pause, child_pause) = match spec.pause_port {
+        Some(_) => {
+            let (pipe, child) = PausePipe::new()?;
+            (Some(pipe), Some(child))
+        }
+        None => (None, None),
     };
     let host = HostEnds {
         qmp,
@@ -68,6 +79,7 @@ pub(crate) fn pairs(
         stderr,
         frames,
         shell,
+        pause,
     };
     let child = ChildEnds {
         qmp: child_qmp,
@@ -76,6 +88,7 @@ pub(crate) fn pairs(
         frames: child_frames,
         shell: child_shell,
         stderr: child_stderr,
+        pause: child_pause,
         ram,
         initrd,
         devices,
@@ -112,6 +125,7 @@ impl ChildEnds {
                 .iter()
                 .flat_map(|device| device.files.iter().map(AsRawFd::as_raw_fd))
                 .collect(),
+            pause: self.pause.as_ref().map(|pause| pause.notices.as_raw_fd()),
         }
     }
 
@@ -120,9 +134,11 @@ impl ChildEnds {
         &self.devices
     }
 
-    /// QEMU's standard error.
-    pub(crate) fn stderr(&self) -> io::Result<OwnedFd> {
-        self.stderr.try_clone().map(Into::into)
+    /// QEMU's standard output, if it has one, and standard error.
+    pub(crate) fn outputs(&self) -> io::Result<(Option<OwnedFd>, OwnedFd)> {
+        let stdout = self.pause.as_ref().map(|pause| pause.hold.try_clone());
+        let stdout = stdout.transpose()?;
+        Ok((stdout, self.stderr.try_clone()?.into()))
     }
 }
 
@@ -130,7 +146,7 @@ impl ChildFds {
     /// All of them.
     pub(crate) fn all(&self) -> Vec<RawFd> {
         let fixed = [self.qmp, self.com1, self.com2, self.frames];
-        let given = self.initrd.into_iter().chain(self.shell);
+        let given = self.initrd.into_iter().chain(self.shell).chain(self.pause);
         let devices = self.devices.iter().copied();
         let ram = self.ram.iter().copied();
         ram.chain(fixed).chain(given).chain(devices).collect()

@@ -14,8 +14,8 @@ use super::end::{Evidence, Shutdown};
 use super::process;
 use super::qmp::{self, Message};
 use super::registers;
-use super::shared::Shared;
-use crate::engine::OnEnd;
+use super::shared::{Reply, Shared};
+use crate::engine::{MachineEvent, OnEvent};
 use crate::machine::StopReason;
 use crate::readiness::wait_readable;
 use crate::serial_watch::{CHUNK_BYTES, SerialWatch};
@@ -46,12 +46,18 @@ pub(crate) struct Supervisor {
     pidfd: OwnedFd,
     qmp_reader: qmp::Reader,
     evidence: Evidence,
+    on_event: OnEvent,
     buffer: Vec<u8>,
 }
 
 impl Supervisor {
     /// Takes over a QEMU that this thread has just started.
-    pub(crate) fn new(shared: Arc<Shared>, streams: Streams, mut child: Child) -> io::Result<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        streams: Streams,
+        mut child: Child,
+        on_event: OnEvent,
+    ) -> io::Result<Self> {
         let ports = [Some(streams.com1), Some(streams.com2)];
         let parts = SerialWatch::new(ports, shared.logs.clone())
             .and_then(|serial| Ok((serial, process::pidfd(&child)?)));
@@ -72,12 +78,13 @@ impl Supervisor {
             pidfd,
             qmp_reader: qmp::Reader::default(),
             evidence: Evidence::default(),
+            on_event,
             buffer: vec![0; CHUNK_BYTES],
         })
     }
 
     /// Runs until QEMU is gone, then tells everyone.
-    pub(crate) fn run(mut self, on_end: OnEnd) {
+    pub(crate) fn run(mut self) {
         let outcome = self.watch();
         if let Err(error) = outcome {
             let trouble = &mut self.evidence.trouble;
@@ -87,7 +94,7 @@ impl Supervisor {
         self.drain();
         let end = self.evidence.judge(status, self.serial.into_panic_text());
         self.shared.note_end(end.clone());
-        on_end(end);
+        (self.on_event)(MachineEvent::Ended(end));
     }
 
     /// Reads and follows events until there is a reason to end QEMU, or it has ended.
@@ -114,9 +121,10 @@ impl Supervisor {
                 com1,
                 com2,
                 self.stderr.as_ref().map(|stderr| stderr.as_fd()),
+                self.shared.pause_fd(),
             ];
             let ready = wait_readable(fds, self.serial.panic_deadline())?;
-            let [has_ended, _, qmp, com1, com2, stderr] = ready;
+            let [has_ended, _, qmp, com1, com2, stderr, paused] = ready;
             if has_ended {
                 return Ok(());
             }
@@ -126,6 +134,9 @@ impl Supervisor {
             self.serial.read([com1, com2])?;
             if stderr {
                 self.read_stderr()?;
+            }
+            if paused && self.shared.take_notice_of_hold()? {
+                (self.on_event)(MachineEvent::Paused);
             }
         }
     }
@@ -147,7 +158,9 @@ impl Supervisor {
         let mut is_open = sent == Some(Ok(request.len()));
         while is_open && self.evidence.trouble.is_none() && Instant::now() < until {
             if let Ok(answer) = reply.try_recv() {
-                self.shared.note_last_registers(answer.ok());
+                if let Reply::Done(answer) = answer {
+                    self.shared.note_last_registers(answer);
+                }
                 return;
             }
             let qmp = self.qmp.as_ref().map(|qmp| qmp.as_fd());
@@ -210,7 +223,10 @@ impl Supervisor {
             Message::Reply {
                 id: Some(id),
                 result,
-            } => self.shared.reply(id, result),
+            } => {
+                let reply = result.map_or_else(Reply::Refused, Reply::Done);
+                self.shared.reply(id, reply);
+            }
             Message::Event { name, data } if name == "SHUTDOWN" => {
                 let shutdown = Shutdown::from_reason(data.reason.as_deref());
                 self.evidence.shutdown.get_or_insert(shutdown);

@@ -11,6 +11,11 @@ const LOAD_ADDRESS: u32 = 0x10_0000;
 pub(crate) const COM1: u16 = 0x3f8;
 pub(crate) const COM2: u16 = 0x2f8;
 
+/// Where [`Program::count_on_the_other_cpu`] counts.
+pub(crate) const COUNTER: u32 = 0x9000;
+/// Where [`Program::pause_and_see`] leaves what it saw, before and after.
+pub(crate) const SEEN: u32 = 0x9100;
+
 /// Machine code, put together piece by piece.
 #[derive(Default)]
 pub(crate) struct Program {
@@ -65,6 +70,34 @@ impl Program {
         self.bytes(&[0xc7, 0x05]) // mov dword [address], value
             .bytes(&address.to_le_bytes())
             .bytes(&value.to_le_bytes())
+    }
+
+    /// Has the other CPU count in memory, and waits until it does.
+    pub(crate) fn count_on_the_other_cpu(self) -> Self {
+        // The local APIC's interrupt command register (SDM volume 3, section 11.6.1).
+        const COMMAND: u32 = 0xfee0_0300;
+        const INIT_ALL_OTHERS: u32 = 0xc_4500;
+        const START_ALL_OTHERS_AT_0X8000: u32 = 0xc_4608;
+        // xor ax, ax; mov ds, ax; again: inc dword [0x9000]; jmp again
+        self.store(0x8000, u32::from_le_bytes([0x31, 0xc0, 0x8e, 0xd8]))
+            .store(0x8004, u32::from_le_bytes([0x66, 0xff, 0x06, 0x00]))
+            .store(0x8008, u32::from_le_bytes([0x90, 0xeb, 0xf9, 0x90]))
+            .store(COUNTER, 0)
+            .store(COMMAND, INIT_ALL_OTHERS)
+            .bytes(&[0xb9, 0, 0, 0x10, 0, 0x49, 0x75, 0xfd]) // mov ecx, 0x100000; dec ecx; jnz -3
+            .store(COMMAND, START_ALL_OTHERS_AT_0X8000) // again:
+            .bytes(&[0xb9, 0, 0, 0x10, 0, 0x49, 0x75, 0xfd])
+            .bytes(&[0x83, 0x3d, 0x00, 0x90, 0x00, 0x00, 0x00]) // cmp dword [0x9000], 0
+            .bytes(&[0x74, 0xe5]) // je again
+    }
+
+    /// Pauses the machine, and reads the counter just before and just after.
+    pub(crate) fn pause_and_see(self, port: u8) -> Self {
+        self.bytes(&[0x8b, 0x1d, 0x00, 0x90, 0x00, 0x00]) // mov ebx, [0x9000]
+            .bytes(&[0xe6, port, 0xe6, port + 1]) // out port, al; out port + 1, al
+            .bytes(&[0x8b, 0x0d, 0x00, 0x90, 0x00, 0x00]) // mov ecx, [0x9000]
+            .bytes(&[0x89, 0x1d, 0x00, 0x91, 0x00, 0x00]) // mov [0x9100], ebx
+            .bytes(&[0x89, 0x0d, 0x04, 0x91, 0x00, 0x00]) // mov [0x9104], ecx
     }
 
     /// Puts `value` into EBX.

@@ -6,15 +6,19 @@
 
 mod ends;
 mod guest;
+mod pause;
 mod refused;
 mod running;
 
-use std::sync::mpsc::{self, Receiver};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use ktstr_kernels::Cache;
 use ktstr_kernels::tools::{self, Tool};
-use ktstr_machine::{End, Engine, EngineKind, EngineOptions, Machine, MachineSpec, choose};
+use ktstr_machine::{
+    End, Engine, EngineKind, EngineOptions, Machine, MachineEvent, MachineSpec, choose,
+};
 use ktstr_topology::Topology;
 use tempfile::TempDir;
 
@@ -59,9 +63,29 @@ impl Guest {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = program.machine(dir.path(), topology, memory_mib);
         change(&mut spec);
+        Self::start(dir, &spec, None)
+    }
+
+    /// One that may pause its machine by a port, and tells so.
+    fn launch_with_pauses(
+        program: &Program,
+        topology: Topology,
+        port: u16,
+        pauses: Sender<()>,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = program.machine(dir.path(), topology, 64);
+        spec.pause_port = Some(port);
+        Self::start(dir, &spec, Some(pauses))
+    }
+
+    fn start(dir: TempDir, spec: &MachineSpec, pauses: Option<Sender<()>>) -> Self {
         let (sender, ends) = mpsc::channel();
-        let on_end = Box::new(move |end| sender.send(end).unwrap());
-        let machine = tcg().launch(&spec, on_end).unwrap();
+        let on_event = move |event| match event {
+            MachineEvent::Ended(end) => sender.send(end).unwrap(),
+            MachineEvent::Paused => pauses.as_ref().unwrap().send(()).unwrap(),
+        };
+        let machine = tcg().launch(spec, Arc::new(on_event)).unwrap();
         Self {
             machine,
             ends,

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use ktstr_machine::{
-    ConsoleLog, ControlError, GuestMemory, LaunchError, OnEnd, SpecError, Stopper, VcpuClock,
-    VcpuRegisters,
+    ConsoleLog, ControlError, GuestMemory, LaunchError, MachineEvent, OnEvent, SpecError, Stopper,
+    VcpuClock, VcpuRegisters,
 };
 use ktstr_report::TimingSlack;
 use ktstr_topology::{NumaSpec, Topology};
@@ -30,7 +30,7 @@ struct FakeEngine {
 #[derive(Default)]
 struct State {
     end: Option<End>,
-    on_end: Option<OnEnd>,
+    on_event: Option<OnEvent>,
 }
 
 struct FakeMachine {
@@ -78,11 +78,11 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    fn launch(&self, _: &MachineSpec, on_end: OnEnd) -> Result<Box<dyn Machine>, LaunchError> {
+    fn launch(&self, _: &MachineSpec, on_event: OnEvent) -> Result<Box<dyn Machine>, LaunchError> {
         let (ours, guest) = UnixStream::pair().unwrap();
         let state = Arc::new(Mutex::new(State {
             end: None,
-            on_end: Some(on_end),
+            on_event: Some(on_event),
         }));
         let (body, mut stream) = (Arc::clone(&self.guest), guest.try_clone().unwrap());
         thread::spawn(move || body(&mut stream));
@@ -124,6 +124,10 @@ impl Machine for FakeMachine {
         Err(ControlError::Ended { action: "resume" })
     }
 
+    fn release(&mut self) -> Result<(), ControlError> {
+        Err(ControlError::Ended { action: "release" })
+    }
+
     fn vcpu_registers(&mut self) -> Result<Vec<VcpuRegisters>, ControlError> {
         let registers = VcpuRegisters {
             rip: 0x1234,
@@ -152,9 +156,9 @@ impl Machine for FakeMachine {
                 if !kept {
                     guest.shutdown(Shutdown::Both).unwrap();
                 }
-                let on_end = state.on_end.take().unwrap();
+                let on_event = state.on_event.take().unwrap();
                 drop(state);
-                on_end(end);
+                on_event(MachineEvent::Ended(end));
             }
         })
     }
