@@ -1,7 +1,8 @@
 //! Watching a running scheduler from outside.
 //!
-//! A [`Sampler`] takes a [`Sample`] of the guest every 100 ms on a thread of its own, from a [`Source`]
-//! that only reads, into a bounded [`Recording`]. [`judge`] holds a recording against the checks of a test ([`Assert`](ktstr_report::Assert)) and
+//! A [`Sampler`] takes a [`Sample`] of the guest on a thread of its own, from a [`Source`] that only reads, into a
+//! bounded [`Recording`]: every 100 ms, or when the guest has paused its machine, as its [`Clock`] says. [`judge`] holds
+//! a recording against the checks of a test ([`Assert`](ktstr_report::Assert)) and
 //! gives the same checks as everything else that is judged; it is a pure function, so that a recording can
 //! be judged again anywhere. A [`Series`] is one value over time, with what can be asserted of it.
 //!
@@ -9,6 +10,7 @@
 
 #![warn(missing_docs)]
 
+mod clock;
 mod delivered;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -23,6 +25,7 @@ mod verdict;
 
 use std::time::Duration;
 
+pub use clock::Clock;
 pub use kernel_source::{KernelSource, VcpuTimes};
 pub use ktstr_introspect::bpf::Value;
 pub use recording::{Cost, Recording};

@@ -29,7 +29,7 @@ impl Cost {
 /// Samples of one run, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recording {
-    /// Time between two samples, as asked for.
+    /// Time between two samples, as asked for; 0 if the guest chose when they were taken.
     pub interval_ns: u64,
     /// Length of the guest's scheduling tick: a second over `CONFIG_HZ`.
     pub tick_ns: u64,

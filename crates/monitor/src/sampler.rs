@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::clock::Clock;
 use crate::recording::Recording;
 use crate::sample::{Reading, Sample, SchedExtSample, VcpuTime};
 use crate::{CpuSample, DEFAULT_INTERVAL};
@@ -34,8 +35,8 @@ pub trait Source: Send {
 /// How to sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Time between two samples.
-    pub interval: Duration,
+    /// When samples are taken.
+    pub clock: Clock,
     /// Length of the guest's scheduling tick.
     pub tick: Duration,
     /// Most samples that are kept. Then the oldest are dropped, and counted.
@@ -46,7 +47,7 @@ impl Default for Settings {
     /// A sample every 100 ms of the last seven minutes, of a guest with 250 ticks a second.
     fn default() -> Self {
         Self {
-            interval: DEFAULT_INTERVAL,
+            clock: Clock::HostInterval(DEFAULT_INTERVAL),
             tick: Duration::from_millis(4),
             capacity: 4200,
         }
@@ -59,20 +60,21 @@ impl Default for Settings {
 pub struct Sampler {
     started: Instant,
     recording: Arc<Mutex<Recording>>,
-    stop: Option<Sender<()>>,
+    /// Each is answered when its sample was taken. Dropped, it ends the thread.
+    ask: Option<Sender<Sender<()>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Sampler {
-    /// Starts. The first sample is taken at once.
+    /// Starts. By the host's clock the first sample is taken at once.
     pub fn start(source: Box<dyn Source>, settings: Settings) -> io::Result<Self> {
         let started = Instant::now();
         let recording = Arc::new(Mutex::new(Recording {
-            interval_ns: nanos(settings.interval),
+            interval_ns: settings.clock.interval().map_or(0, nanos),
             tick_ns: nanos(settings.tick),
             ..Recording::default()
         }));
-        let (stop, stopped) = channel();
+        let (ask, asked) = channel();
         let worker = Worker {
             source,
             settings,
@@ -81,11 +83,11 @@ impl Sampler {
         };
         let thread = thread::Builder::new()
             .name("ktstr-monitor".to_owned())
-            .spawn(move || worker.run(&stopped))?;
+            .spawn(move || worker.run(&asked))?;
         Ok(Self {
             started,
             recording,
-            stop: Some(stop),
+            ask: Some(ask),
             thread: Some(thread),
         })
     }
@@ -93,6 +95,13 @@ impl Sampler {
     /// A moment on the clock of [`Sample::at_ns`]; 0 for one before the start.
     pub fn at_ns(&self, moment: Instant) -> u64 {
         nanos(moment.saturating_duration_since(self.started))
+    }
+
+    /// Takes a sample now, and returns when it is taken. Whether it was: a source that has panicked gives none.
+    pub fn sample(&self) -> bool {
+        let (answer, taken) = channel();
+        let asked = self.ask.as_ref().map(|ask| ask.send(answer));
+        matches!(asked, Some(Ok(()))) && taken.recv().is_ok()
     }
 
     /// The newest sample.
@@ -107,7 +116,7 @@ impl Sampler {
     }
 
     fn join(&mut self) {
-        self.stop = None;
+        self.ask = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the source has been printed; what was recorded before it stands.
             let _ = thread.join();
@@ -129,14 +138,20 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, stopped: &Receiver<()>) {
-        let mut due = self.started;
+    fn run(mut self, asked: &Receiver<Sender<()>>) {
+        let clock = self.settings.clock;
+        let mut due = clock.interval().map(|_| self.started);
         loop {
+            let answer = match wait(asked, due) {
+                Ok(answer) => Some(answer),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             self.take_sample();
-            due = next_due(due, self.settings.interval, Instant::now());
-            let left = due.saturating_duration_since(Instant::now());
-            if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
-                return;
+            match answer {
+                // Who asked may have given up.
+                Some(answer) => _ = answer.send(()),
+                None => due = due.and_then(|due| clock.next(due, Instant::now())),
             }
         }
     }
@@ -168,15 +183,15 @@ impl Worker {
     }
 }
 
-/// The next time on the grid of `interval` that lies ahead: a late sample does not make the rest late.
-fn next_due(due: Instant, interval: Duration, now: Instant) -> Instant {
-    let next = due + interval;
-    if next > now {
-        return next;
+/// Waits until somebody asks, until `due`, or for nothing any more.
+fn wait(
+    asked: &Receiver<Sender<()>>,
+    due: Option<Instant>,
+) -> Result<Sender<()>, RecvTimeoutError> {
+    match due {
+        Some(due) => asked.recv_timeout(due.saturating_duration_since(Instant::now())),
+        None => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
     }
-    let behind = nanos(now - due);
-    let interval_ns = nanos(interval).max(1);
-    due + Duration::from_nanos((behind / interval_ns + 1).saturating_mul(interval_ns))
 }
 
 fn thread_cpu_time() -> Option<Duration> {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use e2e::Again;
+use ktstr::Observation;
 use ktstr::prelude::*;
 use ktstr_report::{SchedulerEnd, Sidecar};
 use serde_json::Value;
@@ -92,7 +93,36 @@ fn judge_who_asked(vm: &VmResult) -> Result<()> {
     }
     // The busy one may be off its CPU for a kernel thread.
     ensure!(beside_busy > SNAPSHOTS / 2, "{snapshots:?}");
+    judge_samples(vm)
+}
+
+/// Samples at the pauses of the guest are of the same moments as the snapshots.
+fn judge_samples(vm: &VmResult) -> Result<()> {
+    let Observation {
+        recording,
+        snapshots,
+        ..
+    } = &vm.observation;
+    if recording.interval_ns > 0 {
+        return Ok(());
+    }
+    // The last one is for the failure dump, at the end of the body.
+    ensure!(recording.samples.len() == SNAPSHOTS + 1, "{recording:?}");
+    for (sample, snapshot) in recording.samples.iter().zip(snapshots) {
+        let cpus = snapshot.kernel.cpus.as_ref().map_err(Clone::clone)?;
+        for (number, cpu) in cpus.iter().enumerate() {
+            let rq = sample.rq(number).context("a runqueue")?;
+            ensure!(rq.clock_ns == cpu.clock_ns, "{sample:?} {cpu:?}");
+        }
+    }
     Ok(())
+}
+
+#[test]
+fn with_the_guests_clock_there_is_a_sample_at_each_pause_and_none_between() {
+    let pauses = [("KTSTR_MONITOR", "pauses")];
+    let Again { sidecar, text, .. } = e2e::run_again("who_asks_for_a_snapshot_runs_in_it", &pauses);
+    assert_eq!(sidecar.outcome, Outcome::Pass, "{text}");
 }
 
 /// Tests whose report is read by the tests below.

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use ktstr_introspect::kernel::{Kernel, ReadError};
+use ktstr_introspect::kernel::ReadError;
 use ktstr_introspect::{Budget, BudgetExhausted, BudgetLimits};
 use ktstr_machine::{Machine, VcpuRegisters};
-use ktstr_monitor::state::{KernelState, StateReader};
-use ktstr_monitor::{Missing, Reading, Sampler};
+use ktstr_monitor::state::KernelState;
+use ktstr_monitor::{Missing, Reading};
 use serde::Serialize;
 
-use super::guest_memory::GuestRam;
+use super::attach::AttachedKernel;
 use crate::causes::chain;
 
 /// What looking for a task that waits too long may cost: it is done again and again, while the machine runs.
@@ -18,15 +18,6 @@ const STALL_LOOK: BudgetLimits = BudgetLimits {
     nodes: 1 << 18,
     time: Duration::from_secs(1),
 };
-
-/// The kernel of a machine, found and sampled.
-#[derive(Debug)]
-pub(super) struct Sight {
-    pub(super) guest_ram: GuestRam,
-    pub(super) kernel: Kernel,
-    pub(super) reader: StateReader,
-    pub(super) sampler: Sampler,
-}
 
 /// The state of the kernel at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,7 +52,7 @@ pub struct VcpuState {
     pub halted: bool,
 }
 
-impl Sight {
+impl AttachedKernel {
     /// Stops the machine, reads, and lets it run on. A machine that has ended is read as it was left.
     pub(super) fn capture(
         &self,
@@ -72,6 +63,9 @@ impl Sight {
         let ended = machine.end().is_some();
         if !ended {
             machine.pause().map_err(|error| chain(&error))?;
+        }
+        if self.samples_at_pauses && !ended {
+            self.sampler.sample();
         }
         // Memory first: a guest that has paused its machine itself may run on for the registers.
         let kernel = self.reader.read(&Budget::default());

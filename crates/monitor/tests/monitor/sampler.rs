@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_monitor::{Look, Missing, Reading, Sampler, Settings, Source};
+use ktstr_monitor::{Clock, Look, Missing, Reading, Sampler, Settings, Source};
 
 use crate::guest::healthy;
 
@@ -42,7 +42,7 @@ fn running(looks: u64, settings: Settings) -> Sampler {
 
 fn settings() -> Settings {
     Settings {
-        interval: Duration::from_millis(2),
+        clock: Clock::HostInterval(Duration::from_millis(2)),
         capacity: 8,
         ..Settings::default()
     }
@@ -70,6 +70,31 @@ fn what_could_not_be_seen_is_a_sample_that_says_so() {
         .find(|sample| sample.cpus.is_empty())
         .unwrap();
     assert_eq!(failed.sched_ext, Err(Missing::Unstable));
+}
+
+#[test]
+fn at_pauses_of_the_guest_it_looks_only_when_it_is_asked() {
+    let settings = Settings {
+        clock: Clock::GuestPauses,
+        ..settings()
+    };
+    let count = Arc::new(AtomicU64::new(0));
+    let source = Box::new(Counted(Arc::clone(&count)));
+    let sampler = Sampler::start(source, settings).expect("a thread");
+    for looks in 1..=3 {
+        assert!(sampler.sample());
+        assert_eq!(count.load(Ordering::Relaxed), looks);
+    }
+    let recording = sampler.stop();
+    assert_eq!((recording.samples.len(), recording.interval_ns), (3, 0));
+}
+
+#[test]
+fn by_the_hosts_clock_it_can_be_asked_for_one_more() {
+    let sampler = running(1, settings());
+    assert!(sampler.sample());
+    let recording = sampler.stop();
+    assert!(recording.samples.iter().is_sorted_by_key(|s| s.at_ns));
 }
 
 #[test]
