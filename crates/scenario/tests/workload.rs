@@ -14,7 +14,7 @@ use ktstr_scenario::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const ALL: [WorkType; 6] = [
+const ALL: [WorkType; 7] = [
     WorkType::SpinWait,
     WorkType::YieldHeavy,
     WorkType::Mixed,
@@ -24,6 +24,7 @@ const ALL: [WorkType; 6] = [
     },
     WorkType::PipeIo,
     WorkType::FutexPingPong,
+    WorkType::futex_fan_out(),
 ];
 
 /// Far longer than anything here takes; a wait that reaches it has failed.
@@ -85,7 +86,8 @@ fn custom(name: &'static str, run: fn(&mut WorkerControl<'_>)) -> WorkType {
 fn every_type_works_and_stops_as_process_and_as_thread() {
     for mode in [CloneMode::Fork, CloneMode::Thread] {
         for work_type in ALL {
-            let mut handle = spawn(work_type, 2, mode);
+            let workers = work_type.group_size().max(2);
+            let mut handle = spawn(work_type, workers, mode);
             handle.start().unwrap();
             assert_eq!(handle.wait_running(), 0);
             all_iterate(&handle, 5);
@@ -99,7 +101,7 @@ fn every_type_works_and_stops_as_process_and_as_thread() {
                 asked.elapsed() < Duration::from_secs(4),
                 "{work_type} stopped late"
             );
-            assert_eq!(reports.len(), 2);
+            assert_eq!(reports.len(), workers);
             for report in reports {
                 assert_eq!(report.exit, WorkerExit::Completed, "{work_type} {mode:?}");
                 assert_eq!(report.work_type, work_type.name());

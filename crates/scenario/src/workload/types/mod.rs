@@ -5,6 +5,7 @@
 
 mod bursty;
 mod facts;
+mod fan_futex;
 mod pair_futex;
 mod pair_pipe;
 mod spin;
@@ -38,6 +39,11 @@ pub enum WorkType {
     PipeIo,
     /// Pairs that wake each other through a futex.
     FutexPingPong,
+    /// Groups in which one wakes the others at once through a futex, and sleeps until all of them have answered.
+    FutexFanOut {
+        /// How many it wakes; the group has one more.
+        fan_out: usize,
+    },
     /// The test's own work.
     Custom {
         /// Its name in reports.
@@ -51,13 +57,14 @@ pub enum WorkType {
 
 impl WorkType {
     /// Those that [`WorkType::from_name`] knows, with their usual parameters.
-    const NAMED: [Self; 6] = [
+    const NAMED: [Self; 7] = [
         Self::SpinWait,
         Self::YieldHeavy,
         Self::Mixed,
         Self::bursty(),
         Self::PipeIo,
         Self::FutexPingPong,
+        Self::futex_fan_out(),
     ];
 
     /// [`WorkType::Bursty`] with its usual 50 ms on and 100 ms off.
@@ -65,6 +72,13 @@ impl WorkType {
         Self::Bursty {
             on: bursty::ON,
             off: bursty::OFF,
+        }
+    }
+
+    /// [`WorkType::FutexFanOut`] with its usual fan-out of 4.
+    pub const fn futex_fan_out() -> Self {
+        Self::FutexFanOut {
+            fan_out: fan_futex::FAN_OUT,
         }
     }
 
@@ -96,6 +110,7 @@ impl WorkType {
             Self::Bursty { .. } => bursty::BURSTY,
             Self::PipeIo => pair_pipe::PIPE_IO,
             Self::FutexPingPong => pair_futex::FUTEX_PING_PONG,
+            Self::FutexFanOut { fan_out } => fan_futex::facts(*fan_out),
             Self::Custom { name, .. } => Facts::alone(name, CpuDemand::Sleeping),
         }
     }
@@ -109,6 +124,7 @@ impl WorkType {
             Self::Bursty { on, off } => bursty::bursty(control, *on, *off),
             Self::PipeIo => pair_pipe::pipe_io(control),
             Self::FutexPingPong => pair_futex::futex_ping_pong(control),
+            Self::FutexFanOut { fan_out } => fan_futex::futex_fan_out(control, *fan_out),
             Self::Custom { run, .. } => run(control),
         }
     }
