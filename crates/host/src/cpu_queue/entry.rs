@@ -1,6 +1,6 @@
 //! A process in the queue, as others see it.
 
-use super::ticket_file::Claim;
+use super::claim::Claim;
 
 /// Whether a machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ use std::fmt;
 
 use ktstr_machine::{HostMemory, TouchedRam};
 
-use super::ticket_file::Claim;
+use super::claim::Claim;
 
 /// What keeps a machine from starting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@
 //! find enough CPUs free at once. A machine with more CPUs than the limit runs alone.
 
 mod cap;
+mod claim;
 mod entry;
 mod folder;
 mod memory;
@@ -23,9 +24,9 @@ mod ticket_file;
 mod waiting;
 
 pub use cap::{CpuCap, CpuCapError};
+pub use claim::Claim;
 pub use entry::{Entry, Place};
 pub use memory::Lack;
 pub use queue::CpuQueue;
 pub use ticket::{Admission, Permit, Ticket};
-pub use ticket_file::Claim;
 pub use waiting::{QueueError, Waiting};

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use ktstr_machine::{HostMemory, TouchedRam, touched_ram, usable_host_cpus};
 
 use super::cap::CpuCap;
+use super::claim::Claim;
 use super::entry::{Entry, Place};
 use super::folder;
 use super::memory::{self, Lack};
-use super::ticket_file::{self, Claim, TicketFile};
+use super::ticket_file::{self, TicketFile};
 use super::waiting::QueueError;
 
 /// How long a place in the queue is kept before the test gives up.

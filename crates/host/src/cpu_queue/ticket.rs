@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use ktstr_machine::HostMemory;
 
+use super::claim::Claim;
 use super::entry::Entry;
 use super::memory::{self, Lack};
 use super::queue::{CpuQueue, Limits, Standing, touched};
-use super::ticket_file::{self, Claim, TicketFile};
+use super::ticket_file::{self, TicketFile};
 use super::waiting::{QueueError, Waiting};
 
 /// After which times of waiting a step ends to say so; then each [`TOLD_EVERY`].

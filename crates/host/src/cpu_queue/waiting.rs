@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::claim::Claim;
 use super::entry::Entry;
 use super::memory::Lack;
-use super::ticket_file::Claim;
 
 /// Why a machine may not start.
 #[derive(Debug, thiserror::Error)]
