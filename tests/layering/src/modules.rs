@@ -16,13 +16,11 @@ use crate::syntax::{RustFile, parsed, product_items};
 /// Re-exports that are followed from a name to its definition.
 const MAX_HOPS: usize = 8;
 
-/// Modules of one folder that use each other in a circle, but for the crates in `exempt`: folders, such as `crates/host`.
-pub fn module_circles(files: &[SourceFile], exempt: &[&str]) -> Vec<String> {
+/// Modules of one folder that use each other in a circle.
+pub fn module_circles(files: &[SourceFile]) -> Vec<String> {
     let mut crates: BTreeMap<PathBuf, Vec<&SourceFile>> = BTreeMap::new();
     for file in files {
-        if let Some(folder) = crate_folder(&file.path)
-            && !exempt.iter().any(|exempt| folder == Path::new(exempt))
-        {
+        if let Some(folder) = crate_folder(&file.path) {
             crates.entry(folder).or_default().push(file);
         }
     }
