@@ -40,9 +40,9 @@ pub(crate) enum DriveError {
     /// The job does not fit into a frame: the environment that the guest is given is too large.
     #[error("what the guest is told, its environment included, is too large")]
     Job(#[from] OversizeError),
-    /// A thread could not be started.
-    #[error("starting the thread that listens to the machine")]
-    Thread(#[source] io::Error),
+    /// Its link or its deadline could not be set up: a descriptor or a thread is missing.
+    #[error("setting up the link and the deadline of the machine")]
+    SetUp(#[source] io::Error),
     /// The engine gave no channel.
     #[error("the engine gave the machine no port for frames")]
     NoPort,
@@ -68,15 +68,15 @@ pub(crate) fn drive(
         on.event(&RunEvent::Terminal(&terminal));
     }
     let port = machine.take_port(Port::Frames).ok_or(DriveError::NoPort)?;
-    let hang_up = port.try_clone().map_err(DriveError::Thread)?;
+    let hang_up = port.try_clone().map_err(DriveError::SetUp)?;
     let speaker = port.try_clone().and_then(|port| Speaker::new(port, job));
-    let speaker = speaker.map_err(DriveError::Thread)?;
+    let speaker = speaker.map_err(DriveError::SetUp)?;
     let stopper = machine.stopper();
     let deadline = Deadline::start(Some(started + limits.boot), move || {
         stopper.stop(StopReason::Watchdog);
     })
-    .map_err(DriveError::Thread)?;
-    let listener = link::listen(port, events.clone()).map_err(DriveError::Thread)?;
+    .map_err(DriveError::SetUp)?;
+    let listener = link::listen(port, events.clone()).map_err(DriveError::SetUp)?;
     let observer = observe.map(|settings| Observer::start(machine.as_ref(), settings));
     let mut driver = Driver {
         observer,
