@@ -17,10 +17,10 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid};
 
 use crate::end::power_off;
+use crate::inner_host::InnerHostRun;
 use crate::link::{Link, LinkError};
-use crate::nested::NestedRun;
 use crate::test::TestLookup;
-use crate::{command, crash, modules, mounts, nested, test};
+use crate::{command, crash, inner_host, modules, mounts, test};
 
 /// Whether this process is PID 1 of a machine that the host side set up.
 pub fn is_guest() -> bool {
@@ -28,9 +28,9 @@ pub fn is_guest() -> bool {
 }
 
 /// Runs the guest to its end: the machine is off when this would return.
-pub fn run(tests: TestLookup, nested: NestedRun) -> ! {
+pub fn run(tests: TestLookup, run_inner: InnerHostRun) -> ! {
     crash::install();
-    let error = match set_up_and_fork(tests, nested) {
+    let error = match set_up_and_fork(tests, run_inner) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -38,7 +38,7 @@ pub fn run(tests: TestLookup, nested: NestedRun) -> ! {
     power_off()
 }
 
-fn set_up_and_fork(tests: TestLookup, nested: NestedRun) -> anyhow::Result<Infallible> {
+fn set_up_and_fork(tests: TestLookup, run_inner: InnerHostRun) -> anyhow::Result<Infallible> {
     let mounted = mounts::mount_all();
     let loaded = modules::load_all();
     let link = Link::open()?;
@@ -60,7 +60,7 @@ fn set_up_and_fork(tests: TestLookup, nested: NestedRun) -> anyhow::Result<Infal
     };
     // SAFETY: PID 1 has one thread up to here, so the child's copy of the process is complete.
     match unsafe { fork() }.context("forking the test process")? {
-        ForkResult::Child => test_process(job, link, tests, nested),
+        ForkResult::Child => test_process(job, link, tests, run_inner),
         ForkResult::Parent { child } => {
             // The link is the test process's alone: two numberings on one stream would not fit.
             drop(link);
@@ -70,7 +70,7 @@ fn set_up_and_fork(tests: TestLookup, nested: NestedRun) -> anyhow::Result<Infal
     }
 }
 
-fn test_process(job: Job, link: Link, tests: TestLookup, nested_run: NestedRun) -> ! {
+fn test_process(job: Job, link: Link, tests: TestLookup, run_inner: InnerHostRun) -> ! {
     for (name, value) in &job.environment {
         // SAFETY: this process has one thread up to here; nobody else reads the environment.
         unsafe { std::env::set_var(name, value) };
@@ -81,7 +81,7 @@ fn test_process(job: Job, link: Link, tests: TestLookup, nested_run: NestedRun) 
             ref slack,
             ref scheduler,
         } => test::run(&job, name, slack, scheduler.as_ref(), link, tests),
-        Task::Nested(ref test) => nested::run(test, link, nested_run),
+        Task::InnerHost(ref test) => inner_host::run(test, link, run_inner),
         Task::Shell { argv, interactive } => command::run(&argv, interactive, link),
     };
     if let Err(error) = ended {

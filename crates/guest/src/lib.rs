@@ -15,16 +15,16 @@ mod command;
 mod crash;
 mod end;
 mod init;
+mod inner_host;
 mod io_ports;
 mod link;
 mod modules;
 mod mounts;
-mod nested;
 mod output;
 mod packed;
 mod scheduler;
 mod test;
 
 pub use init::{is_guest, run};
-pub use nested::{NestedOutcome, NestedRun};
+pub use inner_host::{InnerHostRun, InnerOutcome};
 pub use test::{TestCase, TestLookup};

@@ -94,7 +94,7 @@ const fn name_of(stage: GuestStage) -> &'static str {
         GuestStage::Detaching => "detaching",
         GuestStage::Judging => "judging",
         GuestStage::Command => "running the command",
-        GuestStage::Nested => "on the inner host",
+        GuestStage::InnerHost => "on the inner host",
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use ktstr_guest::NestedOutcome;
+use ktstr_guest::InnerOutcome;
 use ktstr_host::{
     OuterMachine, ProgressLines, ProgressSender, RunLog, RunObserver, Session, Settings, TestPlan,
     VmResult, blank_sidecar, run_host_only,
@@ -16,7 +16,7 @@ use ktstr_host::{
 use ktstr_report::{
     EngineInfo, Failure, FailureKind, KernelInfo, Outcome, Renderer, RunId, Sidecar, TimingSlack,
 };
-use ktstr_wire::NestedTest;
+use ktstr_wire::InnerTest;
 
 use crate::host_body::host_body;
 use crate::registry::TestEntry;
@@ -230,13 +230,13 @@ fn plan(entry: &TestEntry, run_id: String) -> TestPlan {
 }
 
 /// The host side once more, in a machine that has a KVM of its own and the kernel in a cache.
-fn run_on_inner_host(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
+fn run_on_inner_host(test: &InnerTest) -> anyhow::Result<InnerOutcome> {
     let entry = registry::find(&test.name)
         .with_context(|| format!("the test {} is not in this binary's registry", test.name))?;
     let mut plan = plan(entry, test.run_id.clone());
     if entry.host_only {
         let sidecar = run_host_only(&plan, host_body(entry, test.slack.clone()));
-        return Ok(NestedOutcome {
+        return Ok(InnerOutcome {
             sidecar: sidecar.to_json()?,
             dump: None,
         });
@@ -253,7 +253,7 @@ fn run_on_inner_host(test: &NestedTest) -> anyhow::Result<NestedOutcome> {
         scheduler.use_program(program);
     }
     let result = run_plan(&session, entry, &plan, &mut ());
-    Ok(NestedOutcome {
+    Ok(InnerOutcome {
         sidecar: result.sidecar.to_json()?,
         dump: result.dump_json().transpose()?,
     })

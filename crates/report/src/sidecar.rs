@@ -26,7 +26,7 @@ pub struct KernelInfo {
 /// The engine that ran the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineInfo {
-    /// `tcg`, `kvm`, `nested`.
+    /// The name of the engine or of the runner: `tcg`, `kvm`.
     pub name: String,
     /// What it is, with its version: `QEMU 7.2.22, one emulation thread`.
     pub detail: String,

@@ -24,10 +24,10 @@ impl Modules {
 
 /// A test to be run by the guest as a host, in a machine of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NestedTest {
+pub struct InnerTest {
     /// Its full name in the binary's own registry.
     pub name: String,
-    /// Key of the kernel in the cache at [`NestedTest::CACHE`].
+    /// Key of the kernel in the cache at [`InnerTest::CACHE`].
     pub kernel: String,
     /// The run that it belongs to.
     pub run_id: String,
@@ -37,7 +37,7 @@ pub struct NestedTest {
     pub scheduler: Option<String>,
 }
 
-impl NestedTest {
+impl InnerTest {
     /// Where the guest finds the kernel cache.
     pub const CACHE: &'static str = "/ktstr/cache";
 
@@ -110,7 +110,7 @@ impl SchedulerJob {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
     /// A test in a machine inside this one.
-    Nested(NestedTest),
+    InnerHost(InnerTest),
     /// The test of this name in the binary's own registry.
     Test {
         /// Its full name.

@@ -16,7 +16,7 @@ pub use frame::{Decoder, Encoder, FrameError};
 pub use framed::Framed;
 pub use host_message::HostMessage;
 pub use job::{
-    Job, Modules, NestedTest, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task, WatchdogJob,
+    InnerTest, Job, Modules, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task, WatchdogJob,
 };
 pub use message::{DumpMoment, GuestStage, MAX_REMARK_BYTES, Message, Request, Stream, TestEnd};
 

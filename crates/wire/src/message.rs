@@ -40,7 +40,7 @@ pub enum GuestStage {
     /// Running a command or a shell.
     Command,
     /// Running a test in a machine inside this one.
-    Nested,
+    InnerHost,
 }
 
 impl GuestStage {
@@ -52,7 +52,7 @@ impl GuestStage {
             Self::Detaching => "ending the scheduler",
             Self::Judging => "judging the state of the machine after the body",
             Self::Command => "running the command",
-            Self::Nested => "running the test in a machine inside this one",
+            Self::InnerHost => "running the test in a machine inside this one",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ktstr_machine::{Engine, EngineKind};
 use ktstr_report::{Assert, EngineInfo, FailureKind, Outcome, Sidecar, Timings};
 use ktstr_topology::Topology;
-use ktstr_wire::{NestedTest, Task};
+use ktstr_wire::{InnerTest, Task};
 
 use super::resources::{KVM_MODULES, Resources, give_kvm};
 use super::set_up::SetUpError;
@@ -54,7 +54,7 @@ impl Runner for Nested<'_> {
         let files = self.kernel_files(&plan.modules())?;
         let mut contents = resources.base_contents(files, &KVM_MODULES)?;
         let scheduler = resources.pack_scheduler(plan, &mut contents)?;
-        let task = Task::Nested(NestedTest {
+        let task = Task::InnerHost(InnerTest {
             name: plan.name.clone(),
             kernel: self.resources.kernel.key().to_owned(),
             run_id: plan.run_id.clone(),
@@ -151,7 +151,7 @@ impl<'a> Nested<'a> {
 
     fn in_inner_cache(&self, folder: &Path, file: &Path) -> Option<Include> {
         let name = file.strip_prefix(folder).ok()?;
-        let guest = Path::new(NestedTest::CACHE)
+        let guest = Path::new(InnerTest::CACHE)
             .join("kernels")
             .join(self.resources.kernel.key())
             .join(name);

@@ -202,7 +202,7 @@ impl Resources {
             cmdline.push(format!("\"LD_LIBRARY_PATH={path}\""));
             environment.push(("LD_LIBRARY_PATH".to_owned(), path));
         }
-        if let Task::Nested(test) = &task {
+        if let Task::InnerHost(test) = &task {
             environment.extend(test.environment());
         }
         let job = Job {

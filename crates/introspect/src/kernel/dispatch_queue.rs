@@ -188,7 +188,7 @@ impl DispatchQueues {
         let size = u64::from(memory.u32(buckets.wrapping_add(hash.size.offset))?);
         if memory.u32(buckets.wrapping_add(hash.nest.offset))? != 0 {
             return Err(ReadError::Unsupported {
-                what: "the table of dispatch queues is nested, as it is when the kernel runs out of memory",
+                what: "the table of dispatch queues has several levels, as when the kernel runs out of memory",
             });
         }
         let heads = memory.bytes(buckets.wrapping_add(hash.buckets.offset), size * 8)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ktstr_wire::{GuestStage, Message, NestedTest};
+use ktstr_wire::{GuestStage, InnerTest, Message};
 
 use crate::crash;
 use crate::link::{Link, LinkError};
@@ -11,7 +11,7 @@ use crate::output::OutputPump;
 
 /// What a host has of a test.
 #[derive(Clone, Debug, Default)]
-pub struct NestedOutcome {
+pub struct InnerOutcome {
     /// Its sidecar as JSON.
     pub sidecar: Vec<u8>,
     /// Its failure dump as JSON, if there is one.
@@ -19,18 +19,18 @@ pub struct NestedOutcome {
 }
 
 /// Runs a test as a host does.
-pub type NestedRun = fn(&NestedTest) -> anyhow::Result<NestedOutcome>;
+pub type InnerHostRun = fn(&InnerTest) -> anyhow::Result<InnerOutcome>;
 
 /// Runs `test` and sends what came of it.
-pub(crate) fn run(test: &NestedTest, link: Link, nested: NestedRun) -> anyhow::Result<()> {
+pub(crate) fn run(test: &InnerTest, link: Link, run_inner: InnerHostRun) -> anyhow::Result<()> {
     crash::install_in_test_process();
     let link = Arc::new(link);
     let pump = OutputPump::start(Arc::clone(&link)).context("redirecting the output")?;
-    link.send(&Message::Stage(GuestStage::Nested))?;
-    let outcome = nested(test);
+    link.send(&Message::Stage(GuestStage::InnerHost))?;
+    let outcome = run_inner(test);
     pump.finish()?;
     match outcome {
-        Ok(NestedOutcome { sidecar, dump }) => {
+        Ok(InnerOutcome { sidecar, dump }) => {
             if let Some(json) = dump {
                 send_dump(&link, json)?;
             }
