@@ -484,7 +484,7 @@ fn a_test_for_other_kernels_is_skipped() {
 fn what_can_not_be_had_is_named_before_a_machine_starts() {
     let (sidecar, text) = run("has_no_file");
     assert_eq!(sidecar.timings.boot_ms, 0);
-    contains(&text, &["scheduler `gone`: there is no file ", "scx_gone"]);
+    contains(&text, &["scheduler `gone`: no file ", "scx_gone"]);
     let (sidecar, text) = run("has_no_target");
     assert_eq!(sidecar.timings.boot_ms, 0);
     contains(&text, &["has a binary `scx_kstr`; it has: ", "scx_ktstr"]);
