@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_scenario::Host;
+use ktstr_scenario::{Host, Phase};
 use ktstr_wire::frame::OversizeError;
 use ktstr_wire::{
     Decoder, Encoder, FRAME_PORT_NAME, FrameError, HostMessage, Job, Message, Request,
@@ -61,6 +61,11 @@ pub(crate) enum LinkError {
 }
 
 impl Host for Link {
+    fn phase(&self, phase: Phase, begins: bool) -> io::Result<()> {
+        let sent = self.send(&Message::Phase { phase, begins });
+        sent.map_err(io::Error::other)
+    }
+
     fn capture_snapshot(&self, label: &str) -> io::Result<bool> {
         let request = Request::Snapshot(label.to_owned());
         self.ask(request).map_err(io::Error::other)

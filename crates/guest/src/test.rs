@@ -5,13 +5,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ktstr_declaration::{Run, SchedulerOptions};
 use ktstr_report::{AssertResult, Outcome, TimingSlack};
-use ktstr_scenario::{Assert, CgroupKind, CgroupManager, Ctx, Host, LoadStop, checks};
+use ktstr_scenario::{
+    Assert, CgroupKind, CgroupManager, Ctx, Host, LoadStop, SchedulerControl, checks,
+};
 use ktstr_wire::{DumpMoment, GuestStage, Job, Message, Request, SchedulerJob, TestEnd};
 
 use crate::crash;
 use crate::link::Link;
 use crate::output::OutputPump;
-use crate::scheduler::{self, Scheduler, Start};
+use crate::scheduler::{Schedulers, Started};
 
 /// What the guest needs to know of a test.
 #[derive(Clone, Copy, Debug)]
@@ -60,19 +62,19 @@ pub(crate) fn run(
     let started = scheduler
         .map(|scheduler| {
             link.send(&Message::Stage(GuestStage::Attaching))?;
-            scheduler::start(scheduler, &link, &load_stop)
+            Schedulers::start(scheduler, &link, &load_stop)
         })
         .transpose()?;
     let end = match started {
-        Some(Start::Failed(mut result)) => {
+        Some(Started::Failed(mut result)) => {
             result.merge(checks::judge_live_machine(&case.assert, &job.topology));
             TestEnd {
                 result,
                 error: None,
             }
         }
-        Some(Start::Attached(scheduler)) => run_body(&case, &ctx, Some(*scheduler), &link)?,
-        None => run_body(&case, &ctx, None, &link)?,
+        Some(Started::Attached(schedulers)) => run_body(&case, ctx, Some(schedulers), &link)?,
+        None => run_body(&case, ctx, None, &link)?,
     };
     pump.finish()?;
     link.send(&Message::Result(end))?;
@@ -109,21 +111,24 @@ fn context(
 
 fn run_body(
     case: &TestCase,
-    ctx: &Ctx,
-    scheduler: Option<Scheduler>,
+    ctx: Ctx,
+    schedulers: Option<Arc<Schedulers>>,
     link: &Arc<Link>,
 ) -> anyhow::Result<TestEnd> {
     link.send(&Message::Stage(GuestStage::Body))?;
+    let control = schedulers.clone();
+    let control = control.map(|schedulers| schedulers as Arc<dyn SchedulerControl>);
+    let ctx = ctx.begin_body(control);
     let mut writes = case.scheduler.bpf_map_write.iter();
     let returned = writes
         .try_for_each(|&(path, value)| ctx.bpf_map_write(path, value))
         .map_err(anyhow::Error::from)
-        .and_then(|()| (case.body)(ctx));
+        .and_then(|()| (case.body)(&ctx));
     link.ask(Request::Dump(DumpMoment::BodyEnded))?;
-    let of_scheduler = scheduler
-        .map(|scheduler| {
+    let of_scheduler = schedulers
+        .map(|schedulers| {
             link.send(&Message::Stage(GuestStage::Detaching))?;
-            scheduler.finish()
+            schedulers.finish()
         })
         .transpose()?;
     link.send(&Message::Stage(GuestStage::Judging))?;

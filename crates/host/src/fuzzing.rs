@@ -197,7 +197,7 @@ fn result(bits: u8) -> TestEnd {
 }
 
 fn report(bits: u8) -> SchedulerReport {
-    const ENDS: [SchedulerEnd; 10] = [
+    const ENDS: [SchedulerEnd; 11] = [
         SchedulerEnd::Attached,
         SchedulerEnd::NeverLoaded,
         SchedulerEnd::Died,
@@ -208,6 +208,7 @@ fn report(bits: u8) -> SchedulerReport {
         SchedulerEnd::FellBack,
         SchedulerEnd::Unproven,
         SchedulerEnd::Unknown,
+        SchedulerEnd::Detached,
     ];
     SchedulerReport {
         name: "x".to_owned(),

@@ -36,7 +36,7 @@ pub use sample::{
 pub use sampler::{Look, Sampler, Settings, Source};
 pub use series::{Point, Series};
 pub use starved::{MIN_VCPU_SHARE_PCT, STALL_SPAN, vcpu_share_pct_before};
-pub use verdict::{Span, judge, without_samples};
+pub use verdict::{PhaseSpan, Span, judge, judge_phases, without_samples};
 
 /// Time between two samples unless set otherwise.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);

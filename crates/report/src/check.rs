@@ -3,7 +3,7 @@
 use ktstr_declaration::Check;
 use serde::{Deserialize, Serialize};
 
-use crate::{CgroupReport, Outcome};
+use crate::{CgroupReport, Outcome, PhaseReport};
 
 /// Whom a check speaks of. For a failed check it is the worst offender.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +179,9 @@ pub struct AssertResult {
     pub cgroups: Vec<CgroupReport>,
     /// Remarks for a reader; they decide nothing.
     pub notes: Vec<String>,
+    /// The phases of the body, in order.
+    #[serde(default)]
+    pub phases: Vec<PhaseReport>,
     /// Set when the test decided not to run, with the reason.
     pub skipped: Option<String>,
     /// When the kernel printed stall reports, in microseconds of its own clock. Filled in only where `kernel_log`
@@ -215,6 +218,7 @@ impl AssertResult {
         self.not_checked.extend(other.not_checked);
         self.cgroups.extend(other.cgroups);
         self.notes.extend(other.notes);
+        self.phases.extend(other.phases);
         self.skipped = self.skipped.take().or(other.skipped);
         self.kernel_stalls_us.extend(other.kernel_stalls_us);
     }

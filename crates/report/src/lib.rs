@@ -14,6 +14,7 @@ mod exit_code;
 mod file_names;
 mod kernel_panic;
 mod outcome;
+mod phase;
 mod render;
 mod run_id;
 mod scheduler;
@@ -34,6 +35,7 @@ pub use check::{AssertResult, CheckName, CheckResult, NotChecked, Subject};
 pub use exit_code::ExitCode;
 pub use kernel_panic::KERNEL_PANIC;
 pub use outcome::Outcome;
+pub use phase::{Phase, PhaseCgroup, PhaseReport, PhaseWorker};
 pub use render::{Palette, Renderer};
 pub use run_id::{RUN_ID_ENV, RunId, RunIdError};
 pub use scheduler::{

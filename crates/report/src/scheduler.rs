@@ -14,6 +14,8 @@ pub enum SchedulerEnd {
     NeverLoaded,
     /// Attached until the harness ended it, after the test's body.
     Attached,
+    /// Attached until the test detached it on purpose.
+    Detached,
     /// Its process died while it was attached.
     Died,
     /// Its process exited with status 0 while it was attached.
@@ -34,11 +36,17 @@ pub enum SchedulerEnd {
 }
 
 impl SchedulerEnd {
+    /// Whether it was attached as long as it was meant to be.
+    pub const fn is_good(self) -> bool {
+        matches!(self, Self::Attached | Self::Detached)
+    }
+
     /// As a clause about the scheduler: `was disabled by the kernel's watchdog`.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::NeverLoaded => "was never attached",
             Self::Attached => "was attached to the end of the test",
+            Self::Detached => "was attached until the test detached it",
             Self::Died => "died",
             Self::Left => "exited (status 0) before the test ended",
             Self::Stalled => "was disabled by the kernel's watchdog",
@@ -149,6 +157,9 @@ impl fmt::Display for RefusedCall {
 pub struct SchedulerReport {
     /// Name that the test gave it.
     pub name: String,
+    /// Which of the scheduler's lives in this test it is, from 1: a new one begins each time that the test attaches it.
+    #[serde(default = "first_life")]
+    pub life: u32,
     /// The command that started it in the guest.
     pub command: String,
     /// Name that the kernel has for it (/sys/kernel/sched_ext/root/ops), once it was attached.
@@ -179,6 +190,10 @@ pub struct SchedulerReport {
     /// What it printed, standard output and error in order of arrival.
     #[serde(default)]
     pub log: String,
+}
+
+const fn first_life() -> u32 {
+    1
 }
 
 impl SchedulerReport {

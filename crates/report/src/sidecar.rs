@@ -107,9 +107,13 @@ pub struct Sidecar {
     pub failure: Option<Failure>,
     /// Checks and worker reports.
     pub result: AssertResult,
-    /// What became of the scheduler under test, if the test has one.
+    /// What became of the scheduler under test, if the test has one. Of a scheduler that the test has attached more than
+    /// once, the first life that did not end well; if all did, the last.
     #[serde(default)]
     pub scheduler: Option<SchedulerReport>,
+    /// Its other lives, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_lives: Vec<SchedulerReport>,
     /// What was expected to go wrong, if anything.
     #[serde(default)]
     pub expected: Option<Expected>,

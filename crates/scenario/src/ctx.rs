@@ -7,7 +7,10 @@ use std::time::Duration;
 use ktstr_report::TimingSlack;
 use ktstr_topology::{NumaMemory, Topology};
 
-use crate::{Assert, CgroupManager, Host, HostError, LoadStop};
+use crate::phases::Phases;
+use crate::{
+    Assert, CgroupManager, Host, HostError, LoadStop, SchedulerControl, SchedulerControlError,
+};
 
 /// The machine as a test's body sees it.
 #[derive(Clone, Debug)]
@@ -27,7 +30,9 @@ pub struct Ctx {
     pub timing: TimingSlack,
     /// Ends loads before their time.
     pub load_stop: LoadStop,
+    pub(crate) phases: Phases,
     host: Option<Arc<dyn Host>>,
+    scheduler: Option<Arc<dyn SchedulerControl>>,
 }
 
 impl Ctx {
@@ -49,7 +54,9 @@ impl Ctx {
             assert,
             timing,
             load_stop: LoadStop::default(),
+            phases: Phases::begin(),
             host: None,
+            scheduler: None,
         }
     }
 
@@ -68,6 +75,44 @@ impl Ctx {
         }
     }
 
+    /// The body begins now, and may end and start the scheduler by `scheduler`.
+    #[must_use]
+    pub fn begin_body(self, scheduler: Option<Arc<dyn SchedulerControl>>) -> Self {
+        Self {
+            phases: Phases::begin(),
+            scheduler,
+            ..self
+        }
+    }
+
+    /// Starts the scheduler under test again, after it was detached, and waits until it is attached.
+    pub fn attach_scheduler(&self) -> Result<(), SchedulerControlError> {
+        self.scheduler()?.attach()
+    }
+
+    /// Ends the scheduler under test and waits until the kernel has none: what follows runs under EEVDF. A scheduler
+    /// that was attached until then has passed; a load is not ended by it.
+    pub fn detach_scheduler(&self) -> Result<(), SchedulerControlError> {
+        self.scheduler()?.detach()
+    }
+
+    /// Detaches the scheduler under test and attaches it again.
+    pub fn restart_scheduler(&self) -> Result<(), SchedulerControlError> {
+        self.scheduler()?.restart()
+    }
+
+    /// Detaches the scheduler under test, and attaches the same program with `args` instead of the arguments that the test
+    /// declares; so does [`attach_scheduler`](Self::attach_scheduler) from then on.
+    pub fn replace_scheduler(&self, args: &[&str]) -> Result<(), SchedulerControlError> {
+        let args: Vec<String> = args.iter().copied().map(str::to_owned).collect();
+        self.scheduler()?.replace(&args)
+    }
+
+    fn scheduler(&self) -> Result<&dyn SchedulerControl, SchedulerControlError> {
+        let scheduler = self.scheduler.as_deref();
+        scheduler.ok_or(SchedulerControlError::NoScheduler)
+    }
+
     /// Has the host stop the machine, read the state of its kernel (runqueues and the tasks on them,
     /// sched_ext, BPF maps), and let it run on. A `post_vm` function finds it under `label`.
     pub fn capture_snapshot(&self, label: &str) -> Result<(), HostError> {
@@ -84,6 +129,10 @@ impl Ctx {
         self.ask(format!("write {value} into `{path}`"), |host| {
             host.write_global(path, value)
         })
+    }
+
+    pub(crate) fn host(&self) -> Option<&dyn Host> {
+        self.host.as_deref()
     }
 
     fn ask(

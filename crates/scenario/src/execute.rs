@@ -3,14 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ktstr_report::{AssertResult, CgroupAccount, CgroupReport};
+use ktstr_report::{AssertResult, CgroupAccount, CgroupReport, PhaseCgroup, PhaseReport};
 use ktstr_topology::CpuSet;
 
 use crate::cgroup::{CgroupError, CgroupGroup, CgroupKind, CgroupOps as _};
 use crate::checks::judge_workers;
 use crate::cpuset_spec::CpusetSpecError;
 use crate::workload::{
-    AffinityError, CloneMode, Gate, WorkloadConfig, WorkloadError, WorkloadHandle,
+    AffinityError, CloneMode, Gate, Reading, WorkloadConfig, WorkloadError, WorkloadHandle,
 };
 use crate::{CgroupDef, Ctx};
 
@@ -89,7 +89,15 @@ pub fn execute_defs(ctx: &Ctx, defs: Vec<CgroupDef>) -> Result<AssertResult, Sce
     gate.open();
     let mut notes = wait_running(&running, ctx)?;
     let window = ctx.cgroups.begin_account();
+    let mut phases = Vec::new();
+    let step = ctx.phases.next_step(ctx.host(), &mut phases);
+    let before = read_all(&running);
     notes.extend(hold(&mut running, ctx));
+    let after = read_all(&running);
+    phases.push(PhaseReport {
+        cgroups: figures(&running, &before, &after),
+        ..step.end(ctx.host())
+    });
     let accounts: Vec<CgroupAccount> = running
         .iter()
         .map(|cgroup| window.account(&cgroup.name))
@@ -111,6 +119,7 @@ pub fn execute_defs(ctx: &Ctx, defs: Vec<CgroupDef>) -> Result<AssertResult, Sce
     removed?;
     let mut result = judge_workers(&ctx.assert, &ctx.timing, &cgroups);
     result.cgroups = cgroups;
+    result.phases = phases;
     result.notes.extend(notes);
     Ok(result)
 }
@@ -251,6 +260,32 @@ fn hold(running: &mut [Running], ctx: &Ctx) -> Option<String> {
         }
         thread::sleep(left.min(LOOK_EVERY));
     }
+}
+
+/// The figures of all workers now.
+fn read_all(running: &[Running]) -> Vec<Vec<Reading>> {
+    let cgroups = running.iter();
+    cgroups.map(|cgroup| cgroup.workload.read()).collect()
+}
+
+/// What the workers of each cgroup did between two readings.
+fn figures(
+    running: &[Running],
+    before: &[Vec<Reading>],
+    after: &[Vec<Reading>],
+) -> Vec<PhaseCgroup> {
+    let readings = before.iter().zip(after);
+    let cgroups = running.iter().zip(readings);
+    cgroups
+        .map(|(cgroup, (before, after))| PhaseCgroup {
+            name: cgroup.name.clone(),
+            workers: before
+                .iter()
+                .zip(after)
+                .map(|(before, after)| after.since(before))
+                .collect(),
+        })
+        .collect()
 }
 
 /// The reports of workers that were told to stop.

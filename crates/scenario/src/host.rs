@@ -3,10 +3,15 @@
 use std::fmt;
 use std::io;
 
+use ktstr_report::Phase;
+
 /// What the host does at a test's request. The guest's runtime implements it.
 pub trait Host: fmt::Debug + Send + Sync {
     /// Has the host read the state of the kernel, and returns when it has. Says whether it could.
     fn capture_snapshot(&self, label: &str) -> io::Result<bool>;
+
+    /// Tells the host that a phase of the body begins or ends now, and returns when it has been told.
+    fn phase(&self, phase: Phase, begins: bool) -> io::Result<()>;
 
     /// Has the host write `value` into the global variable of a BPF program at `path`, and returns when it
     /// has. Says whether it could.

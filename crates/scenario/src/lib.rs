@@ -18,7 +18,9 @@ mod def;
 mod execute;
 mod host;
 mod load_stop;
+mod phases;
 pub mod scenarios;
+mod scheduler_control;
 pub mod workload;
 
 pub use cgroup::{
@@ -32,11 +34,13 @@ pub use host::{Host, HostError};
 pub use ktstr_declaration::Check;
 pub use ktstr_report::{
     Assert, AssertResult, BandwidthSpan, CgroupAccount, CgroupLevel, CgroupReport, CheckName,
-    CheckResult, CpuDemand, MaskSpan, NodePages, NotChecked, Outcome, PolicyAccount, PolicyKind,
-    Quota, Setting, Subject, TimingSlack, WakeLatency, WorkerExit, WorkerReport,
+    CheckResult, CpuDemand, MaskSpan, NodePages, NotChecked, Outcome, Phase, PhaseCgroup,
+    PhaseReport, PhaseWorker, PolicyAccount, PolicyKind, Quota, Setting, Subject, TimingSlack,
+    WakeLatency, WorkerExit, WorkerReport,
 };
 pub use ktstr_topology::{CpuSet, NumaMemory, Topology};
 pub use load_stop::{LoadStop, StopReason};
+pub use scheduler_control::{SchedulerControl, SchedulerControlError};
 pub use workload::{
     AffinityIntent, CloneMode, SchedPolicy, WorkSpec, WorkType, WorkerControl, WorkloadConfig,
     WorkloadHandle,

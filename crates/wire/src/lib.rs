@@ -18,7 +18,10 @@ pub use host_message::HostMessage;
 pub use job::{
     InnerTest, Job, Modules, OpsField, SHELL_PORT, SchedulerJob, SchedulerStart, Task, WatchdogJob,
 };
-pub use message::{DumpMoment, GuestStage, MAX_REMARK_BYTES, Message, Request, Stream, TestEnd};
+pub use message::{
+    DumpMoment, GuestStage, MAX_REMARK_BYTES, MAX_SCHEDULER_LIVES, Message, Request, Stream,
+    TestEnd,
+};
 
 /// Name of the virtio-console port that carries the frames, as in /sys/class/virtio-ports/*/name.
 pub const FRAME_PORT_NAME: &str = "ktstr.frames";

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
-use ktstr_report::{AssertResult, SchedulerReport};
+use ktstr_report::{AssertResult, Phase, SchedulerReport};
 use serde::{Deserialize, Serialize};
 
 use crate::framed::{Framed, MAX_PAYLOAD_BYTES};
+
+/// How often a scheduler may be attached in one test. Each time has a report of its own.
+pub const MAX_SCHEDULER_LIVES: u32 = 16;
 
 /// Longest remark, in bytes of text. The sender cuts a longer one.
 pub const MAX_REMARK_BYTES: usize = 8 << 10;
@@ -131,6 +134,15 @@ pub enum Message {
     SchedulerLog(#[serde(with = "bulk")] Vec<u8>),
     /// What became of the scheduler. Its log is empty: it has come already.
     Scheduler(Box<SchedulerReport>),
+    /// What became of the scheduler in a life that was over before the body was; another may follow. Its log has come.
+    SchedulerDetached(Box<SchedulerReport>),
+    /// A phase of the body begins or ends.
+    Phase {
+        /// Which.
+        phase: Phase,
+        /// Whether it begins.
+        begins: bool,
+    },
     /// The failure dump of a test that the guest ran as a host, as JSON.
     FailureDump(#[serde(with = "bulk")] Vec<u8>),
     /// The guest asks for something, and waits for the [answer](crate::HostMessage::Answer).
@@ -159,6 +171,8 @@ impl Message {
             Self::Scheduler(_) => 12,
             Self::Request(_) => 13,
             Self::FailureDump(_) => 14,
+            Self::SchedulerDetached(_) => 16,
+            Self::Phase { .. } => 17,
             Self::LinkDamaged(_) => 15,
         }
     }
@@ -168,8 +182,8 @@ impl Message {
         match kind {
             // Hello, scheduler-attached: a name. Link-damaged: a line.
             1 | 10 | 15 => 4 << 10,
-            // Stage, exit, bye.
-            2 | 7 | 8 => 16,
+            // Stage, exit, bye, phase.
+            2 | 7 | 8 | 17 => 16,
             // Remark: its text and the text's length.
             3 => MAX_REMARK_BYTES + 16,
             // Output, scheduler-log: read in pieces of 16 KiB. Setup-failed.
@@ -177,7 +191,7 @@ impl Message {
             // Result, of thousands of workers.
             6 => 4 << 20,
             // Scheduler, with a dump of 1 MiB.
-            12 => 2 << 20,
+            12 | 16 => 2 << 20,
             // Request: a label or the path of a variable.
             13 => 8 << 10,
             // Sidecar, failure-dump, and what this build does not know.
@@ -197,10 +211,15 @@ impl Message {
                 | Self::Remark(text)
                 | Self::LinkDamaged(text)
                 | Self::SchedulerAttached(text) => text.capacity(),
-                Self::Stage(_) | Self::Exit(_) | Self::Request(_) | Self::Bye => 0,
-                Self::SetupFailed(_) | Self::Result(_) | Self::Scheduler(_) => {
-                    Self::max_payload_bytes(self.kind()) * MAX_GROWTH
-                }
+                Self::Stage(_)
+                | Self::Exit(_)
+                | Self::Phase { .. }
+                | Self::Request(_)
+                | Self::Bye => 0,
+                Self::SetupFailed(_)
+                | Self::Result(_)
+                | Self::Scheduler(_)
+                | Self::SchedulerDetached(_) => Self::max_payload_bytes(self.kind()) * MAX_GROWTH,
             }
     }
 
@@ -227,13 +246,16 @@ impl Message {
             13 => "request",
             14 => "failure-dump",
             15 => "link-damaged",
+            16 => "scheduler-detached",
+            17 => "phase",
             _ => "unknown",
         }
     }
 }
 
 impl Framed for Message {
-    const KIND_OF_VARIANT: &'static [u32] = &[1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 13, 15, 8];
+    const KIND_OF_VARIANT: &'static [u32] =
+        &[1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 16, 17, 14, 13, 15, 8];
 
     fn kind(&self) -> u32 {
         self.kind()
@@ -328,6 +350,11 @@ mod tests {
             Message::SchedulerAttached(String::new()),
             Message::SchedulerLog(Vec::new()),
             Message::Scheduler(Box::default()),
+            Message::SchedulerDetached(Box::default()),
+            Message::Phase {
+                phase: Phase::BASELINE,
+                begins: true,
+            },
             Message::FailureDump(Vec::new()),
             Message::Request(request),
             Message::LinkDamaged(String::new()),

@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use ktstr_report::CheckResult;
 use ktstr_wire::{SchedulerJob, SchedulerStart};
 
-use super::process::Process;
+use super::process::{Process, ended_with};
+use super::sysfs::{self, LOOK_EVERY};
 use super::watchdog::{self, NotSet};
-use super::{ATTACH_WITHIN, LOOK_EVERY, ended_with, sysfs};
 use crate::link::Link;
+
+/// How long loading and attaching may take. Under emulation the verifier alone takes the big ones 20 s.
+const ATTACH_WITHIN: Duration = Duration::from_secs(120);
 
 /// What there is of a scheduler before it is attached.
 #[derive(Default)]

@@ -75,6 +75,8 @@ impl DumpTrace {
             _ => {}
         }
         fs::write(folder.join("buffer_size_kb"), BUFFER_KIB)?;
+        // Opened so, it forgets what an earlier life of the scheduler has left.
+        File::create(folder.join("trace"))?;
         fs::write(folder.join(DUMP_EVENT), "1")?;
         // Without it the kernel's log still has the reasons.
         if add_probe().is_ok() {

@@ -59,6 +59,31 @@ pub(super) fn of_log(log: &str, ops: &str) -> LogWords {
     words
 }
 
+/// The sequence number of the last record.
+pub(super) fn last_sequence(log: &str) -> Option<u64> {
+    log.lines().rev().find_map(sequence)
+}
+
+/// The records of `log` after the one with this sequence number.
+pub(super) fn after(log: &str, passed: Option<u64>) -> &str {
+    let Some(passed) = passed else {
+        return log;
+    };
+    let mut rest = log;
+    for line in log.split_inclusive('\n') {
+        if sequence(line).is_some_and(|sequence| sequence > passed) {
+            return rest;
+        }
+        rest = &rest[line.len()..];
+    }
+    rest
+}
+
+/// The second field of `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS;MESSAGE` (Documentation/ABI/testing/dev-kmsg).
+fn sequence(record: &str) -> Option<u64> {
+    record.split_once(';')?.0.split(',').nth(1)?.parse().ok()
+}
+
 /// Every time that any scheduler was disabled, in order: that of one that was never attached is the kernel's refusal.
 pub(super) fn of_any(log: &str) -> Vec<KernelExit> {
     let named = log.lines().rev().find_map(|line| {
@@ -191,6 +216,17 @@ mod tests {
         assert_eq!(exit.reason, "runnable task stall");
         assert_eq!(exit.message, "kworker/3:0[38] failed to run for 4.252s");
         assert_eq!((exit.kind, exit.uptime_ms), (Some(1026), Some(9408)));
+    }
+
+    #[test]
+    fn an_earlier_life_is_passed_over_by_its_records() {
+        let log = "6,7,100,-;one\n SUBSYSTEM=x\n6,8,200,-;two, 9\n6,12,300,-;three\n";
+        assert_eq!(last_sequence(log), Some(12));
+        assert_eq!(after(log, None), log);
+        assert_eq!(after(log, Some(7)), "6,8,200,-;two, 9\n6,12,300,-;three\n");
+        assert_eq!(after(log, Some(9)), "6,12,300,-;three\n");
+        assert_eq!(after(log, Some(12)), "");
+        assert_eq!(last_sequence("no record"), None);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,24 @@ const CHUNK_BYTES: usize = 16 << 10;
 
 /// How often a process is looked at that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A process that the one who ends it and the one who watches it share.
+pub(super) type SharedProcess = Arc<Mutex<Option<Process>>>;
+
+pub(super) fn lock(process: &SharedProcess) -> MutexGuard<'_, Option<Process>> {
+    process.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn ended_with(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("its process ended with exit status {code}"),
+        (None, Some(signal)) => match Signal::try_from(signal) {
+            Ok(signal) => format!("its process was killed by {signal}"),
+            Err(_) => format!("its process was killed by signal {signal}"),
+        },
+        (None, None) => "its process ended".to_owned(),
+    }
+}
 
 /// A running process whose output goes to the host.
 #[derive(Debug)]

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 const FOLDER: &str = "/sys/kernel/sched_ext";
+
+/// How often sched_ext and a scheduler's process are looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Whether the kernel was built with sched_ext.
 pub(super) fn is_there() -> bool {

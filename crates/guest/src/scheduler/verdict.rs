@@ -9,6 +9,8 @@ use ktstr_report::{KernelExit, SchedulerEnd};
 pub(super) struct Seen<'a> {
     /// Whether it was attached, with its process alive, whenever it was looked at until the harness ended it.
     pub(super) to_the_end: bool,
+    /// Whether the harness ended it because the test had asked for that.
+    pub(super) by_test: bool,
     /// How its process ended by itself; nothing if it lived until the harness ended it, or has none.
     pub(super) process: Option<ExitStatus>,
     /// Every time that the kernel disabled it.
@@ -24,6 +26,7 @@ pub(super) fn end(seen: &Seen<'_>) -> SchedulerEnd {
     match (decisive, seen.process) {
         (Some(exit), _) if exit.is_stall() => SchedulerEnd::Stalled,
         (Some(exit), _) if exit.is_error() => SchedulerEnd::Error,
+        _ if seen.to_the_end && !was_reloaded && seen.by_test => SchedulerEnd::Detached,
         _ if seen.to_the_end && !was_reloaded => SchedulerEnd::Attached,
         (_, Some(status)) if status.success() => SchedulerEnd::Left,
         (_, Some(_)) => SchedulerEnd::Died,
@@ -49,6 +52,7 @@ mod tests {
     fn of(to_the_end: bool, process: Option<i32>, reason: &str) -> SchedulerEnd {
         end(&Seen {
             to_the_end,
+            by_test: false,
             process: process.map(ExitStatus::from_raw),
             exits: &exits(&[reason][usize::from(reason.is_empty())..]),
             enables: Some(1),
@@ -92,6 +96,22 @@ mod tests {
     }
 
     #[test]
+    fn one_that_the_test_detaches_is_told_from_one_that_had_gone_before() {
+        let detached = |to_the_end, process: Option<i32>, reason: &str| {
+            end(&Seen {
+                to_the_end,
+                by_test: true,
+                process: process.map(ExitStatus::from_raw),
+                exits: &exits(&[reason]),
+                enables: Some(1),
+            })
+        };
+        assert_eq!(detached(true, None, UNREGISTERED), SchedulerEnd::Detached);
+        assert_eq!(detached(false, ABORT, UNREGISTERED), SchedulerEnd::Died);
+        assert_eq!(detached(true, None, STALL), SchedulerEnd::Stalled);
+    }
+
+    #[test]
     fn a_lost_log_leaves_what_the_process_came_to() {
         assert_eq!(of(true, None, ""), SchedulerEnd::Attached);
         assert_eq!(of(false, ABORT, ""), SchedulerEnd::Died);
@@ -102,6 +122,7 @@ mod tests {
         let reloaded = |process: Option<i32>, reasons: &[&str], enables| {
             end(&Seen {
                 to_the_end: true,
+                by_test: false,
                 process: process.map(ExitStatus::from_raw),
                 exits: &exits(reasons),
                 enables,

@@ -9,7 +9,9 @@ use ktstr_report::KernelExit;
 use ktstr_scenario::{LoadStop, StopReason, checks};
 use ktstr_wire::{DumpMoment, Request};
 
-use super::{LOOK_EVERY, SharedProcess, kernel_words, lock, sysfs};
+use super::kernel_words;
+use super::process::{SharedProcess, lock};
+use super::sysfs::{self, LOOK_EVERY};
 use crate::link::Link;
 
 /// How long a scheduler may take to load itself again when the kernel has disabled it without an error, as when a CPU

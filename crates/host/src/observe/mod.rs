@@ -10,6 +10,7 @@ mod guest_memory;
 mod image;
 mod moments;
 mod observation;
+mod phases;
 mod rate;
 mod sampling;
 mod stalls;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use ktstr_declaration::Watch;
 use ktstr_machine::Machine;
 use ktstr_monitor::Span;
+use ktstr_report::Phase;
 use ktstr_wire::{DumpMoment, GuestStage, Request};
 
 use crate::causes::chain;
@@ -29,6 +31,7 @@ use guest_memory::GuestRam;
 pub(crate) use image::LazyImage;
 use moments::Moments;
 pub use observation::Observation;
+use phases::PhaseEdges;
 pub use rate::{MonitorRate, MonitorRateError};
 pub(crate) use sampling::sampling;
 
@@ -70,6 +73,7 @@ pub(crate) struct Observer {
     attachment: Attachment,
     body_began: Option<Instant>,
     body_ended: Option<Instant>,
+    phases: PhaseEdges,
     /// When periodic snapshots are due, from the beginning of the body; the next is the last.
     due: Vec<Duration>,
     /// For how long snapshots have stopped the machine since the body began.
@@ -97,6 +101,7 @@ impl Observer {
             ),
             body_began: None,
             body_ended: None,
+            phases: PhaseEdges::default(),
             due,
             stopped: Duration::ZERO,
             snapshots: Moments::new(MAX_SNAPSHOTS),
@@ -127,6 +132,11 @@ impl Observer {
             }
             _ => {}
         }
+    }
+
+    /// A phase of the body begins or ends.
+    pub(crate) fn phase(&mut self, phase: Phase, begins: bool) {
+        self.phases.edge(phase, begins);
     }
 
     /// The machine ended: samples from then on say nothing of the test.
@@ -254,9 +264,11 @@ impl Observer {
         match self.attachment.finish() {
             Ok(kernel) => {
                 let sampler = kernel.sampler;
+                let body_ended = self.body_ended.unwrap_or(now);
+                observation.phases = self.phases.spans(&sampler, body_ended);
                 observation.body = self.body_began.map(|began| Span {
                     from_ns: sampler.at_ns(began),
-                    to_ns: sampler.at_ns(self.body_ended.unwrap_or(now)),
+                    to_ns: sampler.at_ns(body_ended),
                 });
                 observation.recording = sampler.stop();
             }

@@ -1,7 +1,7 @@
 //! What the host saw of a test.
 
 use ktstr_monitor::state::KernelState;
-use ktstr_monitor::{Recording, Sample, Series, Span};
+use ktstr_monitor::{PhaseSpan, Recording, Sample, Series, Span};
 use ktstr_report::{Assert, AssertResult};
 
 use super::capture::Moment;
@@ -13,6 +13,8 @@ pub struct Observation {
     pub recording: Recording,
     /// When the test's body ran; `None` if it never did.
     pub body: Option<Span>,
+    /// The phases of the body, in order of time.
+    pub phases: Vec<PhaseSpan>,
     /// The snapshots that the test asked for, in order of time.
     pub snapshots: Vec<Moment>,
     /// The state of the kernel at moments that explain a failure, in order of time: when a task had waited too
@@ -47,7 +49,9 @@ impl Observation {
                 let why = format!("the host could not see into the guest's kernel: {why}");
                 ktstr_monitor::without_samples(assert, &why)
             }
-            (None, Some(body)) => ktstr_monitor::judge(&self.recording, body, assert),
+            (None, Some(body)) => {
+                ktstr_monitor::judge_phases(&self.recording, body, &self.phases, assert)
+            }
             (None, None) => ktstr_monitor::without_samples(assert, "the test's body did not run"),
         }
     }

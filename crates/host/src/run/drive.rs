@@ -243,6 +243,11 @@ impl Driver<'_> {
                     observer.entered(stage);
                 }
             }
+            Message::Phase { phase, begins } => {
+                if let Some(observer) = &mut self.observer {
+                    observer.phase(phase, begins);
+                }
+            }
             Message::Remark(remark) if record.remarks.len() < MAX_REMARKS => {
                 record.remarks.push(remark);
             }

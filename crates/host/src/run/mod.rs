@@ -6,6 +6,7 @@ mod deadline;
 mod drive;
 mod guest_pause;
 mod link;
+mod lives;
 mod order;
 mod record;
 mod speaker;
@@ -13,6 +14,7 @@ mod speaker;
 pub(crate) use attempt::boot;
 pub(crate) use console::console_end;
 pub(crate) use drive::{DriveError, drive};
+pub(crate) use lives::Life;
 pub(crate) use record::Record;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use record::empty_record;

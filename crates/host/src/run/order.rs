@@ -1,6 +1,6 @@
 //! Whether a guest's messages come in an order that a guest of ours sends.
 
-use ktstr_wire::Message;
+use ktstr_wire::{MAX_SCHEDULER_LIVES, Message};
 
 /// Faults that are kept. One is enough to trust nothing.
 const MAX_FAULTS: usize = 4;
@@ -10,6 +10,8 @@ const MAX_FAULTS: usize = 4;
 pub(crate) struct Order {
     /// Kinds that came, as bits: each of [`ONCE`] may come once.
     came: u32,
+    /// Lives of the scheduler that are over.
+    lives: u32,
     faults: Vec<String>,
 }
 
@@ -37,6 +39,8 @@ impl Order {
             Some("after the result")
         } else if self.has(name) && ONCE.contains(&name) {
             Some("a second time")
+        } else if name == "scheduler-detached" && self.lives >= MAX_SCHEDULER_LIVES {
+            Some("too often")
         } else if !self.has("hello") && !matches!(message, Message::Hello { .. }) {
             Some("before the first frame")
         } else {
@@ -47,9 +51,12 @@ impl Order {
         {
             self.faults.push(format!("a {name} frame came {when}"));
         }
-        if let Some(at) = ONCE.iter().position(|once| *once == name) {
-            self.came |= 1 << at;
+        if name == "scheduler-detached" {
+            // The next life may be attached.
+            self.lives += 1;
+            self.came &= !bit("scheduler-attached");
         }
+        self.came |= bit(name);
     }
 
     /// What came out of order.
@@ -58,9 +65,14 @@ impl Order {
     }
 
     fn has(&self, name: &str) -> bool {
-        let at = ONCE.iter().position(|once| *once == name);
-        at.is_some_and(|at| self.came & (1 << at) != 0)
+        self.came & bit(name) != 0
     }
+}
+
+/// The bit of a kind of which there is one; none for others.
+fn bit(name: &str) -> u32 {
+    let at = ONCE.iter().position(|once| *once == name);
+    at.map_or(0, |at| 1 << at)
 }
 
 #[cfg(test)]

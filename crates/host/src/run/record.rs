@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use ktstr_machine::{BoundedText, End};
-use ktstr_report::SchedulerReport;
 use ktstr_wire::{FrameError, GuestStage, Message, TestEnd};
 
+use super::lives::{Lives, printed};
 use super::order::Order;
 use crate::observe::Observation;
-
-/// Kept of what a process of the guest prints: the beginning and the end.
-const MAX_PRINTED_BYTES: usize = 512 << 10;
 
 /// What a machine said and how it ended.
 #[derive(Debug)]
@@ -23,12 +20,8 @@ pub(crate) struct Record {
     pub(crate) result: Option<TestEnd>,
     /// The sidecar of a test that the guest ran as a host.
     pub(crate) sidecar: Option<Vec<u8>>,
-    /// Name that the kernel has for the scheduler, once it was attached.
-    pub(crate) scheduler_attached: Option<String>,
     /// What became of the scheduler.
-    pub(crate) scheduler: Option<SchedulerReport>,
-    /// What the scheduler printed.
-    pub(crate) scheduler_log: BoundedText,
+    pub(crate) lives: Lives,
     /// Why the guest could not be made ready.
     pub(crate) setup_failed: Option<Vec<String>>,
     /// Exit status of the command.
@@ -93,13 +86,10 @@ impl Record {
             Message::Sidecar(json) => {
                 self.sidecar.get_or_insert(json);
             }
-            Message::SchedulerAttached(ops) => {
-                self.scheduler_attached.get_or_insert(ops);
-            }
-            Message::SchedulerLog(bytes) => self.scheduler_log.push(&bytes),
-            Message::Scheduler(report) => {
-                self.scheduler.get_or_insert(*report);
-            }
+            Message::SchedulerAttached(ops) => self.lives.attached(ops),
+            Message::SchedulerLog(bytes) => self.lives.printed(&bytes),
+            Message::SchedulerDetached(report) => self.lives.detached(*report),
+            Message::Scheduler(report) => self.lives.ended(*report),
             Message::Exit(status) => self.exit = Some(status),
             Message::FailureDump(json) => {
                 self.inner_dump.get_or_insert(json);
@@ -109,14 +99,9 @@ impl Record {
             }
             Message::Bye => self.said_bye = true,
             // Nothing of it is left.
-            Message::Request(_) => {}
+            Message::Request(_) | Message::Phase { .. } => {}
         }
     }
-}
-
-/// Room for what a process of the guest prints, which it may do without end.
-const fn printed() -> BoundedText {
-    BoundedText::new(MAX_PRINTED_BYTES / 2, MAX_PRINTED_BYTES / 2)
 }
 
 pub(crate) fn empty_record() -> Record {
@@ -125,9 +110,7 @@ pub(crate) fn empty_record() -> Record {
         stage: None,
         result: None,
         sidecar: None,
-        scheduler_attached: None,
-        scheduler: None,
-        scheduler_log: printed(),
+        lives: Lives::default(),
         setup_failed: None,
         exit: None,
         said_bye: false,

@@ -10,7 +10,7 @@ use ktstr_report::{
 use ktstr_wire::{CRASH_MARK, Message, TestEnd};
 
 use crate::plan::Limits;
-use crate::run::Record;
+use crate::run::{Life, Record};
 
 /// The causes of an error, one numbered line each, as one text. `chain` begins with the error itself, which is told
 /// elsewhere. A cause that the line before it already contains is left out.
@@ -140,16 +140,15 @@ fn damaged_to_guest(what: &str) -> String {
 
 /// What is missing for a pass under a scheduler.
 fn unproven(record: &Record) -> Option<String> {
-    let Some(report) = &record.scheduler else {
+    if record.lives.all().next().is_none() {
         return Some("the test passed, but its guest sent no report of the scheduler".to_owned());
-    };
-    let is_named = record.scheduler_attached == report.ops;
-    if !is_named || !report.was_attached() || report.end != SchedulerEnd::Attached {
-        let sentence = report.sentence();
-        return Some(format!(
-            "the test passed, but {sentence}{}",
-            other_name(record, report)
-        ));
+    }
+    if let Some(why) = record
+        .lives
+        .all()
+        .find_map(|(life, end)| unproven_life(life, end))
+    {
+        return Some(why);
     }
     let checks = record.result.iter().flat_map(|end| &end.result.checks);
     let passed: Vec<&str> = checks
@@ -162,14 +161,30 @@ fn unproven(record: &Record) -> Option<String> {
     Some(format!("the test passed, but `{missing}` was not judged"))
 }
 
-fn other_name(record: &Record, report: &SchedulerReport) -> String {
+/// What is missing for a pass in one of the scheduler's lives.
+fn unproven_life(life: &Life, wanted: SchedulerEnd) -> Option<String> {
+    let Some(report) = &life.report else {
+        return Some("the test passed, but its guest sent no report of the scheduler".to_owned());
+    };
+    let is_named = life.attached == report.ops;
+    let is_proven = is_named && report.was_attached() && report.end == wanted;
+    (!is_proven).then(|| {
+        let sentence = report.sentence();
+        format!(
+            "the test passed, but {sentence}{}",
+            other_name(life, report)
+        )
+    })
+}
+
+fn other_name(life: &Life, report: &SchedulerReport) -> String {
     let name = |ops: &Option<String>| ops.clone().unwrap_or_else(|| "nothing".to_owned());
-    if record.scheduler_attached == report.ops {
+    if life.attached == report.ops {
         return String::new();
     }
     format!(
         "; the kernel called it {} at first, and {} at last",
-        name(&record.scheduler_attached),
+        name(&life.attached),
         name(&report.ops)
     )
 }
@@ -494,6 +509,49 @@ mod tests {
         ] {
             assert_eq!(judged.0, Outcome::Inconclusive);
             assert!(judged.1.starts_with(words), "{}", judged.1);
+        }
+    }
+
+    #[test]
+    fn every_life_of_a_scheduler_counts_for_a_pass() {
+        let terms = Terms {
+            has_scheduler: true,
+            ..TERMS
+        };
+        let attached = || Message::SchedulerAttached("x_1".to_owned());
+        let report = |end| {
+            Box::new(SchedulerReport {
+                name: "x".to_owned(),
+                ops: Some("x_1".to_owned()),
+                attach_ms: Some(1),
+                end,
+                ..SchedulerReport::default()
+            })
+        };
+        let lives = |first, last: Option<SchedulerEnd>| {
+            let first = [attached(), Message::SchedulerDetached(report(first))];
+            let last = last.map(|end| [attached(), Message::Scheduler(report(end))]);
+            let end = [
+                result(&[SchedulerReport::ATTACHED, SchedulerReport::ALIVE]),
+                Message::Bye,
+            ];
+            let all = [hello()].into_iter().chain(first);
+            judged(
+                &record(all.chain(last.into_iter().flatten()).chain(end).collect()),
+                terms,
+            )
+        };
+        let pass = (Outcome::Pass, String::new());
+        let (detached, to_the_end) = (SchedulerEnd::Detached, SchedulerEnd::Attached);
+        assert_eq!(lives(detached, Some(to_the_end)), pass);
+        assert_eq!(lives(detached, None), pass);
+        for (first, last) in [
+            (SchedulerEnd::Died, to_the_end),
+            (detached, SchedulerEnd::Died),
+        ] {
+            let (outcome, why) = lives(first, Some(last));
+            assert_eq!(outcome, Outcome::Inconclusive);
+            assert_eq!(why, "the test passed, but scheduler `x` died");
         }
     }
 

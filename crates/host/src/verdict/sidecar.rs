@@ -32,6 +32,7 @@ pub fn blank_sidecar(plan: &TestPlan) -> Sidecar {
             name: scheduler.name.clone(),
             ..SchedulerReport::default()
         }),
+        other_lives: Vec::new(),
         expected: None,
         kernel: None,
         engine: None,
@@ -69,12 +70,11 @@ pub(crate) fn conclude(
     sidecar.failure = failure;
     sidecar.result = result;
     if let Some(blank) = sidecar.scheduler.take() {
-        let log = record.scheduler_log.text();
-        let sent = record.scheduler.unwrap_or(SchedulerReport {
-            ops: record.scheduler_attached,
-            ..blank
-        });
-        sidecar.scheduler = Some(SchedulerReport { log, ..sent });
+        let mut lives = record.lives.reports(&blank);
+        let bad = lives.iter().position(|life| !life.end.is_good());
+        let decisive = bad.unwrap_or(lives.len() - 1);
+        sidecar.scheduler = Some(lives.remove(decisive));
+        sidecar.other_lives = lives;
     }
     sidecar.timings.boot_ms = millis(record.boot);
     sidecar.timings.test_ms = millis(record.run);

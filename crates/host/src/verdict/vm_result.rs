@@ -2,7 +2,9 @@
 
 use ktstr_monitor::Series;
 use ktstr_monitor::state::KernelState;
-use ktstr_report::{AssertResult, Failure, FailureKind, Outcome, SchedulerReport, Sidecar};
+use ktstr_report::{
+    AssertResult, Failure, FailureKind, Outcome, Phase, PhaseCgroup, SchedulerReport, Sidecar,
+};
 use serde::Serialize;
 
 use super::outcome::numbered;
@@ -51,6 +53,13 @@ impl VmResult {
     pub fn snapshot(&self, label: &str) -> Option<&Moment> {
         let mut snapshots = self.observation.snapshots.iter();
         snapshots.find(|moment| moment.label == label)
+    }
+
+    /// What the workers of the cgroup `name` did in `phase`.
+    pub fn phase_cgroup(&self, phase: Phase, name: &str) -> Option<&PhaseCgroup> {
+        let mut phases = self.sidecar.result.phases.iter();
+        let phase = phases.find(|report| report.phase == phase)?;
+        phase.cgroups.iter().find(|cgroup| cgroup.name == name)
     }
 
     /// What `value` reads off each snapshot, in order of time.

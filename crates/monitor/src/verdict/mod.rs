@@ -9,9 +9,12 @@ mod event_rate;
 mod evidence;
 mod imbalance;
 mod local_dsq;
+mod phases;
 mod rq_clock;
 mod timeline;
 mod validity;
+
+pub use phases::{PhaseSpan, judge_phases};
 
 use ktstr_declaration::{Check, JudgedBy};
 use ktstr_report::{Assert, AssertResult, CheckResult, Setting};

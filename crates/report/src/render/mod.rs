@@ -2,6 +2,7 @@
 //! characters on the way, so a test can't redraw the terminal or fake a verdict.
 
 mod palette;
+mod phases;
 mod quantity;
 mod reasons;
 mod report;

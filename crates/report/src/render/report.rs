@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::palette::{Palette, paint};
+use super::phases::phases;
 use super::quantity::{count, value, wall_ms};
 use super::reasons::by_reason;
 use super::stats::stats;
@@ -97,6 +98,7 @@ pub(super) fn report(
         &first_lines(&sidecar.failure_dump, KERNEL_STATE_LINES),
     );
     section("workers", &stats(&sidecar.result.cgroups));
+    section("phases", &phases(&sidecar.result.phases));
     section("remarks", &remarks(sidecar));
     for boot in &sidecar.boot_retries {
         let title = format!("a boot before this one: {}", clean_line(&boot.end));
@@ -104,7 +106,7 @@ pub(super) fn report(
     }
     if let Some(scheduler) = &sidecar.scheduler {
         let whole = sidecar.outcome != Outcome::Pass;
-        section("the scheduler", &scheduler_lines(scheduler));
+        section("the scheduler", &lives(scheduler, &sidecar.other_lives));
         if whole {
             let title = "the scheduler's log";
             section(title, &block(&scheduler.log, SCHEDULER_LOG_LINES));
@@ -138,6 +140,13 @@ pub(super) fn report(
     let label = paint(palette.faint, "run again");
     _ = writeln!(out, "{label}  {}", clean_line(&sidecar.rerun_command()));
     out
+}
+
+/// All lives of a scheduler, in order.
+fn lives(decisive: &SchedulerReport, others: &[SchedulerReport]) -> String {
+    let mut all: Vec<&SchedulerReport> = others.iter().chain([decisive]).collect();
+    all.sort_by_key(|life| life.life);
+    all.into_iter().map(scheduler_lines).collect()
 }
 
 fn scheduler_lines(scheduler: &SchedulerReport) -> String {

@@ -20,7 +20,7 @@ const HEADER: [&str; 10] = [
     "migrations",
     "wake p99 / max",
 ];
-const UNKNOWN: &str = "–";
+pub(super) const UNKNOWN: &str = "–";
 
 /// Workers that sent a report stand in the table; each that sent none is named below it. Empty without
 /// any cgroup.

@@ -20,6 +20,7 @@ pub(crate) fn pass(test: &str) -> Sidecar {
     ];
     Sidecar {
         scheduler: None,
+        other_lives: Vec::new(),
         expected: None,
         schema: SCHEMA_VERSION,
         run_id: RUN.to_owned(),

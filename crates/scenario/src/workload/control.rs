@@ -34,8 +34,8 @@ impl WorkerControl<'_> {
     /// called every few microseconds to milliseconds of work; the time between two calls is what
     /// `max_gap_ms` judges.
     pub fn iteration(&mut self, units: u64) -> bool {
-        let done = self.telemetry.iteration(units, &self.slot.mask_epoch);
-        self.slot.iterations.store(done, Ordering::Relaxed);
+        self.telemetry.iteration(units, &self.slot.mask_epoch);
+        self.telemetry.publish(&self.slot.published);
         !self.stopping()
     }
 
@@ -43,12 +43,14 @@ impl WorkerControl<'_> {
     /// latency; the sleep itself is no gap. Says whether to go on.
     pub fn sleep(&mut self, time: Duration) -> bool {
         let due_ns = now_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let busy_since = &self.slot.published.busy_since_ns;
+        busy_since.store(due_ns, Ordering::Relaxed);
         while !self.stopping() && now_ns() < due_ns {
             futex_wait(self.stop, 0, due_ns);
         }
         let now_ns = now_ns();
         if !self.stopping() {
-            self.telemetry.wake(now_ns.saturating_sub(due_ns));
+            self.record_wake(now_ns.saturating_sub(due_ns));
         }
         self.telemetry.resume_at(due_ns.min(now_ns));
         !self.stopping()
@@ -56,7 +58,16 @@ impl WorkerControl<'_> {
 
     /// Records that the worker was woken: `stamp_ns` is when it was due, by [`WorkerControl::now_ns`].
     pub fn woken(&mut self, stamp_ns: u64) {
-        self.telemetry.wake(now_ns().saturating_sub(stamp_ns));
+        self.record_wake(now_ns().saturating_sub(stamp_ns));
+    }
+
+    fn record_wake(&mut self, latency_ns: u64) {
+        self.telemetry.wake(latency_ns);
+        let published = &self.slot.published;
+        published.wakes.fetch_add(1, Ordering::Relaxed);
+        published
+            .max_wake_ns
+            .fetch_max(latency_ns, Ordering::Relaxed);
     }
 
     /// CLOCK_MONOTONIC, in nanoseconds.

@@ -12,6 +12,7 @@ use super::body::Body;
 use super::config::WorkloadConfig;
 use super::gate::Gate;
 use super::process::Process;
+use super::reading::Reading;
 use super::sched_policy::{SchedPolicy, check_range};
 use super::seat::{Board, DONE, RUNNING};
 use super::spawn::spawn_all;
@@ -120,7 +121,15 @@ impl WorkloadHandle {
     pub fn snapshot_iterations(&self) -> Vec<u64> {
         let slots = self.board.slots.iter();
         slots
-            .map(|slot| slot.iterations.load(Ordering::Relaxed))
+            .map(|slot| slot.published.iterations.load(Ordering::Relaxed))
+            .collect()
+    }
+
+    /// The figures of each worker now, without stopping it. Longest gaps and latencies are those since the last call.
+    pub(crate) fn read(&self) -> Vec<Reading> {
+        let workers = self.worker_tids().into_iter().zip(self.board.slots.iter());
+        workers
+            .map(|(tid, slot)| Reading::take(tid, &slot.published))
             .collect()
     }
 

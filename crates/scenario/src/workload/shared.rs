@@ -37,8 +37,8 @@ pub(super) struct Slot {
     pub(super) stage: AtomicU32,
     /// Its thread id.
     pub(super) tid: AtomicI32,
-    /// Iterations so far.
-    pub(super) iterations: AtomicU64,
+    /// Figures that the worker keeps up to date while it works.
+    pub(super) published: Published,
     /// Twice the number of changes of its mask; odd while one is under way.
     pub(super) mask_epoch: AtomicU32,
     /// Bytes of `report` that are valid; set last.
@@ -49,6 +49,26 @@ pub(super) struct Slot {
 
 // SAFETY: every field is an atomic or an array of them; zero is a value of each.
 unsafe impl Shareable for Slot {}
+
+/// What a worker tells of itself at each iteration, to be read at any moment.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Published {
+    /// Iterations so far.
+    pub(super) iterations: AtomicU64,
+    /// Units of work so far.
+    pub(super) work_units: AtomicU64,
+    /// Changes of its CPU so far.
+    pub(super) migrations: AtomicU64,
+    /// When the iteration that is under way began, or is to begin, in CLOCK_MONOTONIC ns; 0 before the first.
+    pub(super) busy_since_ns: AtomicU64,
+    /// Longest gap since the last reading, which sets it to 0.
+    pub(super) max_gap_ns: AtomicU64,
+    /// Wake-ups so far.
+    pub(super) wakes: AtomicU64,
+    /// Longest wake latency since the last reading, which sets it to 0.
+    pub(super) max_wake_ns: AtomicU64,
+}
 
 /// A piece of the memory that the workers of a group share, zeroed at first. What is in it is for the work type to say.
 /// Alone on its cache lines, as a slot is.
@@ -67,7 +87,7 @@ impl fmt::Debug for Slot {
         f.debug_struct("Slot")
             .field("stage", &self.stage)
             .field("tid", &self.tid)
-            .field("iterations", &self.iterations)
+            .field("published", &self.published)
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! What a worker measures of itself.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ktstr_report::{MaskSpan, WorkerExit, WorkerReport};
 use ktstr_topology::CpuSet;
@@ -10,12 +10,13 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_gettime};
 
 use super::histogram::Histogram;
+use super::shared::Published;
 
 /// Masks of a worker that are told apart in its report.
 const MAX_MASKS: usize = 16;
 
 /// CLOCK_MONOTONIC, one and the same for all processes of a machine.
-pub(super) fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     clock_ns(ClockId::CLOCK_MONOTONIC)
 }
 
@@ -42,8 +43,7 @@ fn current_cpu() -> u32 {
 #[derive(Clone, Copy, Debug)]
 struct Account {
     cpu_time_ns: u64,
-    /// Run delay and run count.
-    schedstat: Option<(u64, u64)>,
+    schedstat: Option<SchedStat>,
     voluntary_switches: u64,
     involuntary_switches: u64,
 }
@@ -64,13 +64,25 @@ impl Account {
     }
 }
 
-/// Run delay and run count. A kernel with scheduler accounting turned off prints `0 0 0`
-/// (proc_pid_schedstat in fs/proc/base.c); a thread that reads its own file has run at least once.
-fn parse_schedstat(text: &str) -> Option<(u64, u64)> {
+/// A line of /proc/PID/schedstat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SchedStat {
+    pub(super) cpu_time_ns: u64,
+    pub(super) run_delay_ns: u64,
+    pub(super) run_count: u64,
+}
+
+/// A kernel with scheduler accounting turned off prints `0 0 0` (proc_pid_schedstat in fs/proc/base.c); a worker has
+/// run at least once when its file is read.
+pub(super) fn parse_schedstat(text: &str) -> Option<SchedStat> {
     let mut fields = text.split_whitespace().map(str::parse::<u64>);
     let mut next = || fields.next()?.ok();
-    let (_, delay, count) = (next()?, next()?, next()?);
-    (count > 0).then_some((delay, count))
+    let (cpu_time_ns, run_delay_ns, run_count) = (next()?, next()?, next()?);
+    (run_count > 0).then_some(SchedStat {
+        cpu_time_ns,
+        run_delay_ns,
+        run_count,
+    })
 }
 
 /// Measures one worker from its release on.
@@ -82,6 +94,8 @@ pub(super) struct Telemetry {
     last_cpu: u32,
     iterations: u64,
     work_units: u64,
+    /// The last gap.
+    gap_ns: u64,
     max_gap_ns: u64,
     max_gap_cpu: u32,
     max_gap_at_ns: u64,
@@ -102,6 +116,7 @@ impl Telemetry {
             last_cpu: cpu,
             iterations: 0,
             work_units: 0,
+            gap_ns: 0,
             max_gap_ns: 0,
             max_gap_cpu: cpu,
             max_gap_at_ns: 0,
@@ -112,12 +127,25 @@ impl Telemetry {
         }
     }
 
-    /// Records the end of an iteration; the number of them so far.
-    pub(super) fn iteration(&mut self, units: u64, mask_epoch: &AtomicU32) -> u64 {
+    /// Records the end of an iteration.
+    pub(super) fn iteration(&mut self, units: u64, mask_epoch: &AtomicU32) {
         self.iterations += 1;
         self.work_units = self.work_units.saturating_add(units);
         self.look(now_ns(), mask_epoch);
-        self.iterations
+    }
+
+    /// Tells the harness how far it is.
+    pub(super) fn publish(&self, published: &Published) {
+        let put = |figure: &AtomicU64, value| figure.store(value, Ordering::Relaxed);
+        put(&published.iterations, self.iterations);
+        put(&published.work_units, self.work_units);
+        put(&published.migrations, self.migrations);
+        put(&published.busy_since_ns, self.last_ns);
+        if self.gap_ns > published.max_gap_ns.load(Ordering::Relaxed) {
+            published
+                .max_gap_ns
+                .fetch_max(self.gap_ns, Ordering::Relaxed);
+        }
     }
 
     /// Leaves out the time up to `due_ns`, in which the worker wanted no CPU.
@@ -142,6 +170,7 @@ impl Telemetry {
             self.cpus_used.insert(cpu);
         }
         let gap_ns = now_ns.saturating_sub(self.last_ns);
+        self.gap_ns = gap_ns;
         if gap_ns > self.max_gap_ns {
             self.max_gap_ns = gap_ns;
             self.max_gap_cpu = cpu;
@@ -175,7 +204,7 @@ impl Telemetry {
         let end_ns = now_ns();
         self.look(end_ns, mask_epoch);
         let (before, after) = (self.at_start, Account::take());
-        let delta = |pick: fn((u64, u64)) -> u64| {
+        let delta = |pick: fn(SchedStat) -> u64| {
             let (before, after) = (before.schedstat?, after.schedstat?);
             Some(pick(after).saturating_sub(pick(before)))
         };
@@ -184,8 +213,8 @@ impl Telemetry {
             iterations: self.iterations,
             wall_time_ns: end_ns.saturating_sub(self.start_ns),
             cpu_time_ns: after.cpu_time_ns.saturating_sub(before.cpu_time_ns),
-            run_delay_ns: delta(|(delay, _)| delay),
-            run_count: delta(|(_, count)| count),
+            run_delay_ns: delta(|stat| stat.run_delay_ns),
+            run_count: delta(|stat| stat.run_count),
             max_gap_ns: self.max_gap_ns,
             max_gap_cpu: self.max_gap_cpu,
             max_gap_at_ns: self.max_gap_at_ns,
@@ -210,7 +239,12 @@ mod tests {
 
     #[test]
     fn schedstat_gives_delay_and_count() {
-        assert_eq!(parse_schedstat("812 33 7\n"), Some((33, 7)));
+        let stat = SchedStat {
+            cpu_time_ns: 812,
+            run_delay_ns: 33,
+            run_count: 7,
+        };
+        assert_eq!(parse_schedstat("812 33 7\n"), Some(stat));
     }
 
     #[test]
