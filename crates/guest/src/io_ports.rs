@@ -25,7 +25,7 @@ const COUNTER_0_AS_RATE_GENERATOR: u8 = 0b0011_0100;
 /// QEMU's emulation of AMD-V clears and sets bits of a CPU's pending interrupts at each entry to and exit from
 /// an inner guest, without the lock that devices take to set theirs (`target/i386/tcg/sysemu/svm_helper.c`): what
 /// arrives in that moment is forgotten, though the local APIC has it as pending. Where that was the timer that
-/// Linux arms anew in its handler, nothing takes the CPU from the inner guest again, and it spins forever. Any
+/// Linux arms again in its handler, nothing takes the CPU from the inner guest again, and it spins forever. Any
 /// later interrupt has the local APIC look at all that are pending. Linux has no other use for this one once
 /// its local timer runs, and a handler that ignores it.
 pub(crate) fn interrupt_steadily() -> Result<(), Errno> {

@@ -142,7 +142,7 @@ pub(crate) fn unstored() -> Option<RunStore> {
     path(UNSTORED_DIR_ENV).map(RunStore::new)
 }
 
-/// What the harness logs of itself; nothing if no log is asked for.
+/// What the harness logs; nothing if no log is asked for.
 pub(crate) fn log_filter() -> Result<Option<Targets>, SettingsError> {
     parsed("KTSTR_LOG")
 }

@@ -1,4 +1,4 @@
-//! What a worker reports of itself.
+//! What a worker reports about itself.
 
 use ktstr_topology::CpuSet;
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,7 @@ pub struct WorkerReport {
     pub cpus_used: CpuSet,
     /// Wake latency, for work types that sleep and are woken.
     pub wake_latency: WakeLatency,
-    /// Times it gave up the CPU of itself (getrusage `ru_nvcsw`).
+    /// Times it gave up the CPU by itself (getrusage `ru_nvcsw`).
     pub voluntary_switches: u64,
     /// Times it was preempted (getrusage `ru_nivcsw`).
     pub involuntary_switches: u64,

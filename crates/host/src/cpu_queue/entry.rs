@@ -26,6 +26,6 @@ impl Place {
 pub struct Entry {
     /// Whether its machine runs.
     pub place: Place,
-    /// What it said of itself.
+    /// What it said about itself.
     pub claim: Claim,
 }

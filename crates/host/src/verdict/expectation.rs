@@ -21,7 +21,7 @@ fn excuses(what: &Expectation, check: &str) -> bool {
         Expectation::Check(name) if name == SchedulerReport::ALIVE => Cause::Gone,
         Expectation::Check(name) => return name == check,
     };
-    // What the kernel says of itself, what CPUs it has, where tasks may run, what limits hold whoever schedules, what was
+    // What the kernel says about itself, what CPUs it has, where tasks may run, what limits hold whoever schedules, what was
     // asked of the kernel's watchdog, and what a body judges by itself follow from nothing: their rows are empty, or
     // there is none.
     Check::by_name(check).is_some_and(|check| check.spec().excused_by.contains(&cause))

@@ -50,7 +50,7 @@ impl Shutdown {
 impl Evidence {
     /// The machine's end, given QEMU's exit status and what COM1 said of a panic.
     pub(crate) fn judge(&self, status: io::Result<ExitStatus>, panic: Option<String>) -> End {
-        // What the guest said of itself comes first: whatever ended QEMU came later.
+        // What the guest said comes first: whatever ended QEMU came later.
         if let Some(text) = panic {
             return End::Panicked { text };
         }

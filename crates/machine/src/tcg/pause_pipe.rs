@@ -32,7 +32,7 @@ pub(crate) struct PausePipe {
 pub(crate) struct ChildPausePipe {
     /// To be opened by its number.
     pub(crate) notices: OwnedFd,
-    /// To be QEMU's standard output: one that QEMU opens anew has no packets.
+    /// To be QEMU's standard output: one that QEMU opens again has no packets.
     pub(crate) hold: OwnedFd,
 }
 

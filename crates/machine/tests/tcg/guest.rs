@@ -117,12 +117,12 @@ impl Program {
         self.bytes(&[0x6a, 0, 0x6a, 0, 0x0f, 0x01, 0x1c, 0x24, 0xcc])
     }
 
-    /// Runs for ever.
+    /// Runs forever.
     pub(crate) fn spin(self) -> Self {
         self.bytes(&[0xeb, 0xfe])
     }
 
-    /// Writes to COM1 for ever.
+    /// Writes to COM1 forever.
     pub(crate) fn flood(self) -> Self {
         self.bytes(&[0x66, 0xba, 0xf8, 0x03]) // mov dx, COM1
             .bytes(&[0xb0, b'x', 0xee, 0xeb, 0xfd]) // mov al, 'x'; again: out dx, al; jmp again

@@ -39,7 +39,7 @@ fn all_cpus_stand_still_from_the_instruction_of_one_until_it_is_released() {
         assert_eq!(word(&guest, COUNTER), held);
     }
     assert!(!guest.machine.com1().contents().contains("done"));
-    // QEMU stops the vCPUs anew for these.
+    // QEMU stops the vCPUs again for these.
     let registers = guest.machine.vcpu_registers().expect("registers");
     assert_eq!(registers.len(), 2);
     let held_with_registers = word(&guest, COUNTER);

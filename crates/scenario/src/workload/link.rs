@@ -28,7 +28,7 @@ pub(super) fn connect(kind: LinkKind, size: usize) -> Result<Vec<Link>, Workload
     match kind {
         LinkKind::None => Ok((0..size).map(|_| Link::None).collect()),
         LinkKind::PipePair => {
-            // Without O_NONBLOCK a worker whose partner was killed could wait for ever.
+            // Without O_NONBLOCK a worker whose partner was killed could wait forever.
             let pipe = || pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(WorkloadError::Pipe);
             let (first_rx, second_tx) = pipe()?;
             let (second_rx, first_tx) = pipe()?;

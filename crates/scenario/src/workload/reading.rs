@@ -8,7 +8,7 @@ use ktstr_report::PhaseWorker;
 use super::shared::Published;
 use super::telemetry::{SchedStat, now_ns, parse_schedstat};
 
-/// What a worker tells of itself, and what the kernel counts for it.
+/// What a worker tells about itself, and what the kernel counts for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     pid: i32,

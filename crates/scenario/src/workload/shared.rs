@@ -50,7 +50,7 @@ pub(super) struct Slot {
 // SAFETY: every field is an atomic or an array of them; zero is a value of each.
 unsafe impl Shareable for Slot {}
 
-/// What a worker tells of itself at each iteration, to be read at any moment.
+/// What a worker tells about itself at each iteration, to be read at any moment.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Published {

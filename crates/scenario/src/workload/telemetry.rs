@@ -1,4 +1,4 @@
-//! What a worker measures of itself.
+//! What a worker measures about itself.
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What a worker learns of itself at its end, for the checks of what was declared for it.
+//! What a worker learns about itself at its end, for the checks of what was declared for it.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -42,7 +42,7 @@ pub fn in_worker() -> bool {
 
 /// Keeps the harness's panic hook from workers' panics: it may print, end the machine, or want locks.
 ///
-/// Done once, by the harness, and not by each forked worker: there, setting a hook would wait for ever if
+/// Done once, by the harness, and not by each forked worker: there, setting a hook would wait forever if
 /// another thread of the harness was running one at the fork. Reading the hook does not.
 pub(super) fn keep_hook_from_workers() {
     static DONE: Once = Once::new();
