@@ -144,7 +144,7 @@ fn run_body(
     Ok(TestEnd { result, error })
 }
 
-/// Adds what was judged beside the body. A body that did not want to run is no test of the scheduler or the kernel, and
+/// Adds what was judged beside the body. A skipped body exercises neither the scheduler nor the kernel, and
 /// stays a skip, unless something was wrong with them all the same.
 fn add(result: &mut AssertResult, judged: impl IntoIterator<Item = AssertResult>) {
     let is_skip = result.skipped.is_some() && result.checks.is_empty();

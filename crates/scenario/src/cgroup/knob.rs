@@ -65,7 +65,7 @@ pub enum Knob {
     CpuMax(CpuMax),
     /// Share of CPU time against its siblings, 1 to 10000; 100 is the kernel's default.
     CpuWeight(u32),
-    /// Memory beyond which it is killed from, in bytes.
+    /// Hard limit (`memory.max`) in bytes; the OOM killer acts above it.
     MemoryMax(Limit),
     /// Memory beyond which it is slowed down, in bytes.
     MemoryHigh(Limit),
