@@ -1,6 +1,6 @@
 //! A body judged phase by phase.
 
-use ktstr_report::{Assert, AssertResult, CheckResult, Phase};
+use ktstr_report::{Assert, AssertResult, CheckResult, Outcome, Phase};
 
 use super::{Span, judge};
 use crate::recording::Recording;
@@ -14,25 +14,26 @@ pub struct PhaseSpan {
     pub span: Span,
 }
 
-/// Judges the samples of `body`. Where it has more than one phase, each is judged alone, and so is what lies between
-/// them: no bound is held against samples of two phases together. The worst that was seen stands, and says in which phase.
+/// Judges the samples of `body` as a whole: a fault may lie across the edge of two phases, and phases may be too short to
+/// judge. Where there is more than one phase, each is judged alone too, and so is what lies between them: what fails in a
+/// part fails the body, and names the first phase that it failed in.
 pub fn judge_phases(
     recording: &Recording,
     body: Span,
     phases: &[PhaseSpan],
     assert: &Assert,
 ) -> AssertResult {
-    let parts = parts(body, phases);
-    let has_sample = |span: Span| recording.samples.iter().any(|sample| span.holds(sample));
-    let mut judged = parts
-        .into_iter()
-        .filter(|(_, span)| phases.len() > 1 && has_sample(*span))
-        .map(|(phase, span)| (phase, judge(recording, span, assert)));
-    let Some((phase, first)) = judged.next() else {
-        return judge(recording, body, assert);
-    };
-    let first = named(phase, first);
-    judged.fold(first, |all, (phase, part)| worst(all, named(phase, part)))
+    let mut judged = judge(recording, body, assert);
+    if phases.len() > 1 {
+        for (phase, span) in parts(body, phases).into_iter().rev() {
+            let part = judge(recording, span, assert);
+            let failures = part.checks.into_iter();
+            for failure in failures.filter(|check| check.outcome == Outcome::Fail) {
+                put(&mut judged, named(phase, failure));
+            }
+        }
+    }
+    judged
 }
 
 /// The phases, and what lies before, between and after them.
@@ -54,45 +55,27 @@ fn parts(body: Span, phases: &[PhaseSpan]) -> Vec<(Option<Phase>, Span)> {
     parts
 }
 
-fn named(phase: Option<Phase>, mut result: AssertResult) -> AssertResult {
+fn named(phase: Option<Phase>, mut check: CheckResult) -> CheckResult {
     if let Some(phase) = phase {
-        for check in &mut result.checks {
-            check.detail = format!("{}, in {phase}", check.detail);
-        }
+        check.detail = format!("{}, in {phase}", check.detail);
     }
-    result
+    check
 }
 
-/// Of each check the worse one. One that was judged anywhere is not among those that were not.
-fn worst(mut all: AssertResult, part: AssertResult) -> AssertResult {
-    for check in part.checks {
-        let same = |other: &&mut CheckResult| other.check == check.check;
-        match all.checks.iter_mut().find(same) {
-            Some(other) if check.outcome > other.outcome => *other = check,
-            Some(_) => {}
-            None => all.checks.push(check),
-        }
+/// Puts `failure` in the place of what was said of its check.
+fn put(judged: &mut AssertResult, failure: CheckResult) {
+    judged
+        .not_checked
+        .retain(|not_checked| not_checked.check != failure.check);
+    let same = |check: &&mut CheckResult| check.check == failure.check;
+    match judged.checks.iter_mut().find(same) {
+        Some(check) => *check = failure,
+        None => judged.checks.push(failure),
     }
-    for not_checked in part.not_checked {
-        let is_known = all
-            .not_checked
-            .iter()
-            .any(|other| other.check == not_checked.check);
-        if !is_known {
-            all.not_checked.push(not_checked);
-        }
-    }
-    let checks = &all.checks;
-    all.not_checked
-        .retain(|not_checked| checks.iter().all(|check| check.check != not_checked.check));
-    all.notes.extend(part.notes);
-    all
 }
 
 #[cfg(test)]
 mod tests {
-    use ktstr_report::Outcome;
-
     use super::*;
 
     const fn span(from_ns: u64, to_ns: u64) -> Span {
@@ -124,22 +107,5 @@ mod tests {
             parts(span(10, 100), &[phase(0, 10, 100)]),
             [(step(0), span(10, 100))]
         );
-    }
-
-    #[test]
-    fn the_worst_phase_stands_and_is_named() {
-        let part = |value: f64| {
-            let mut part = AssertResult::default();
-            part.push(CheckResult::at_most("x", value, 1.0, "s"));
-            part.push_not_checked("y", "nothing was set");
-            part
-        };
-        let good = named(Some(Phase::step(0)), part(0.0));
-        let bad = named(Some(Phase::step(1)), part(2.0));
-        for all in [worst(good.clone(), bad.clone()), worst(bad, good)] {
-            assert_eq!((all.checks.len(), all.not_checked.len()), (1, 1));
-            assert_eq!(all.checks[0].outcome, Outcome::Fail);
-            assert!(all.checks[0].detail.ends_with(", in step 1"));
-        }
     }
 }

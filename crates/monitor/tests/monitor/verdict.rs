@@ -1,9 +1,10 @@
 //! What the checks make of recordings.
 
 use ktstr_monitor::{
-    Missing, Recording, Sample, SchedExtState, Span, VcpuTime, judge, without_samples,
+    Missing, PhaseSpan, Recording, Sample, SchedExtState, Span, VcpuTime, judge, judge_phases,
+    without_samples,
 };
-use ktstr_report::{Assert, AssertResult, CheckResult, Outcome};
+use ktstr_report::{Assert, AssertResult, CheckResult, Outcome, Phase};
 
 use crate::guest::{FALLBACK, INTERVAL_NS, changed, cpu, healthy, recording, rq, scheduler, scx};
 
@@ -403,4 +404,55 @@ fn without_samples_a_bound_of_the_tests_own_is_inconclusive() {
         judge(&recording([]), Span::ALL, &assert).outcome(),
         Outcome::Inconclusive
     );
+}
+
+/// Two phases of a body of 20 samples; the second begins with the sample `edge`.
+fn two_phases(recording: &Recording, edge: u64, assert: &Assert) -> AssertResult {
+    let span = |from: u64, to: u64| Span {
+        from_ns: from * INTERVAL_NS,
+        to_ns: to * INTERVAL_NS - 1,
+    };
+    let phase = |k, span| PhaseSpan {
+        phase: Phase::step(k),
+        span,
+    };
+    let phases = [phase(0, span(0, edge)), phase(1, span(edge, 20))];
+    judge_phases(recording, span(0, 20), &phases, assert)
+}
+
+fn uneven(from: u64, to: u64) -> Recording {
+    changed(20, move |at, sample| {
+        if (from..to).contains(&at) {
+            rq(sample, 1).nr_running = 9;
+        }
+    })
+}
+
+#[test]
+fn a_fault_across_the_edge_of_two_phases_fails() {
+    let failed = check(&two_phases(&uneven(8, 13), 10, &ALL), "max_imbalance_ratio");
+    assert_eq!(failed.outcome, Outcome::Fail);
+    assert!(!failed.detail.contains(", in step"), "{}", failed.detail);
+}
+
+#[test]
+fn a_fault_within_a_phase_names_it() {
+    let failed = check(
+        &two_phases(&uneven(12, 18), 10, &ALL),
+        "max_imbalance_ratio",
+    );
+    assert_eq!(failed.outcome, Outcome::Fail);
+    assert!(failed.detail.ends_with(", in step 1"), "{}", failed.detail);
+}
+
+#[test]
+fn phases_too_short_to_judge_leave_the_verdict_to_the_body() {
+    let by_test = ALL.max_imbalance_ratio(4.0);
+    for assert in [ALL, by_test] {
+        let passed = check(
+            &two_phases(&uneven(0, 0), 2, &assert),
+            "max_imbalance_ratio",
+        );
+        assert_eq!(passed.outcome, Outcome::Pass, "{passed:?}");
+    }
 }
