@@ -20,6 +20,7 @@ mod host;
 mod load_stop;
 mod phases;
 pub mod scenarios;
+pub mod sched_ext;
 mod scheduler_control;
 pub mod workload;
 

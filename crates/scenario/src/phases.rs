@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ktstr_report::{Phase, PhaseReport};
 
 use crate::Host;
+use crate::sched_ext;
 use crate::workload::monotonic_ns;
 
 /// Counts the phases of a body. Clones count together.
@@ -29,7 +30,7 @@ impl Phases {
     pub(crate) fn begin() -> Self {
         Self {
             began_ns: monotonic_ns(),
-            scheduler: attached_scheduler(),
+            scheduler: sched_ext::attached(),
             steps: Arc::default(),
         }
     }
@@ -44,7 +45,7 @@ impl Phases {
         let opened = OpenPhase {
             phase: Phase::step(step),
             from_ns: monotonic_ns(),
-            scheduler_from: attached_scheduler(),
+            scheduler_from: sched_ext::attached(),
         };
         if step == 0 {
             reports.push(PhaseReport {
@@ -71,7 +72,7 @@ impl OpenPhase {
             to_ns: monotonic_ns(),
             cgroups: Vec::new(),
             scheduler_from: self.scheduler_from,
-            scheduler_to: attached_scheduler(),
+            scheduler_to: sched_ext::attached(),
         }
     }
 }
@@ -81,12 +82,4 @@ fn tell(host: Option<&dyn Host>, phase: Phase, begins: bool) {
         // A link that broke ends the machine elsewhere.
         let _ = host.phase(phase, begins);
     }
-}
-
-/// Name that the kernel has for the sched_ext scheduler that is enabled.
-fn attached_scheduler() -> Option<String> {
-    let read = |file| std::fs::read_to_string(format!("/sys/kernel/sched_ext/{file}")).ok();
-    let enabled = read("state").is_some_and(|state| state.trim_end() == "enabled");
-    let ops = enabled.then(|| read("root/ops")).flatten()?;
-    Some(ops.trim_end().to_owned())
 }

@@ -10,10 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ktstr_report::CheckResult;
+use ktstr_scenario::sched_ext;
 use ktstr_wire::{SchedulerJob, SchedulerStart};
 
+use super::LOOK_EVERY;
 use super::process::{Process, ended_with};
-use super::sysfs::{self, LOOK_EVERY};
 use super::watchdog::{self, NotSet};
 use crate::link::Link;
 
@@ -55,7 +56,7 @@ pub(super) fn attach(
     link: &Arc<Link>,
     started: &mut Started,
 ) -> Result<Attached, String> {
-    if let Some(other) = sysfs::attached() {
+    if let Some(other) = sched_ext::attached() {
         return Err(format!("the scheduler `{other}` is attached already"));
     }
     let limit = job.watchdog.as_ref();
@@ -68,7 +69,7 @@ pub(super) fn attach(
             return switch_on(job, enable, is_enabled.as_deref(), link);
         }
     };
-    if !sysfs::is_there() {
+    if !sched_ext::is_there() {
         return Err("the kernel has no sched_ext (CONFIG_SCHED_CLASS_EXT)".to_owned());
     }
     let deadline = Instant::now() + ATTACH_WITHIN;
@@ -84,7 +85,7 @@ pub(super) fn attach(
     let spawned = spawned.map_err(|error| format!("its program can't be run: {error}"))?;
     let process = started.process.insert(spawned);
     loop {
-        if let Some(ops) = sysfs::attached() {
+        if let Some(ops) = sched_ext::attached() {
             return named(job, ops);
         }
         if let Some(status) = process.ended() {
@@ -94,7 +95,7 @@ pub(super) fn attach(
             return Err(format!(
                 "after {} s its process runs, and sched_ext says `{}`",
                 ATTACH_WITHIN.as_secs(),
-                sysfs::state()
+                sched_ext::state()
             ));
         }
         thread::sleep(LOOK_EVERY);
@@ -134,10 +135,10 @@ fn switch_on(
     }
     run_shell(enable, link)?;
     let deadline = Instant::now() + ATTACH_WITHIN;
-    while sysfs::state() == "enabling" && Instant::now() < deadline {
+    while sched_ext::state() == "enabling" && Instant::now() < deadline {
         thread::sleep(LOOK_EVERY);
     }
-    if let Some(ops) = sysfs::attached() {
+    if let Some(ops) = sched_ext::attached() {
         return named(job, ops);
     }
     match is_enabled {

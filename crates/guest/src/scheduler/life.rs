@@ -10,14 +10,14 @@ use ktstr_declaration::Check;
 use ktstr_report::{
     AssertResult, CheckResult, KernelExit, SchedulerEnd, SchedulerReport, shell_word,
 };
-use ktstr_scenario::{LoadStop, StopReason, checks};
+use ktstr_scenario::{LoadStop, StopReason, checks, sched_ext};
 use ktstr_wire::{Message, SchedulerJob, SchedulerStart};
 
+use super::LOOK_EVERY;
 use super::attach::{Attached, Started, attach, run_shell, tells_enabled};
 use super::dump::{DumpTrace, Traced};
 use super::held_maps::HeldMaps;
 use super::process::{Process, SharedProcess, ended_with, lock};
-use super::sysfs::{self, LOOK_EVERY};
 use super::verdict::Seen;
 use super::watch::{Watch, Watched};
 use super::{kernel_words, verdict};
@@ -40,7 +40,7 @@ pub(super) struct Life {
     /// What came of the limit that the test sets.
     limit: Option<CheckResult>,
     trace: Option<DumpTrace>,
-    /// [`sysfs::enable_seq`] before it was started.
+    /// [`sched_ext::enable_seq`] before it was started.
     seq_before: Option<u64>,
     /// The last record of the kernel's log before it was started, if an earlier life may be in it.
     log_before: Option<u64>,
@@ -87,7 +87,7 @@ pub(super) fn start(
             error,
         )?;
     }
-    let seq_before = sysfs::enable_seq();
+    let seq_before = sched_ext::enable_seq();
     let log = (number > 1).then(checks::read_kernel_log);
     let log_before = log.and_then(|log| kernel_words::last_sequence(&log.ok()?));
     let began = Instant::now();
@@ -185,7 +185,7 @@ fn never_attached(report: &SchedulerReport, limit: Option<CheckResult>) -> Asser
 
 /// Fills in why a program ended without a scheduler that is attached.
 fn not_loaded(report: &mut SchedulerReport, traced: &Traced, seq_before: Option<u64>) {
-    report.enables = sysfs::enables_since(seq_before);
+    report.enables = sched_ext::enables_since(seq_before);
     let load = traced.failed_load();
     if report.enables.is_some_and(|enables| enables > 0) {
         report
@@ -259,7 +259,7 @@ impl Life {
             }
         };
         if let Some(ops) = self.report.ops.clone() {
-            let enables = sysfs::enables_since(self.seq_before);
+            let enables = sched_ext::enables_since(self.seq_before);
             match checks::read_kernel_log() {
                 Ok(log) => {
                     let log = kernel_words::after(&log, self.log_before);
@@ -310,7 +310,7 @@ impl Life {
     fn is_attached(&self) -> Result<bool, LinkError> {
         let told = match &self.attached {
             Attached::Named(_) | Attached::Unproven(_) => {
-                return Ok(sysfs::attached() == self.report.ops);
+                return Ok(sched_ext::attached() == self.report.ops);
             }
             Attached::Told(command) => tells_enabled(command, &self.link),
         };
@@ -322,9 +322,9 @@ impl Life {
 
     fn wait_until_disabled(&self) -> Result<(), LinkError> {
         let deadline = Instant::now() + END_WITHIN;
-        while !sysfs::is_disabled() {
+        while !sched_ext::is_disabled() {
             if Instant::now() >= deadline {
-                let state = sysfs::state();
+                let state = sched_ext::state();
                 return self.remark(&format!(
                     "{} s after the scheduler's end sched_ext is still `{state}`",
                     END_WITHIN.as_secs()

@@ -18,9 +18,13 @@ mod held_maps;
 mod kernel_words;
 mod life;
 mod process;
-mod sysfs;
 mod verdict;
 mod watch;
 mod watchdog;
 
+use std::time::Duration;
+
 pub(crate) use control::{Schedulers, Started};
+
+/// How often sched_ext and a scheduler's process are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -6,12 +6,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ktstr_report::KernelExit;
-use ktstr_scenario::{LoadStop, StopReason, checks};
+use ktstr_scenario::{LoadStop, StopReason, checks, sched_ext};
 use ktstr_wire::{DumpMoment, Request};
 
+use super::LOOK_EVERY;
 use super::kernel_words;
 use super::process::{SharedProcess, lock};
-use super::sysfs::{self, LOOK_EVERY};
 use crate::link::Link;
 
 /// How long a scheduler may take to load itself again when the kernel has disabled it without an error, as when a CPU
@@ -23,7 +23,7 @@ const RELOAD_WITHIN: Duration = Duration::from_secs(15);
 pub(super) struct Watched {
     /// Name that the kernel has for it.
     pub(super) ops: Option<String>,
-    /// [`sysfs::enable_seq`] before it was started.
+    /// [`sched_ext::enable_seq`] before it was started.
     pub(super) seq_before: Option<u64>,
     /// Its process, if it has one.
     pub(super) process: SharedProcess,
@@ -65,10 +65,10 @@ impl Watched {
             let lives = lock(&self.process)
                 .as_mut()
                 .map(|process| process.ended().is_none());
-            let is_attached = sysfs::attached() == self.ops;
+            let is_attached = sched_ext::attached() == self.ops;
             let is_there = is_attached && lives != Some(false);
             // The kernel enabled it once, and may not have counted that yet.
-            let reloads = sysfs::enables_since(self.seq_before).is_some_and(|count| count > 1);
+            let reloads = sched_ext::enables_since(self.seq_before).is_some_and(|count| count > 1);
             if !had_gone && (!is_there || reloads) {
                 had_gone = true;
                 // A link that broke ends the machine elsewhere.
@@ -106,7 +106,7 @@ impl Away {
 
     fn may_come_back(&mut self, ops: Option<&str>) -> bool {
         // The kernel prints why while it disables it.
-        if self.reloads.is_none() && sysfs::state() != "disabling" {
+        if self.reloads.is_none() && sched_ext::state() != "disabling" {
             let log = checks::read_kernel_log().unwrap_or_default();
             let exits = kernel_words::of_log(&log, ops.unwrap_or_default()).exits;
             self.reloads = Some(exits.last().is_some_and(asks_for_reload));

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ktstr_declaration::Check;
 use ktstr_report::CheckResult;
+use ktstr_scenario::sched_ext;
 use ktstr_sys::trace_from_exec;
 use ktstr_wire::{OpsField, WatchdogJob};
 use nix::errno::Errno;
@@ -23,7 +24,6 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::process::Process;
-use super::sysfs;
 use crate::link::Link;
 
 // include/uapi/linux/bpf.h
@@ -164,7 +164,7 @@ fn next_stop(pid: Pid, deadline: Instant) -> Result<Option<WaitStatus>, NotSet> 
         }
         if resumed.elapsed() < SHORT {
             thread::yield_now();
-        } else if sysfs::attached().is_some() || Instant::now() >= deadline {
+        } else if sched_ext::attached().is_some() || Instant::now() >= deadline {
             return Ok(None);
         } else {
             thread::sleep(LOOK_EVERY);

@@ -39,20 +39,14 @@ const FIGURES: &[Figure] = &[
     Figure {
         check: Check::MinIterationRate,
         allowed: Allowed::AtLeast,
-        of: |worker| {
-            let cpu_s = float(worker.cpu_time_ns) / 1e9;
-            (worker.cpu_time_ns > 0).then_some(float(worker.iterations) / cpu_s)
-        },
+        of: |worker| per_cpu_second(worker, worker.iterations),
         what: "iterations per second of CPU time",
         no_data: "no worker got any CPU time",
     },
     Figure {
         check: Check::MinWorkRate,
         allowed: Allowed::AtLeast,
-        of: |worker| {
-            let cpu_s = float(worker.cpu_time_ns) / 1e9;
-            (worker.cpu_time_ns > 0).then_some(float(worker.work_units) / cpu_s)
-        },
+        of: |worker| per_cpu_second(worker, worker.work_units),
         what: "units of work per second of CPU time",
         no_data: "no worker got any CPU time",
     },
@@ -66,6 +60,12 @@ const FIGURES: &[Figure] = &[
         no_data: "no worker did an iteration",
     },
 ];
+
+/// `None` if it got no CPU time.
+fn per_cpu_second(worker: &WorkerReport, count: u64) -> Option<f64> {
+    let cpu_s = float(worker.cpu_time_ns) / 1e9;
+    (worker.cpu_time_ns > 0).then(|| float(count) / cpu_s)
+}
 
 pub(super) fn judge(case: &Case<'_>, result: &mut AssertResult) {
     result.push(

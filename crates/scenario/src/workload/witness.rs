@@ -9,6 +9,7 @@ use ktstr_report::{NodePages, PolicyAccount, PolicyKind};
 use super::sched_policy::SchedPolicy;
 use super::shared::Shared;
 use super::syscalls::{page_nodes, sched_getattr};
+use crate::sched_ext;
 
 /// Pages of memory that tell where a worker's memory is.
 const WITNESS_PAGES: usize = 64;
@@ -89,16 +90,14 @@ enum Takeover {
 impl Takeover {
     /// `None` while a scheduler comes or goes.
     fn read() -> Option<Self> {
-        const FOLDER: &str = "/sys/kernel/sched_ext";
-        let read = |file: &str| fs::read_to_string(format!("{FOLDER}/{file}")).ok();
-        Self::parse(read("state").as_deref(), read("switch_all").as_deref())
+        Self::parse(&sched_ext::state(), sched_ext::switch_all().as_deref())
     }
 
-    fn parse(state: Option<&str>, switch_all: Option<&str>) -> Option<Self> {
-        match (state.map(str::trim), switch_all.map(str::trim)) {
-            (None | Some("disabled"), _) => Some(Self::Nothing),
-            (Some("enabled"), Some("1")) => Some(Self::All),
-            (Some("enabled"), Some("0")) => Some(Self::Asked),
+    fn parse(state: &str, switch_all: Option<&str>) -> Option<Self> {
+        match (state, switch_all) {
+            ("" | "disabled", _) => Some(Self::Nothing),
+            ("enabled", Some("1")) => Some(Self::All),
+            ("enabled", Some("0")) => Some(Self::Asked),
             _ => None,
         }
     }
@@ -132,11 +131,11 @@ mod tests {
 
     #[test]
     fn the_class_that_is_due_follows_from_policy_and_scheduler() {
-        let all = Takeover::parse(Some("enabled\n"), Some("1\n")).expect("known");
-        let asked = Takeover::parse(Some("enabled"), Some("0")).expect("known");
-        let nothing = Takeover::parse(None, None).expect("known");
-        assert_eq!(Takeover::parse(Some("disabled"), Some("1")), Some(nothing));
-        assert_eq!(Takeover::parse(Some("disabling"), Some("1")), None);
+        let all = Takeover::parse("enabled", Some("1")).expect("known");
+        let asked = Takeover::parse("enabled", Some("0")).expect("known");
+        let nothing = Takeover::parse("", None).expect("known");
+        assert_eq!(Takeover::parse("disabled", Some("1")), Some(nothing));
+        assert_eq!(Takeover::parse("disabling", Some("1")), None);
         for (policy, due) in [
             (SchedPolicy::Normal, [true, false, false]),
             (SchedPolicy::Idle, [true, false, false]),
