@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ktstr_kernels::tools::{self, Tool};
-use ktstr_kernels::{Cache, KernelSpec, Quiet, ResolveOptions};
+use ktstr_kernels::{Cache, Kernel, KernelSpec, Quiet, ResolveOptions};
 use ktstr_report::{FailureKind, Outcome, Sidecar};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use victim::{Reported, Victim, cpu_ticks, is_qemu, kill, wait_until};
@@ -422,14 +422,7 @@ fn without_qemu_the_report_says_what_to_install() {
 /// The kernel that the other tests run on, as a folder whose config says that it has no virtio console.
 #[test]
 fn a_kernel_without_virtio_is_refused_before_it_boots() {
-    let cache = Cache::open_default(env::var_os).expect("a cache");
-    let kernel = ktstr_kernels::resolve(
-        kernel_of_environment().as_ref(),
-        &cache,
-        &ResolveOptions::default(),
-        &Quiet,
-    )
-    .expect("a kernel");
+    let kernel = cached_kernel();
     let config = kernel
         .config_text()
         .expect("readable")
@@ -483,16 +476,21 @@ fn a_full_cache_is_named_and_nothing_half_written_stays() {
     assert!(kept.is_empty(), "{kept:?}");
 }
 
-/// Path of the image that the other tests run on.
-fn own_kernel() -> String {
+/// The kernel that the other tests run on.
+fn cached_kernel() -> Kernel {
     let cache = Cache::open_default(env::var_os).expect("a cache");
-    let kernel = ktstr_kernels::resolve(
+    ktstr_kernels::resolve(
         kernel_of_environment().as_ref(),
         &cache,
         &ResolveOptions::default(),
         &Quiet,
     )
-    .expect("a kernel");
+    .expect("a kernel")
+}
+
+/// Path of its image.
+fn own_kernel() -> String {
+    let kernel = cached_kernel();
     kernel.bzimage().expect("an image").display().to_string()
 }
 
