@@ -177,20 +177,32 @@ fn checks_judged(sidecar: &Sidecar) -> String {
     if no_data > 0 {
         _ = write!(text, ", {no_data} without data");
     }
-    let not_checked = &result.not_checked;
+    let not_checked = distinct(&result.not_checked);
     if !not_checked.is_empty() {
         _ = write!(
             text,
             ", {} not ({})",
             not_checked.len(),
-            reasons(not_checked)
+            reasons(&not_checked)
         );
     }
     text
 }
 
+/// A body of several steps leaves a check out at each step.
+fn distinct(not_checked: &[NotChecked]) -> Vec<&NotChecked> {
+    let mut distinct: Vec<&NotChecked> = Vec::new();
+    for skipped in not_checked {
+        let same = |other: &&NotChecked| other.check == skipped.check && other.why == skipped.why;
+        if !distinct.iter().any(same) {
+            distinct.push(skipped);
+        }
+    }
+    distinct
+}
+
 /// `a, b: turned off by the test; 5 checks: the test sets no bound`. The sidecar has all names.
-fn reasons(not_checked: &[NotChecked]) -> String {
+fn reasons(not_checked: &[&NotChecked]) -> String {
     const MAX_NAMES: usize = 3;
 
     let pairs = not_checked

@@ -300,3 +300,12 @@ fn a_scheduler_that_was_never_seen_is_not_said_to_have_run() {
     let sentence = "scheduler `mine` was still there when the machine ended";
     assert_eq!(cut_short.sentence(), sentence);
 }
+
+#[test]
+fn a_check_that_each_step_leaves_out_is_named_once() {
+    let mut sidecar = samples::pass("eevdf::steady_two_llcs");
+    let left_out = sidecar.result.not_checked[0].clone();
+    let once = plain(&sidecar);
+    sidecar.result.not_checked.push(left_out);
+    assert_eq!(plain(&sidecar), once);
+}
